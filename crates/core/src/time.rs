@@ -1,0 +1,148 @@
+//! Time as an argument. Two clocks: a steady one that measures, and the wall clock, which is never trusted to.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A moment on the process's own steady clock: the time since it started. Does not survive a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Steady(Duration);
+
+impl Steady {
+    /// The moment this long after the process's start.
+    pub const fn from_start(elapsed: Duration) -> Self {
+        Self(elapsed)
+    }
+
+    /// The time from the process's start to this moment.
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl std::ops::Add<Duration> for Steady {
+    type Output = Self;
+
+    fn add(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+}
+
+/// A moment on the wall clock: milliseconds since 1970-01-01 UTC. Written as RFC 3339 with milliseconds and `Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Timestamp(i64);
+
+/// Not an RFC 3339 time in UTC, or beyond the years that one can hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a time in RFC 3339, like 2026-11-22T10:00:00.000Z")]
+pub struct TimeError;
+
+impl Timestamp {
+    /// From milliseconds since 1970-01-01 UTC.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970-01-01 UTC.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        let millis = self.0.saturating_sub(earlier.0);
+        Duration::from_millis(if millis < 0 { 0 } else { millis.unsigned_abs() })
+    }
+
+    /// This moment moved on by `wait`.
+    pub const fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait.as_millis() as i64))
+    }
+
+    /// This moment moved back by `wait`.
+    pub const fn before(self, wait: Duration) -> Self {
+        Self(self.0.saturating_sub(wait.as_millis() as i64))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            // Beyond the years that RFC 3339 can write: such a time never parses back, and says so.
+            Err(_) => write!(f, "out of range ({} ms)", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = TimeError;
+
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        if text.len() > 40 || !text.ends_with('Z') {
+            return Err(TimeError);
+        }
+        let time: jiff::Timestamp = text.parse().map_err(|_| TimeError)?;
+        Ok(Self(time.as_millisecond()))
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = TimeError;
+
+    fn try_from(text: String) -> Result<Self, TimeError> {
+        text.parse()
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(time: Timestamp) -> String {
+        time.to_string()
+    }
+}
+
+/// Both clocks, read together by the driver just before it calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The steady clock, for every wait and every measurement.
+    pub steady: Steady,
+    /// The wall clock, for what is compared with other machines' words.
+    pub wall: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_one_spelling_and_reads_back() {
+        let time = Timestamp::from_millis(1_795_341_600_123);
+        assert_eq!(time.to_string(), "2026-11-22T10:00:00.123Z");
+        assert_eq!("2026-11-22T10:00:00.123Z".parse(), Ok(time));
+        for bad in ["", "now", "2026-11-22T10:00:00+01:00", "2026-11-22", "Z"] {
+            assert_eq!(bad.parse::<Timestamp>(), Err(TimeError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_difference_of_times_is_negative_or_overflows() {
+        let (first, last) = (Timestamp::from_millis(i64::MIN), Timestamp::from_millis(i64::MAX));
+        assert_eq!(first.since(last), Duration::ZERO);
+        assert!(last.since(first) > Duration::from_secs(1));
+        assert_eq!(last.after(Duration::MAX).as_millis() >= 0, true);
+    }
+}

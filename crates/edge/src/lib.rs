@@ -1,0 +1,7 @@
+//! Where Holdfast meets the world: the only crate that names lapin, reqwest, age or a socket.
+//!
+//! What lives here: TLS, the Vault's API, the broker, keys, the share store, the audit log, files. What does not: a
+//! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
+
+pub mod audit;
+pub mod store;
