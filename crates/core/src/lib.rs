@@ -7,7 +7,12 @@
 
 pub mod cause;
 pub mod id;
+pub mod message;
+pub mod policy;
+pub mod ranking;
 pub mod release;
 pub mod seal_status;
 pub mod share;
+pub mod sight;
 pub mod time;
+pub mod trust;
