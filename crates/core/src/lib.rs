@@ -6,8 +6,11 @@
 //! source of ids are arguments, so that a seed replays a run to the letter.
 
 pub mod cause;
+pub mod envelope;
 pub mod id;
 pub mod release;
 pub mod seal_status;
 pub mod share;
+pub mod sshsig;
 pub mod time;
+pub mod trust;
