@@ -6,6 +6,7 @@
 //! source of ids are arguments, so that a seed replays a run to the letter.
 
 pub mod cause;
+pub mod envelope;
 pub mod id;
 pub mod message;
 pub mod policy;
@@ -14,5 +15,6 @@ pub mod release;
 pub mod seal_status;
 pub mod share;
 pub mod sight;
+pub mod sshsig;
 pub mod time;
 pub mod trust;
