@@ -5,3 +5,5 @@
 
 pub mod audit;
 pub mod store;
+pub mod tls;
+pub mod vault;
