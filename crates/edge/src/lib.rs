@@ -4,4 +4,6 @@
 //! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
 
 pub mod audit;
+pub mod files;
+pub mod keys;
 pub mod store;

@@ -1,0 +1,236 @@
+//! Files, read and written so that a crash, a stranger or a slip of the hand does the least harm.
+//!
+//! What lives here: bounded reads, secrets that only their owner may read, replacement in one step. What does not: what any
+//! file means. Everything here blocks for as long as the disk does; files are small, and none is touched in a hot path.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// The permissions of a secret: its owner reads and writes it, and nobody else does anything.
+pub const SECRET_MODE: u32 = 0o600;
+
+/// The permissions of a file that others may read.
+pub const PUBLIC_MODE: u32 = 0o644;
+
+/// The permission bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+
+/// Why a file could not be read or written. Each message names the file and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// There is no such file.
+    #[error("{} does not exist: check the path", .path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is there already, and is not overwritten.
+    #[error("{} exists already and is not overwritten: move it away first if it is no longer needed", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory that the file would go into is not there.
+    #[error("{} cannot be written, because its directory does not exist: create it first", .path.display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system does not let this user do that.
+    #[error("{} may not be {} by this user: check the owner and mode of the file and its directory", .path.display(), .action.done())]
+    Denied {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: Action,
+    },
+    /// A directory, a pipe, a device or a socket.
+    #[error("{} is not a regular file: check the path", .path.display())]
+    NotRegular {
+        /// What is no file.
+        path: PathBuf,
+    },
+    /// Group or others have some right to a secret.
+    #[error("{} is a secret that others than its owner may use (mode {mode:04o}): chmod 600 {}", .path.display(), .path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file is larger than anything that belongs there.
+    #[error("{} is larger than {max} bytes, the most that is read there: check that it is the right file", .path.display())]
+    Oversized {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        max: usize,
+    },
+    /// The system refused or failed.
+    #[error("{} cannot be {}: {source}", .path.display(), .action.done())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: Action,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What was tried with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// To read it.
+    Read,
+    /// To write it and bring it to the disk.
+    Write,
+}
+
+impl Action {
+    const fn done(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "written",
+        }
+    }
+}
+
+impl FileError {
+    /// The file that it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Missing { path }
+            | Self::Exists { path }
+            | Self::NoDirectory { path }
+            | Self::Denied { path, .. }
+            | Self::NotRegular { path }
+            | Self::Permissions { path, .. }
+            | Self::Oversized { path, .. }
+            | Self::System { path, .. } => path,
+        }
+    }
+
+    fn system(path: &Path, action: Action, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match (source.kind(), action) {
+            (io::ErrorKind::NotFound, Action::Read) => Self::Missing { path },
+            (io::ErrorKind::NotFound, Action::Write) => Self::NoDirectory { path },
+            (io::ErrorKind::AlreadyExists, _) => Self::Exists { path },
+            (io::ErrorKind::PermissionDenied, _) => Self::Denied { path, action },
+            _ => Self::System { path, action, source },
+        }
+    }
+}
+
+/// Reads a regular file of at most `max` bytes.
+pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, FileError> {
+    let (file, _) = open(path)?;
+    let mut bytes = read(path, file, max)?;
+    // Not a secret: handed over, not wiped.
+    Ok(std::mem::take(&mut *bytes))
+}
+
+/// Reads a regular file of at most `max` bytes that nobody but its owner has any right to. What was read is wiped when
+/// dropped, and no other copy of it was made.
+pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let (file, mode) = open(path)?;
+    if mode & OTHERS != 0 {
+        return Err(FileError::Permissions { path: path.to_owned(), mode });
+    }
+    read(path, file, max)
+}
+
+/// Writes a new file that only its owner may read, and brings it to the disk. Never overwrites; leaves nothing on failure.
+pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let failed = |error| FileError::system(path, Action::Write, error);
+    let file = create_new(path).map_err(failed)?;
+    write(file, bytes, SECRET_MODE).and_then(|()| sync_directory(path)).map_err(|error| {
+        // What is there is not what it should be; that it stays is the lesser error, and the greater one is reported.
+        let _ = fs::remove_file(path);
+        failed(error)
+    })
+}
+
+/// Puts `bytes` in the place of `path` in one step: whoever reads it, now or after a crash, finds the old content or the
+/// new, whole. A symbolic link is replaced, not followed. One writer at a time: the new content is first written beside
+/// it, under a name that a crash leaves behind and the next call clears away.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |error| FileError::system(path, Action::Write, error);
+    let next = beside(path).ok_or_else(|| FileError::NotRegular { path: path.to_owned() })?;
+    match fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let written = create_new(&next).and_then(|file| write(file, bytes, mode)).and_then(|()| fs::rename(&next, path));
+    written.map_err(|error| {
+        let _ = fs::remove_file(&next);
+        failed(error)
+    })?;
+    sync_directory(path).map_err(failed)
+}
+
+/// Opens without waiting for the other end of a pipe, and looks at what was opened, not at what the path says by then.
+fn open(path: &Path) -> Result<(File, u32), FileError> {
+    let failed = |error| FileError::system(path, Action::Read, error);
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(FileError::NotRegular { path: path.to_owned() });
+    }
+    Ok((file, metadata.permissions().mode() & 0o7777))
+}
+
+/// Reads into a buffer that never grows, because growing leaves a copy behind.
+fn read(path: &Path, mut file: File, max: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let failed = |error| FileError::system(path, Action::Read, error);
+    let len = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(usize::MAX);
+    if len > max {
+        return Err(FileError::Oversized { path: path.to_owned(), max });
+    }
+    // One more, to see that it did not grow meanwhile. Files of /proc say that they have no length.
+    let mut bytes = Zeroizing::new(vec![0; if len == 0 { max } else { len } + 1]);
+    let mut filled = 0;
+    loop {
+        match file.read(&mut bytes[filled..]) {
+            Ok(0) if filled < bytes.len() => break,
+            Ok(0) if filled > max => return Err(FileError::Oversized { path: path.to_owned(), max }),
+            Ok(0) => return Err(failed(io::Error::other("it grew while it was being read: try again"))),
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(SECRET_MODE).open(path)
+}
+
+/// Writes everything and brings it to the disk. The mode is set on the file itself, so that no umask changes it.
+fn write(mut file: File, bytes: &[u8], mode: u32) -> io::Result<()> {
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// A name is on the disk only when its directory is.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+/// Where the next content of `path` is prepared: `.NAME.next`, in the same directory.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let mut name = OsString::from(".");
+    name.push(path.file_name()?);
+    name.push(".next");
+    Some(path.with_file_name(name))
+}

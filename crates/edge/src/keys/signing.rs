@@ -1,0 +1,130 @@
+//! The key by which a daemon signs what it says: OpenSSH's Ed25519, in a file that only its owner may read.
+//!
+//! An operator's key is not read here: it may live on a token, and `ssh-keygen` or an agent signs with it.
+
+use std::path::{Path, PathBuf};
+
+use ed25519_dalek::Signer;
+use holdfast_core::envelope::Envelope;
+use holdfast_core::sshsig::{HashAlg, PublicKey, PublicKeyError, armor_ed25519, signed_data};
+use holdfast_core::trust::Namespace;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
+use ssh_key::{LineEnding, PrivateKey};
+use zeroize::Zeroizing;
+
+use crate::files::{self, FileError};
+
+/// The largest private key file that is read, in bytes: an Ed25519 key has some 400, a comment may be long.
+pub const KEY_FILE_MAX: usize = 8 * 1024;
+
+/// A private key that signs. Its secret is wiped when dropped, and it is never shown.
+pub struct SigningKey {
+    secret: ed25519_dalek::SigningKey,
+    public: PublicKey,
+}
+
+/// Why there is no signing key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is empty.
+    #[error("{} is empty: restore the signing key, or enroll again", .0.display())]
+    Empty(PathBuf),
+    /// The file has something else in it, or only a part of a key.
+    #[error("{} is not an OpenSSH private key, or is damaged ({reason}): restore it, or enroll again", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key needs a passphrase, and a daemon has nobody to ask.
+    #[error("{} is encrypted with a passphrase, and nobody is there to type it: ssh-keygen -p -N '' -f {}", .0.display(), .0.display())]
+    Encrypted(PathBuf),
+    /// A key of another algorithm.
+    #[error("{} is a key of type {found}, not ssh-ed25519: make one with ssh-keygen -t ed25519", .path.display())]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The key's type.
+        found: String,
+    },
+    /// The public half is one that nobody accepts.
+    #[error("the signing key: {0}")]
+    Public(#[from] PublicKeyError),
+    /// The key could not be put into OpenSSH's format.
+    #[error("the signing key cannot be encoded: {0}")]
+    Encode(ssh_key::Error),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers for a new key: {0}")]
+    Random(getrandom::Error),
+}
+
+impl SigningKey {
+    /// Reads an unencrypted OpenSSH private key that nobody but its owner has any right to.
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        let file = files::read_secret(path, KEY_FILE_MAX)?;
+        if file.trim_ascii().is_empty() {
+            return Err(KeyError::Empty(path.to_owned()));
+        }
+        let damaged = |error: ssh_key::Error| KeyError::Damaged { path: path.to_owned(), reason: error.to_string() };
+        let key = PrivateKey::from_openssh(file.as_slice()).map_err(damaged)?;
+        if key.is_encrypted() {
+            return Err(KeyError::Encrypted(path.to_owned()));
+        }
+        match key.key_data() {
+            KeypairData::Ed25519(pair) => Self::from_secret(pair.private.as_ref()),
+            _ => Err(KeyError::Type { path: path.to_owned(), found: key.algorithm().to_string() }),
+        }
+    }
+
+    /// A new key, from the system's random numbers.
+    pub fn generate() -> Result<Self, KeyError> {
+        let mut secret = Zeroizing::new([0; 32]);
+        getrandom::fill(secret.as_mut_slice()).map_err(KeyError::Random)?;
+        Self::from_secret(&secret)
+    }
+
+    /// Writes the key to a new file that only its owner may read. Never overwrites one.
+    pub fn save(&self, path: &Path) -> Result<(), KeyError> {
+        let pair = Ed25519Keypair::from_seed(self.secret.as_bytes());
+        let key = PrivateKey::new(KeypairData::Ed25519(pair), "").map_err(KeyError::Encode)?;
+        let text = key.to_openssh(LineEnding::LF).map_err(KeyError::Encode)?;
+        Ok(files::create_secret(path, text.as_bytes())?)
+    }
+
+    /// The public half.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The public half as the line of a `.pub` file, without its line feed.
+    pub fn public_openssh(&self, comment: &str) -> String {
+        format!("{} {comment}", self.public).trim_end().to_owned()
+    }
+
+    /// Signs `message`: an armoured signature, as `ssh-keygen -Y sign -n NAMESPACE` makes it.
+    pub fn sign(&self, namespace: &str, message: &[u8]) -> String {
+        let signature = self.secret.sign(&signed_data(namespace, HashAlg::Sha512, message)).to_bytes();
+        armor_ed25519(&self.public, namespace, HashAlg::Sha512, &signature)
+    }
+
+    /// Signs a message's body and puts both into an envelope: the bytes that go on the wire.
+    pub fn seal(&self, namespace: Namespace, body: &[u8]) -> Vec<u8> {
+        Envelope::assemble(body, &self.sign(namespace.as_str(), body))
+    }
+
+    fn from_secret(secret: &[u8; 32]) -> Result<Self, KeyError> {
+        let secret = ed25519_dalek::SigningKey::from_bytes(secret);
+        let public = PublicKey::from_ed25519(secret.verifying_key().to_bytes())?;
+        Ok(Self { secret, public })
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({})", self.public.fingerprint())
+    }
+}
