@@ -5,6 +5,7 @@
 //! state machines of custodian and sentinel. What does not: sockets, files, clocks, randomness, threads. `Now` and a
 //! source of ids are arguments, so that a seed replays a run to the letter.
 
+pub mod admission;
 pub mod cause;
 pub mod envelope;
 pub mod id;

@@ -452,6 +452,7 @@ pub struct Unread<'a>(&'a RawValue);
 /// Reads a body's header, and leaves the content unread until the signature was checked.
 pub fn read_header(bytes: &[u8]) -> Result<(Header, Unread<'_>), BodyError> {
     let malformed = |e: serde_json::Error| BodyError::Malformed(e.to_string());
+    expect_object(bytes)?;
     let leading: Leading = serde_json::from_slice(bytes).map_err(malformed)?;
     if leading.v != VERSION {
         return Err(BodyError::Version);
@@ -469,6 +470,7 @@ pub fn read_header(bytes: &[u8]) -> Result<(Header, Unread<'_>), BodyError> {
 /// Reads the content that belongs to `header`.
 pub fn read_content(header: &Header, Unread(raw): Unread<'_>) -> Result<Content, BodyError> {
     fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, BodyError> {
+        expect_object(raw.get().as_bytes())?;
         serde_json::from_str(raw.get()).map_err(|e| BodyError::Malformed(e.to_string()))
     }
     Ok(match header.kind {
@@ -479,6 +481,14 @@ pub fn read_content(header: &Header, Unread(raw): Unread<'_>) -> Result<Content,
         Kind::Receipt => Content::Receipt(read(raw)?),
         Kind::Refusal => Content::Refusal(read(raw)?),
     })
+}
+
+/// serde takes a structure's fields from an array too; a message has one spelling, and that is an object.
+fn expect_object(bytes: &[u8]) -> Result<(), BodyError> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(BodyError::Malformed("expected a JSON object".to_owned())),
+    }
 }
 
 impl Body {
@@ -556,7 +566,7 @@ mod tests {
             ("\"node\":\"vault-1\"", "\"node\":\"vault-1\",\"url\":\"https://evil\""),
             ("\"node\":\"vault-1\"", "\"node\":\"vault-1\",\"node\":\"vault-2\""),
             ("\"expires_at\":\"2026-11-22T10:15:00.000Z\",", ""),
-            ("{\"node\":\"vault-1\"}", "[]"),
+            ("{\"node\":\"vault-1\"}", "[\"vault-1\"]"),
             ("}}", "}} trailing"),
         ] {
             assert!(matches!(change(from, to), BodyError::Malformed(_)), "{to}");
