@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod files;
 pub mod keys;
+pub mod node;
 pub mod store;
 pub mod tls;
 pub mod vault;
