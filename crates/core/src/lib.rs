@@ -11,3 +11,4 @@ pub mod release;
 pub mod seal_status;
 pub mod share;
 pub mod time;
+pub mod topology;
