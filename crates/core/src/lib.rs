@@ -18,4 +18,5 @@ pub mod share;
 pub mod sight;
 pub mod sshsig;
 pub mod time;
+pub mod topology;
 pub mod trust;

@@ -4,6 +4,7 @@
 //! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
 
 pub mod audit;
+pub mod broker;
 pub mod files;
 pub mod keys;
 pub mod node;
