@@ -6,6 +6,7 @@
 //! source of ids are arguments, so that a seed replays a run to the letter.
 
 pub mod cause;
+pub mod ceremony;
 pub mod envelope;
 pub mod id;
 pub mod release;
