@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod cause;
+pub mod ceremony;
 pub mod envelope;
 pub mod id;
 pub mod message;
