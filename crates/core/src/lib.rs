@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod cause;
 pub mod ceremony;
+pub mod custodian;
 pub mod envelope;
 pub mod id;
 pub mod message;
