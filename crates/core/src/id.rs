@@ -85,6 +85,10 @@ name!(
     /// A cluster, as this party's configuration names it. On the wire it is the [`ClusterId`] that counts.
     ClusterName
 );
+name!(
+    /// A place where hosts stand and fail together, as an enrollment and a configuration name it.
+    Site
+);
 
 name!(
     /// A place that can be lost as one: custodians of one site fall out together.

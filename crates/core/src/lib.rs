@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod cause;
+pub mod ceremony;
 pub mod custodian;
 pub mod envelope;
 pub mod id;
@@ -19,4 +20,5 @@ pub mod share;
 pub mod sight;
 pub mod sshsig;
 pub mod time;
+pub mod topology;
 pub mod trust;

@@ -146,28 +146,34 @@ pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, FileEr
     read(path, file, max)
 }
 
-/// Writes a new file that only its owner may read, and brings it to the disk. Never overwrites; leaves nothing on failure.
+/// Writes a new file that only its owner may read: see [`create`].
 pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let failed = |error| FileError::system(path, Action::Write, error);
-    let file = create_new(path).map_err(failed)?;
-    write(file, bytes, SECRET_MODE).and_then(|()| sync_directory(path)).map_err(|error| {
-        // What is there is not what it should be; that it stays is the lesser error, and the greater one is reported.
-        let _ = fs::remove_file(path);
-        failed(error)
-    })
+    create(path, bytes, SECRET_MODE)
+}
+
+/// Writes a new file and brings it to the disk. Never overwrites; after a crash the file is there whole or not at all. One
+/// writer at a time, as with [`replace`].
+pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    // A link, unlike a rename, fails where there is a file already.
+    prepare(path, bytes, mode, |next| fs::hard_link(next, path).and_then(|()| fs::remove_file(next)))
 }
 
 /// Puts `bytes` in the place of `path` in one step: whoever reads it, now or after a crash, finds the old content or the
 /// new, whole. A symbolic link is replaced, not followed. One writer at a time: the new content is first written beside
 /// it, under a name that a crash leaves behind and the next call clears away.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    prepare(path, bytes, mode, |next| fs::rename(next, path))
+}
+
+/// Writes a file beside `path`, whole and on the disk, and lets `place` bring it there.
+fn prepare(path: &Path, bytes: &[u8], mode: u32, place: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), FileError> {
     let failed = |error| FileError::system(path, Action::Write, error);
     let next = beside(path).ok_or_else(|| FileError::NotRegular { path: path.to_owned() })?;
     match fs::remove_file(&next) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let written = create_new(&next).and_then(|file| write(file, bytes, mode)).and_then(|()| fs::rename(&next, path));
+    let written = create_new(&next).and_then(|file| write(file, bytes, mode)).and_then(|()| place(&next));
     written.map_err(|error| {
         let _ = fs::remove_file(&next);
         failed(error)

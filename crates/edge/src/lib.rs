@@ -4,8 +4,10 @@
 //! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
 
 pub mod audit;
+pub mod broker;
 pub mod files;
 pub mod keys;
+pub mod node;
 pub mod store;
 pub mod tls;
 pub mod vault;

@@ -1,7 +1,37 @@
 //! The share at rest: an age file, and beside it the salted digest by which its custodian knows it again.
+//!
+//! The share's file is a standard age file whose content is the share in hexadecimal, so that `age -d` reads it. The record
+//! (`FILE.record`) is public, and its presence is what makes an installation complete: the share's file is brought to the
+//! disk first, whole, and the record after it. So a crash leaves one of these, and the next `install` of the same share
+//! goes on from each:
+//!
+//! | share | record | what it means | the next `install` of the same share | `unlock` |
+//! |---|---|---|---|---|
+//! | no | no | nothing has happened | writes both | [`StoreError::NotInstalled`] |
+//! | yes | no | the crash came between | compares, writes the record | [`StoreError::Interrupted`] |
+//! | yes | yes | installed | compares, changes nothing | the share |
+//! | no | yes | somebody removed the share's file | compares, writes the share's file | [`StoreError::NotInstalled`] |
+//!
+//! Nothing here overwrites or removes a share. Whatever does not fit is refused, and people move it away.
 
-use holdfast_core::id::ClusterId;
-use holdfast_core::share::Share;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use holdfast_core::id::{ClusterId, Principal};
+use holdfast_core::share::{SHARE_LEN, Share, ShareError, ShareRecord};
+use zeroize::Zeroizing;
+
+use crate::files::{self, FileError, PUBLIC_MODE, SECRET_MODE};
+use crate::keys::{AgeIdentity, IdentityError, OpenError};
+
+/// The largest share file that is read, in bytes: an armoured one for one recipient has 500, others may add stanzas.
+pub const SHARE_FILE_MAX: usize = 16 * 1024;
+
+/// The largest record that is read, in bytes: one with the longest name has 400.
+pub const RECORD_FILE_MAX: usize = 4 * 1024;
+
+/// The most that may be in a share's file: the hexadecimal text, and the line feed that a hand-made one may end with.
+const PLAINTEXT_MAX: usize = SHARE_LEN * 2 + 2;
 
 /// The lock "integrity": a share that came out of its age file and matched the digest recorded when it was installed.
 pub struct SoundShare {
@@ -18,5 +48,404 @@ impl SoundShare {
     /// The share.
     pub fn share(&self) -> &Share {
         &self.share
+    }
+}
+
+/// Where one custodian's share of one cluster lies, and the identity that opens it.
+#[derive(Debug, Clone)]
+pub struct ShareStore {
+    share: PathBuf,
+    record: PathBuf,
+    identity: PathBuf,
+}
+
+/// What an installation found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Installed {
+    /// Nothing was there, and now the share is.
+    New,
+    /// Something was there, and the rest was written: an installation that was cut off, or a removed file.
+    Completed,
+    /// The very same share was there already.
+    Already,
+}
+
+/// Why a share could not be installed or taken out. Messages never quote a share.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The identity is not one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// There is no share.
+    #[error("{} does not exist: there is no share here yet; holdfast-setup install puts one there", .0.display())]
+    NotInstalled(PathBuf),
+    /// There is a share and no record of it.
+    #[error("{} is there and {} is not: an installation was cut off; run the same holdfast-setup install again", .share.display(), .record.display())]
+    Interrupted {
+        /// The share's file.
+        share: PathBuf,
+        /// The record that is missing.
+        record: PathBuf,
+    },
+    /// The record is damaged, or of another version.
+    #[error("{} is not a share's record: {why}; restore it, or move it and the share's file away and install again", .path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The record is of another place than the configuration says.
+    #[error("{} is about {what} {found}, and {expected} was expected: check which share belongs here", .path.display())]
+    Elsewhere {
+        /// The record.
+        path: PathBuf,
+        /// Cluster, generation or custodian.
+        what: &'static str,
+        /// What the record says.
+        found: String,
+        /// What the configuration says.
+        expected: String,
+    },
+    /// The share's file does not open with this identity.
+    #[error("{} does not open with {}: {why}; restore the one that is damaged", .share.display(), .identity.display())]
+    Locked {
+        /// The share's file.
+        share: PathBuf,
+        /// The identity.
+        identity: PathBuf,
+        /// What is wrong.
+        why: OpenError,
+    },
+    /// What came out is not a share.
+    #[error("{} opens, but what is in it is no share: {why}; move it away and install the packet again", .share.display())]
+    NotAShare {
+        /// The share's file.
+        share: PathBuf,
+        /// What is wrong with it.
+        why: ShareError,
+    },
+    /// What came out is another share than was installed.
+    #[error("{} holds another share than was installed: somebody exchanged it; move it away and install the packet again", .0.display())]
+    Mismatch(PathBuf),
+    /// A different share is there already.
+    #[error("{} already holds a different share, and a custodian never holds two of one cluster: nothing was changed; if that one is no longer needed, move it and its record away first", .0.display())]
+    Different(PathBuf),
+    /// The share could not be encrypted.
+    #[error("the share could not be encrypted: {0}")]
+    Encrypt(String),
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+impl ShareStore {
+    /// The store of the share in `share`, with its record beside it, for whoever holds `identity`. Touches nothing yet.
+    pub fn open(share: &Path, identity: &Path) -> Self {
+        let mut record = OsString::from(share.as_os_str());
+        record.push(".record");
+        Self { share: share.to_owned(), record: record.into(), identity: identity.to_owned() }
+    }
+
+    /// The share's file.
+    pub fn share_path(&self) -> &Path {
+        &self.share
+    }
+
+    /// The record's file.
+    pub fn record_path(&self) -> &Path {
+        &self.record
+    }
+
+    /// Puts a share to rest, encrypted to the identity's recipient, and makes sure that it comes out again. Does nothing if
+    /// the very same one is there; refuses if another is.
+    pub fn install(
+        &self,
+        share: &Share,
+        cluster: ClusterId,
+        generation: u32,
+        custodian: &Principal,
+    ) -> Result<Installed, StoreError> {
+        let identity = AgeIdentity::load(&self.identity)?;
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt).map_err(StoreError::Random)?;
+        let fresh = ShareRecord::new(share, cluster, generation, custodian.clone(), salt);
+        let recorded = self.read_record()?;
+        if let Some(record) = &recorded {
+            self.check_place(record, cluster, generation, custodian)?;
+            if !record.matches(share) {
+                return Err(StoreError::Different(self.share.clone()));
+            }
+        }
+        let stored = self.read_share(&identity)?;
+        if stored.as_ref().is_some_and(|stored| !fresh.matches(stored)) {
+            return Err(StoreError::Different(self.share.clone()));
+        }
+        let (had_share, had_record) = (stored.is_some(), recorded.is_some());
+        if !had_share {
+            self.write_share(&identity, share)?;
+        }
+        if !had_record {
+            self.write_record(&fresh)?;
+        }
+        self.unlock(cluster, generation, custodian)?;
+        Ok(match (had_share, had_record) {
+            (false, false) => Installed::New,
+            (true, true) => Installed::Already,
+            _ => Installed::Completed,
+        })
+    }
+
+    /// Takes the share out: the lock "integrity".
+    pub fn unlock(&self, cluster: ClusterId, generation: u32, custodian: &Principal) -> Result<SoundShare, StoreError> {
+        let identity = AgeIdentity::load(&self.identity)?;
+        let record = self.read_record()?;
+        let Some(share) = self.read_share(&identity)? else {
+            return Err(StoreError::NotInstalled(self.share.clone()));
+        };
+        let Some(record) = record else {
+            return Err(StoreError::Interrupted { share: self.share.clone(), record: self.record.clone() });
+        };
+        self.check_place(&record, cluster, generation, custodian)?;
+        if !record.matches(&share) {
+            return Err(StoreError::Mismatch(self.share.clone()));
+        }
+        Ok(SoundShare { cluster, share })
+    }
+
+    fn read_record(&self) -> Result<Option<ShareRecord>, StoreError> {
+        let Some(file) = present(files::read_bounded(&self.record, RECORD_FILE_MAX))? else {
+            return Ok(None);
+        };
+        let refused = |why: String| StoreError::Record { path: self.record.clone(), why };
+        if file.trim_ascii_start().first() != Some(&b'{') {
+            return Err(refused("expected a JSON object".to_owned()));
+        }
+        let record: ShareRecord = serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
+        if record.v != 1 {
+            return Err(refused(format!("it is of version {}, and this program knows only version 1", record.v)));
+        }
+        Ok(Some(record))
+    }
+
+    fn read_share(&self, identity: &AgeIdentity) -> Result<Option<Share>, StoreError> {
+        let Some(file) = present(files::read_bounded(&self.share, SHARE_FILE_MAX))? else {
+            return Ok(None);
+        };
+        let text = identity.decrypt(&file, PLAINTEXT_MAX).map_err(|why| StoreError::Locked {
+            share: self.share.clone(),
+            identity: self.identity.clone(),
+            why,
+        })?;
+        let share = Share::from_hex(text.trim_ascii_end());
+        share.map(Some).map_err(|why| StoreError::NotAShare { share: self.share.clone(), why })
+    }
+
+    fn check_place(
+        &self,
+        record: &ShareRecord,
+        cluster: ClusterId,
+        generation: u32,
+        custodian: &Principal,
+    ) -> Result<(), StoreError> {
+        let compared = [
+            ("cluster", record.cluster.to_string(), cluster.to_string()),
+            ("generation", record.generation.to_string(), generation.to_string()),
+            ("custodian", record.custodian.to_string(), custodian.to_string()),
+        ];
+        for (what, found, expected) in compared {
+            if found != expected {
+                return Err(StoreError::Elsewhere { path: self.record.clone(), what, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    fn write_share(&self, identity: &AgeIdentity, share: &Share) -> Result<(), StoreError> {
+        let mut text = Zeroizing::new([0; SHARE_LEN * 2]);
+        hex::encode_to_slice(share.expose(), text.as_mut_slice()).expect("two digits for each byte");
+        let file =
+            identity.recipient().encrypt(text.as_slice()).map_err(|error| StoreError::Encrypt(error.to_string()))?;
+        Ok(files::create(&self.share, &file, SECRET_MODE)?)
+    }
+
+    fn write_record(&self, record: &ShareRecord) -> Result<(), StoreError> {
+        let mut file = serde_json::to_vec_pretty(record).expect("strings and numbers always become JSON");
+        file.push(b'\n');
+        Ok(files::create(&self.record, &file, PUBLIC_MODE)?)
+    }
+}
+
+/// A file that may be missing.
+fn present(read: Result<Vec<u8>, FileError>) -> Result<Option<Vec<u8>>, FileError> {
+    match read {
+        Err(FileError::Missing { .. }) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use holdfast_core::time::Timestamp;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct Place {
+        dir: TempDir,
+        store: ShareStore,
+    }
+
+    fn place() -> Place {
+        let dir = tempfile::tempdir().expect("a directory");
+        let identity = dir.path().join("identity.txt");
+        AgeIdentity::generate().save(&identity, Timestamp::default()).expect("saved");
+        let store = ShareStore::open(&dir.path().join("prod.share.age"), &identity);
+        Place { dir, store }
+    }
+
+    fn share(fill: u8) -> Share {
+        Share::from_bytes(&[fill; SHARE_LEN]).expect("well formed")
+    }
+
+    fn cluster() -> ClusterId {
+        ClusterId::from_bytes([7; 16])
+    }
+
+    fn custodian() -> Principal {
+        "custodian-1".parse().expect("a name")
+    }
+
+    impl Place {
+        fn install(&self, fill: u8) -> Result<Installed, StoreError> {
+            self.store.install(&share(fill), cluster(), 1, &custodian())
+        }
+
+        fn unlock(&self) -> Result<SoundShare, StoreError> {
+            self.store.unlock(cluster(), 1, &custodian())
+        }
+    }
+
+    #[test]
+    fn a_share_comes_out_as_it_was_installed() {
+        let place = place();
+        assert!(matches!(place.unlock(), Err(StoreError::NotInstalled(_))));
+        assert_eq!(place.install(9).expect("installed"), Installed::New);
+        let sound = place.unlock().expect("sound");
+        assert_eq!((sound.cluster(), sound.share().x()), (cluster(), 9));
+        assert_eq!(place.install(9).expect("the same again"), Installed::Already);
+        let names: Vec<_> = fs::read_dir(place.dir.path()).expect("listed").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(names.len(), 3, "nothing is left over: {names:?}");
+        let mode = fs::metadata(place.store.share_path()).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_second_share_is_refused_and_changes_nothing() {
+        let place = place();
+        place.install(9).expect("installed");
+        let before = fs::read(place.store.share_path()).expect("there");
+        assert!(matches!(place.install(8), Err(StoreError::Different(_))));
+        let next = place.store.install(&share(8), cluster(), 2, &custodian());
+        assert!(matches!(next, Err(StoreError::Elsewhere { what: "generation", .. })));
+        assert_eq!(fs::read(place.store.share_path()).expect("there"), before);
+        place.unlock().expect("still sound");
+    }
+
+    #[test]
+    fn an_installation_that_was_cut_off_is_understood_and_completed() {
+        let place = place();
+        place.install(9).expect("installed");
+        fs::remove_file(place.store.record_path()).expect("removed");
+        assert!(matches!(place.unlock(), Err(StoreError::Interrupted { .. })));
+        assert!(matches!(place.install(8), Err(StoreError::Different(_))));
+        assert_eq!(place.install(9).expect("completed"), Installed::Completed);
+
+        fs::remove_file(place.store.share_path()).expect("removed");
+        assert!(matches!(place.unlock(), Err(StoreError::NotInstalled(_))));
+        assert!(matches!(place.install(8), Err(StoreError::Different(_))));
+        assert_eq!(place.install(9).expect("completed"), Installed::Completed);
+
+        // The crash came while a file was being prepared beside its place.
+        fs::write(place.dir.path().join(".prod.share.age.next"), "half").expect("written");
+        fs::remove_file(place.store.share_path()).expect("removed");
+        fs::remove_file(place.store.record_path()).expect("removed");
+        assert_eq!(place.install(9).expect("installed"), Installed::New);
+        place.unlock().expect("sound");
+    }
+
+    #[test]
+    fn a_share_that_is_not_the_one_recorded_is_bad() {
+        let place = place();
+        place.install(9).expect("installed");
+        let identity = AgeIdentity::load(&place.dir.path().join("identity.txt")).expect("ours");
+        let put = |content: &[u8]| {
+            let file = identity.recipient().encrypt(content).expect("encrypted");
+            fs::write(place.store.share_path(), file).expect("written");
+        };
+        put(hex::encode([8; SHARE_LEN]).as_bytes());
+        assert!(matches!(place.unlock(), Err(StoreError::Mismatch(_))));
+        put(b"not a share");
+        assert!(matches!(place.unlock(), Err(StoreError::NotAShare { .. })));
+        put(&[b'0'; 100_000]);
+        assert!(matches!(place.unlock(), Err(StoreError::File(_) | StoreError::Locked { .. })));
+        put(format!("{}\n", hex::encode([9; SHARE_LEN])).as_bytes());
+        place.unlock().expect("the line feed of a hand-made one");
+    }
+
+    #[test]
+    fn every_file_can_be_wrong() {
+        let place = place();
+        place.install(9).expect("installed");
+        let (share, record) = (place.store.share_path().to_owned(), place.store.record_path().to_owned());
+        let identity = place.dir.path().join("identity.txt");
+        let (good_share, good_record) = (fs::read(&share).expect("there"), fs::read_to_string(&record).expect("there"));
+
+        for bad in [&b""[..], b"garbage", &good_share[..good_share.len() / 2]] {
+            fs::write(&share, bad).expect("written");
+            assert!(matches!(place.unlock(), Err(StoreError::Locked { why: OpenError::Damaged, .. })));
+            assert!(matches!(place.install(9), Err(StoreError::Locked { .. })), "not overwritten");
+        }
+        fs::write(&share, &good_share).expect("written");
+
+        for (from, to) in [
+            ("\"v\": 1", "\"v\": 2"),
+            ("\"salt\"", "\"salz\""),
+            ("\"x\": 9", "\"x\": 9, \"y\": 1"),
+            ("\"x\": 9,", ""),
+            ("{", "["),
+        ] {
+            let bad = good_record.replacen(from, to, 1);
+            assert_ne!(bad, good_record);
+            fs::write(&record, bad).expect("written");
+            assert!(matches!(place.unlock(), Err(StoreError::Record { .. })), "{to}");
+        }
+        fs::write(&record, "").expect("written");
+        assert!(matches!(place.unlock(), Err(StoreError::Record { .. })));
+        for (from, to) in
+            [("070707", "080808"), ("\"generation\": 1", "\"generation\": 2"), ("custodian-1", "custodian-2")]
+        {
+            fs::write(&record, good_record.replacen(from, to, 1)).expect("written");
+            assert!(matches!(place.unlock(), Err(StoreError::Elsewhere { .. })), "{to}");
+        }
+        fs::write(&record, good_record.replacen("\"x\": 9", "\"x\": 8", 1)).expect("written");
+        assert!(matches!(place.unlock(), Err(StoreError::Mismatch(_))));
+        fs::write(&record, &good_record).expect("written");
+        place.unlock().expect("all as it was");
+
+        fs::set_permissions(&identity, fs::Permissions::from_mode(0o640)).expect("the mode set");
+        let readable = place.unlock().err().expect("others may read it").to_string();
+        assert!(readable.contains("chmod 600"), "{readable}");
+        fs::remove_file(&identity).expect("removed");
+        AgeIdentity::generate().save(&identity, Timestamp::default()).expect("saved");
+        assert!(matches!(place.unlock(), Err(StoreError::Locked { why: OpenError::NotOurs, .. })));
+        fs::remove_file(&identity).expect("removed");
+        assert!(matches!(place.unlock(), Err(StoreError::Identity(IdentityError::File(FileError::Missing { .. })))));
     }
 }
