@@ -5,13 +5,19 @@
 //! state machines of custodian and sentinel. What does not: sockets, files, clocks, randomness, threads. `Now` and a
 //! source of ids are arguments, so that a seed replays a run to the letter.
 
+pub mod admission;
 pub mod cause;
 pub mod ceremony;
+pub mod custodian;
 pub mod envelope;
 pub mod id;
+pub mod message;
+pub mod policy;
+pub mod ranking;
 pub mod release;
 pub mod seal_status;
 pub mod share;
+pub mod sight;
 pub mod sshsig;
 pub mod time;
 pub mod trust;

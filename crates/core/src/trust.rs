@@ -434,3 +434,159 @@ fn seconds(text: &str) -> Result<i64, LineProblem> {
 fn shorten(text: &str) -> String {
     text.chars().take(64).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Two real public keys; the second is a token's.
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const BASEPOINT: [u8; 32] = {
+        let mut bytes = [0x66; 32];
+        bytes[0] = 0x58;
+        bytes
+    };
+
+    fn other_key() -> String {
+        PublicKey::from_ed25519(BASEPOINT).expect("the base point has a large order").to_openssh()
+    }
+
+    fn name(text: &str) -> Principal {
+        text.parse().expect("a name")
+    }
+
+    fn key(text: &str) -> PublicKey {
+        text.parse().expect("a key")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn problem(file: &str) -> LineProblem {
+        match AllowedSigners::parse(file) {
+            Err(TrustError::Line { problem, .. }) => problem,
+            other => panic!("{file:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_listed_key_speaks_for_its_principal_in_its_namespaces_and_for_nothing_else() {
+        let file = format!(
+            "# operators\n\n  alice\tNamespaces=\"holdfast.order,holdfast.approval\"  {KEY} Alice's laptop\n\
+             \tbob namespaces=\"holdfast.order\" {}",
+            other_key()
+        );
+        let signers = AllowedSigners::parse(&file).expect("a sound file");
+        assert_eq!(signers.digest(), <[u8; 32]>::from(Sha256::digest(&file)));
+        assert_eq!(signers.signers().map(|s| s.principal().as_str()).collect::<Vec<_>>(), ["alice", "bob"]);
+        let now = Timestamp::default();
+        let ask = |who: &str, what, with: &str| signers.authorise(&name(who), what, &key(with), now);
+
+        assert_eq!(ask("alice", Namespace::Order, KEY), Ok(()));
+        assert_eq!(ask("alice", Namespace::Approval, KEY), Ok(()));
+        assert_eq!(ask("bob", Namespace::Order, &other_key()), Ok(()));
+        let (principal, namespace) = (name("bob"), Namespace::Approval);
+        assert_eq!(ask("bob", namespace, &other_key()), Err(TrustRefusal::Namespace { principal, namespace }));
+        let (principal, fingerprint) = (name("bob"), key(KEY).fingerprint());
+        assert_eq!(ask("bob", Namespace::Order, KEY), Err(TrustRefusal::NotTheirKey { principal, fingerprint }));
+        assert_eq!(ask("carol", Namespace::Order, KEY), Err(TrustRefusal::UnknownPrincipal(name("carol"))));
+    }
+
+    #[test]
+    fn a_principal_may_have_several_keys() {
+        let both = ["holdfast.event", "holdfast.report"].map(|namespace| format!("s namespaces=\"{namespace}\""));
+        let signers =
+            AllowedSigners::parse(format!("{} {KEY}\n{} {}\n", both[0], both[1], other_key())).expect("sound");
+        let ask = |what, with: &str| signers.authorise(&name("s"), what, &key(with), Timestamp::default());
+        assert_eq!(ask(Namespace::Event, KEY), Ok(()));
+        assert_eq!(ask(Namespace::Report, &other_key()), Ok(()));
+        // What one key may, the principal's other may not.
+        assert!(matches!(ask(Namespace::Event, &other_key()), Err(TrustRefusal::Namespace { .. })));
+    }
+
+    #[test]
+    fn a_key_counts_from_its_first_second_to_its_last() {
+        let file = format!(
+            "a namespaces=\"holdfast.order\",valid-after=\"20260110Z\",valid-before=\"202601111230Z\" {KEY}\n\
+             b valid-before=\"20260111123001Z\",namespaces=\"holdfast.order\" {}\n",
+            other_key()
+        );
+        let signers = AllowedSigners::parse(&file).expect("sound");
+        let a = |when: &str| signers.authorise(&name("a"), Namespace::Order, &key(KEY), at(when));
+        assert!(matches!(a("2026-01-09T23:59:59.999Z"), Err(TrustRefusal::NotYetValid { .. })));
+        assert_eq!(a("2026-01-10T00:00:00.000Z"), Ok(()));
+        assert_eq!(a("2026-01-11T12:30:00.999Z"), Ok(()));
+        let until = at("2026-01-11T12:30:00.000Z");
+        assert_eq!(a("2026-01-11T12:30:01.000Z"), Err(TrustRefusal::Expired { principal: name("a"), until }));
+        let b = |when: &str| signers.authorise(&name("b"), Namespace::Order, &key(&other_key()), at(when));
+        assert_eq!(b("2026-01-11T12:30:01.000Z"), Ok(()));
+        assert!(matches!(b("2026-01-11T12:30:02.000Z"), Err(TrustRefusal::Expired { .. })));
+    }
+
+    #[test]
+    fn each_line_that_would_widen_trust_is_refused_by_name() {
+        let order = "namespaces=\"holdfast.order\"";
+        for (line, expected) in [
+            (format!("alice {KEY}"), LineProblem::NamespacesMissing),
+            ("alice".into(), LineProblem::NamespacesMissing),
+            (format!("alice valid-after=\"20260101Z\" {KEY}"), LineProblem::NamespacesMissing),
+            (format!("* {order} {KEY}"), LineProblem::Pattern("*".into())),
+            (format!("al?ce {order} {KEY}"), LineProblem::Pattern("al?ce".into())),
+            (format!("*,!bob {order} {KEY}"), LineProblem::Pattern("*,!bob".into())),
+            (format!("alice,bob {order} {KEY}"), LineProblem::Several("alice,bob".into())),
+            (format!("Alice {order} {KEY}"), LineProblem::Principal(NameError::Name("Alice".into()))),
+            (format!("\"alice\" {order} {KEY}"), LineProblem::Principal(NameError::Name("\"alice\"".into()))),
+            (format!("\u{feff}alice {order} {KEY}"), LineProblem::Principal(NameError::Name("\u{feff}alice".into()))),
+            (format!("alice namespaces=\"holdfast.*\" {KEY}"), LineProblem::Namespace("holdfast.*".into())),
+            (format!("alice namespaces=\"!holdfast.order\" {KEY}"), LineProblem::Namespace("!holdfast.order".into())),
+            (format!("alice namespaces=\"holdfast.order,\" {KEY}"), LineProblem::Namespace(String::new())),
+            (format!("alice namespaces=\"\" {KEY}"), LineProblem::Namespace(String::new())),
+            (format!("alice namespaces=\"holdfast.order, file\" {KEY}"), LineProblem::Namespace(" file".into())),
+            (format!("alice namespaces=\"Holdfast.Order\" {KEY}"), LineProblem::Namespace("Holdfast.Order".into())),
+            (format!("alice namespaces=holdfast.order {KEY}"), LineProblem::Quotes("namespaces=".into())),
+            (format!("alice namespaces {KEY}"), LineProblem::Quotes("namespaces=".into())),
+            (format!("alice {order}x {KEY}"), LineProblem::Quotes("namespaces=".into())),
+            (format!("alice {order}, {KEY}"), LineProblem::UnknownOption(String::new())),
+            (format!("alice cert-authority,{order} {KEY}"), LineProblem::CertAuthority),
+            (format!("alice {order},CERT-AUTHORITY {KEY}"), LineProblem::CertAuthority),
+            (format!("alice {order},no-touch-required {KEY}"), LineProblem::UnknownOption("no-touch-required".into())),
+            (format!("alice {order},{order} {KEY}"), LineProblem::OptionTwice("namespaces=")),
+            (format!("alice {order},valid-after=\"20260101\" {KEY}"), LineProblem::Zone("20260101".into())),
+            (format!("alice {order},valid-after=\"2026-01-01Z\" {KEY}"), LineProblem::Time("2026-01-01Z".into())),
+            (format!("alice {order},valid-before=\"20260230Z\" {KEY}"), LineProblem::Time("20260230Z".into())),
+            (format!("alice {order},valid-before=\"202601012400Z\" {KEY}"), LineProblem::Time("202601012400Z".into())),
+            (format!("alice {order},valid-before=\"\" {KEY}"), LineProblem::Time(String::new())),
+            (
+                format!("alice {order},valid-after=\"20260102Z\",valid-before=\"20260102Z\" {KEY}"),
+                LineProblem::NeverValid,
+            ),
+            (format!("alice {order}"), LineProblem::Key(PublicKeyError::Text)),
+            (format!("alice {order} ssh-ed25519"), LineProblem::Key(PublicKeyError::Text)),
+            (format!("alice {order} {}", &KEY[..KEY.len() - 4]), LineProblem::Key(PublicKeyError::Damaged)),
+            (format!("alice {order} ssh-rsa AAAA"), LineProblem::Key(PublicKeyError::Type("ssh-rsa".into()))),
+            (format!("alice {order} {KEY}\r"), LineProblem::CarriageReturn),
+            (format!("alice {order} {KEY} \u{1b}[2J"), LineProblem::NotText),
+        ] {
+            assert_eq!(problem(&line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_listed_once() {
+        let line = |who: &str| format!("{who} namespaces=\"holdfast.order\" {KEY}\n");
+        let twice = format!("{}# between\n{}", line("alice"), line("bob"));
+        assert_eq!(problem(&twice), LineProblem::KeyTwice(1));
+        assert_eq!(AllowedSigners::parse(&twice).map_err(|error| error.line()).err(), Some(Some(3)));
+        assert_eq!(problem(&line("alice").repeat(2)), LineProblem::KeyTwice(1));
+    }
+
+    #[test]
+    fn a_file_of_nothing_or_of_too_much_is_refused() {
+        assert_eq!(AllowedSigners::parse(""), Err(TrustError::Empty));
+        assert_eq!(AllowedSigners::parse("# nobody\n\n"), Err(TrustError::Empty));
+        let large = "#".repeat(ALLOWED_SIGNERS_MAX + 1);
+        assert_eq!(AllowedSigners::parse(&large), Err(TrustError::Oversized(large.len())));
+        assert_eq!(AllowedSigners::parse(b"# \xff\n").map_err(|error| error.line()).err(), Some(Some(1)));
+    }
+}

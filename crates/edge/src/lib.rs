@@ -7,3 +7,5 @@ pub mod audit;
 pub mod files;
 pub mod keys;
 pub mod store;
+pub mod tls;
+pub mod vault;

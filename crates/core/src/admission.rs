@@ -1,0 +1,290 @@
+//! The door: bytes from outside become a verified message, or a refusal that is counted.
+//!
+//! Whoever can write to a queue can send anything. Nothing of a message is acted on before all of this held: it has a form
+//! that we know; it is about a cluster that we serve; its sender's word counts there for messages of this kind; the
+//! signature is the sender's, made for this purpose; it is neither old nor early; and, where it permits something, it was
+//! not heard before and the clock can be trusted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::envelope::{Envelope, EnvelopeError};
+use crate::id::{ClusterId, MessageId, Principal};
+use crate::message::{Body, BodyError, Header, Kind, read_content, read_header};
+use crate::time::{Now, Timestamp};
+use crate::trust::AllowedSigners;
+
+/// How far ahead of ours a sender's clock may be.
+pub const SKEW_MAX: Duration = Duration::from_secs(30);
+
+/// How old a message that permits nothing may be when it comes: the peers queue's time to live, and the skew.
+pub const AGE_MAX: Duration = Duration::from_secs(90);
+
+/// The longest that a permission may live.
+pub const PERMISSION_LIFE_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// How many ids of permissions are remembered: far more than operators sign in a quarter of an hour. Full refuses.
+pub const PERMISSIONS_MAX: usize = 4096;
+
+/// How many ids of other messages are remembered of one sender. Full refuses: that sender is flooding.
+pub const RECENT_MAX: usize = 2048;
+
+/// Whose word counts in one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Roles {
+    /// Who may send reports.
+    pub custodians: BTreeSet<Principal>,
+    /// Who may send events.
+    pub sentinels: BTreeSet<Principal>,
+    /// Who may approve and order.
+    pub operators: BTreeSet<Principal>,
+    /// Who may announce drills.
+    pub conductors: BTreeSet<Principal>,
+}
+
+impl Roles {
+    fn allow(&self, kind: Kind, from: &Principal) -> bool {
+        match kind {
+            Kind::Event => self.sentinels.contains(from),
+            Kind::Approval => self.operators.contains(from),
+            Kind::Heartbeat | Kind::Sighting | Kind::Receipt | Kind::Refusal => self.custodians.contains(from),
+        }
+    }
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The envelope: form, signature, key.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// The body's form.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// About a cluster that is not served here.
+    #[error("it is about cluster {0}, which is not configured here")]
+    Cluster(ClusterId),
+    /// From somebody whose word does not count for this in this cluster.
+    #[error("{from} may not send {kind} messages in this cluster")]
+    Role {
+        /// Who sent it.
+        from: Principal,
+        /// What it was.
+        kind: &'static str,
+    },
+    /// Too old.
+    #[error("it was signed at {0} and is too old by now")]
+    Expired(Timestamp),
+    /// Signed in the future.
+    #[error("it was signed at {0}, which is still to come by this clock")]
+    Early(Timestamp),
+    /// A permission that would live too long.
+    #[error("it would be valid for longer than {} minutes", PERMISSION_LIFE_MAX.as_secs() / 60)]
+    Lifetime,
+    /// Heard before.
+    #[error("message {0} was received before")]
+    Replayed(MessageId),
+    /// So many were received from this sender that no more ids can be remembered.
+    #[error("too many messages in a short time: no more ids can be remembered")]
+    Full,
+    /// Our own clock stands before a time that it has shown already: nothing that expires can be judged.
+    #[error("this host's clock stands before {0}, which it has shown already: nothing that expires is accepted")]
+    Clock(Timestamp),
+}
+
+impl Refused {
+    /// The name under which it is counted: one of a closed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Envelope(error) => error.reason(),
+            Self::Body(BodyError::Version) => "unknown-version",
+            Self::Body(BodyError::Kind) => "unknown-kind",
+            Self::Body(BodyError::Malformed(_)) => "malformed",
+            Self::Cluster(_) => "other-cluster",
+            Self::Role { .. } => "wrong-role",
+            Self::Expired(_) => "expired",
+            Self::Early(_) => "early",
+            Self::Lifetime => "too-long",
+            Self::Replayed(_) => "replayed",
+            Self::Full => "flood",
+            Self::Clock(_) => "clock",
+        }
+    }
+}
+
+/// Every reason under which a refusal is counted.
+pub const REASONS: [&str; 14] = [
+    "altered",
+    "clock",
+    "early",
+    "expired",
+    "flood",
+    "forged",
+    "malformed",
+    "other-cluster",
+    "oversized",
+    "replayed",
+    "too-long",
+    "unknown-kind",
+    "unknown-version",
+    "wrong-role",
+];
+
+/// One party's door.
+#[derive(Debug)]
+pub struct Admission {
+    trust: AllowedSigners,
+    clusters: BTreeMap<ClusterId, Roles>,
+    permissions: BTreeMap<MessageId, Timestamp>,
+    recent: BTreeMap<Principal, BTreeMap<MessageId, Timestamp>>,
+    high_water: Timestamp,
+    rejected: BTreeMap<&'static str, u64>,
+}
+
+impl Admission {
+    /// A door with this trust root, for these clusters.
+    pub fn new(trust: AllowedSigners, clusters: BTreeMap<ClusterId, Roles>) -> Self {
+        Self {
+            trust,
+            clusters,
+            permissions: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            high_water: Timestamp::default(),
+            rejected: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over a changed configuration; what is remembered stays.
+    pub fn reconfigure(&mut self, trust: AllowedSigners, clusters: BTreeMap<ClusterId, Roles>) {
+        self.trust = trust;
+        self.clusters = clusters;
+    }
+
+    /// Takes back what an earlier process remembered: see [`Admission::permissions`] and [`Admission::high_water`].
+    pub fn restore(&mut self, permissions: impl IntoIterator<Item = (MessageId, Timestamp)>, high_water: Timestamp) {
+        self.permissions.extend(permissions);
+        self.high_water = self.high_water.max(high_water);
+    }
+
+    /// The ids of the permissions that were admitted and have not expired, each with its expiry: to be on disk before any of
+    /// them takes effect.
+    pub fn permissions(&self) -> &BTreeMap<MessageId, Timestamp> {
+        &self.permissions
+    }
+
+    /// The latest time that this party's wall clock has shown.
+    pub fn high_water(&self) -> Timestamp {
+        self.high_water
+    }
+
+    /// The trust root in force.
+    pub fn trust(&self) -> &AllowedSigners {
+        &self.trust
+    }
+
+    /// How many messages were refused since the start, by reason.
+    pub fn rejected(&self) -> &BTreeMap<&'static str, u64> {
+        &self.rejected
+    }
+
+    /// Counts a refusal that was made before the bytes came here (a broker's delivery too large to be taken in).
+    pub fn count_refusal(&mut self, reason: &'static str) {
+        *self.rejected.entry(reason).or_default() += 1;
+    }
+
+    /// Moves the high-water mark on. The driver calls it now and then, so that the mark is never far behind.
+    pub fn observe_clock(&mut self, now: Now) {
+        self.high_water = self.high_water.max(now.wall);
+    }
+
+    /// Admits a message, or refuses it and counts why.
+    pub fn admit(&mut self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        self.forget(now);
+        let admitted = self.examine(bytes, now);
+        match &admitted {
+            Ok(body) => self.remember(&body.header),
+            Err(refused) => self.count_refusal(refused.reason()),
+        }
+        admitted
+    }
+
+    fn examine(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        let envelope = Envelope::parse(bytes)?;
+        let (header, unread) = read_header(envelope.body())?;
+        let roles = self.clusters.get(&header.cluster).ok_or(Refused::Cluster(header.cluster))?;
+        if !roles.allow(header.kind, &header.from) {
+            return Err(Refused::Role { from: header.from, kind: header.kind.as_str() });
+        }
+        envelope.verify(&self.trust, &header.from, header.kind.namespace(), now.wall)?;
+        self.examine_times(&header, now)?;
+        self.examine_memory(&header)?;
+        let content = read_content(&header, unread)?;
+        Ok(Body { header, content })
+    }
+
+    fn examine_times(&self, header: &Header, now: Now) -> Result<(), Refused> {
+        if header.issued_at > now.wall.after(SKEW_MAX) {
+            return Err(Refused::Early(header.issued_at));
+        }
+        let Some(expires_at) = header.expires_at else {
+            let old = now.wall.since(header.issued_at) > AGE_MAX;
+            return if old { Err(Refused::Expired(header.issued_at)) } else { Ok(()) };
+        };
+        if self.clock_is_behind(now) {
+            return Err(Refused::Clock(self.high_water));
+        }
+        if expires_at <= now.wall {
+            return Err(Refused::Expired(header.issued_at));
+        }
+        if expires_at.since(header.issued_at) > PERMISSION_LIFE_MAX {
+            return Err(Refused::Lifetime);
+        }
+        Ok(())
+    }
+
+    /// Whether the wall clock stands before a time that it has shown already, by more than clocks are corrected by.
+    pub fn clock_is_behind(&self, now: Now) -> bool {
+        now.wall.after(SKEW_MAX) < self.high_water
+    }
+
+    fn examine_memory(&self, header: &Header) -> Result<(), Refused> {
+        let (known, full) = if header.kind.permits() {
+            (self.permissions.contains_key(&header.id), self.permissions.len() >= PERMISSIONS_MAX)
+        } else {
+            let of_sender = self.recent.get(&header.from);
+            (
+                of_sender.is_some_and(|ids| ids.contains_key(&header.id)),
+                of_sender.is_some_and(|ids| ids.len() >= RECENT_MAX),
+            )
+        };
+        match (known, full) {
+            (true, _) => Err(Refused::Replayed(header.id)),
+            (false, true) => Err(Refused::Full),
+            (false, false) => Ok(()),
+        }
+    }
+
+    fn remember(&mut self, header: &Header) {
+        match header.expires_at {
+            Some(expires_at) => {
+                self.permissions.insert(header.id, expires_at);
+            }
+            None => {
+                let until = header.issued_at.after(AGE_MAX);
+                self.recent.entry(header.from.clone()).or_default().insert(header.id, until);
+            }
+        }
+    }
+
+    /// Forgets ids that would be refused as expired anyway; for permissions by the high-water mark: a clock set back revives
+    /// none.
+    fn forget(&mut self, now: Now) {
+        self.observe_clock(now);
+        let high_water = self.high_water;
+        self.permissions.retain(|_, expires_at| expires_at.after(SKEW_MAX) > high_water);
+        for ids in self.recent.values_mut() {
+            ids.retain(|_, until| until.after(SKEW_MAX) > now.wall);
+        }
+        self.recent.retain(|_, ids| !ids.is_empty());
+    }
+}

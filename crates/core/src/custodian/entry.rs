@@ -1,0 +1,144 @@
+//! What goes into the audit log: what was seen, decided, by which lock, and the result. Never a secret.
+
+use serde::Serialize;
+
+use crate::cause::Cause;
+use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal};
+use crate::message::{Lock, Submission};
+use crate::time::Timestamp;
+
+/// One entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Entry {
+    /// The custodian started.
+    Started {
+        /// The program's version.
+        version: String,
+    },
+    /// The custodian was told to stop.
+    Stopped,
+    /// Contact with a node was lost: an incident begins.
+    Lost {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+    },
+    /// A node was seen sealed.
+    Sealed {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+    },
+    /// The incident's cause was found, or changed.
+    Cause {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+        /// The cause.
+        cause: Cause,
+    },
+    /// A marker was set.
+    Marker {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// When the node was seen sealed.
+        at: Timestamp,
+        /// Who saw it.
+        by: Principal,
+    },
+    /// An approval was admitted.
+    Approval {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The message.
+        id: MessageId,
+        /// The operator.
+        from: Principal,
+    },
+    /// A share is about to be submitted: this entry is the lock "record".
+    Release {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+        /// The set of shares that is tried.
+        round: u32,
+        /// The cause, where the policy opens it by itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cause: Option<Cause>,
+        /// The approvals, where people opened it.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        approvals: Vec<MessageId>,
+    },
+    /// What came of a submission.
+    Submitted {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+        /// The result.
+        result: Submission,
+    },
+    /// A share was not submitted.
+    Refused {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+        /// The lock that held.
+        lock: Lock,
+        /// Why.
+        why: String,
+    },
+    /// A running attempt was reset.
+    Reset {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// Why.
+        why: &'static str,
+    },
+    /// A node was seen open: the incident is over.
+    Opened {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+        /// From the first moment it was seen sealed to this one, in milliseconds, if it was seen sealed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sealed_ms: Option<u64>,
+        /// Whose word it was, if not this custodian's own eyes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<Principal>,
+    },
+    /// Several processes were found behind one address.
+    SharedAddress {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+    },
+}

@@ -1,0 +1,478 @@
+//! The custodian: a state machine that is told what happened and says what is to be done.
+//!
+//! The driver (crates/custodian) calls `handle_*` with what the world did, then empties [`Custodian::poll_output`] in order, then
+//! sleeps until [`Custodian::next_timeout`]. It carries outputs out one after the other: an [`Output::Save`] that did not reach the
+//! disk stops every [`Output::Release`] after it. Nothing here does I/O, so a simulation can run thousands of years of it.
+
+mod entry;
+mod node;
+mod settings;
+mod state;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::admission::{Admission, Refused};
+use crate::cause::Cause;
+use crate::id::{ClusterId, IncidentId, NodeName, Principal};
+use crate::message::{AuditReport, Body, Content, Heartbeat, Lock, Receipt, Seen, ShareReport, Sighting, Submission};
+use crate::release::{Attempt, Grounds, ReleaseOrder};
+use crate::sight::{Action, Sight};
+use crate::time::{Now, Steady, Timestamp};
+
+pub use entry::Entry;
+use node::{Believable, Context, Node};
+pub use settings::{ClusterSettings, NodeSettings, Settings};
+pub use state::{BootId, LastOpen, Marker, NodeState, STATE_VERSION, StandingApproval, State, StateError};
+
+/// The time between two heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// After how long without a heartbeat a custodian is taken to be silent, and ranked last.
+const SILENT: Duration = Duration::from_secs(35);
+
+/// What a custodian has to do. Carried out in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Have the node's watcher do this.
+    Watch {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// What to do.
+        action: Action,
+    },
+    /// Write [`Custodian::state`] to disk before anything that follows.
+    Save,
+    /// Append to the audit log.
+    Audit(Entry),
+    /// Sign and publish.
+    Publish {
+        /// The cluster that it is about.
+        cluster: ClusterId,
+        /// What it says.
+        content: Content,
+    },
+    /// Prove the other four locks and submit the share; then [`Custodian::handle_release`].
+    Release(ReleaseOrder),
+    /// Reset the node's running attempt.
+    Reset {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+    },
+}
+
+/// What came of a release order.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A lock held, and nothing of the share left.
+    Refused {
+        /// Which.
+        lock: Lock,
+        /// Why, for people.
+        why: String,
+    },
+    /// The share left.
+    Answered(Answer),
+}
+
+/// What a node answered to a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What came of it.
+    pub result: Submission,
+    /// On what grounds it was released.
+    pub grounds: Grounds,
+    /// The nonce of the attempt that it was counted in; empty where the node named none.
+    pub nonce: String,
+    /// The node's progress after it.
+    pub progress: u8,
+    /// When the request left.
+    pub submitted_at: Timestamp,
+    /// When the answer was there, or was given up.
+    pub answered_at: Timestamp,
+}
+
+/// News of the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerNews {
+    /// Connected and consuming.
+    Up,
+    /// Everything that waited in the orders queue at that time has been handed over.
+    OrdersDrained,
+    /// The connection is gone.
+    Down,
+}
+
+#[derive(Debug, Default)]
+struct Broker {
+    up_since: Option<Steady>,
+    drained: bool,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    share_ok: bool,
+    x: Option<u8>,
+    peers: BTreeMap<Principal, Peer>,
+    submissions: BTreeMap<Submission, u64>,
+    next_heartbeat: Steady,
+}
+
+#[derive(Debug)]
+struct Peer {
+    heard: Steady,
+    ready: BTreeMap<NodeName, bool>,
+}
+
+/// What the custodian is started with, beside its settings and state.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The host's boot id.
+    pub boot: BootId,
+    /// Whether the kernel says that the clock is synchronised.
+    pub clock_synchronised: bool,
+    /// 32 random bytes, from which ids of incidents are made.
+    pub seed: [u8; 32],
+    /// Where the audit log stands.
+    pub audit: AuditReport,
+}
+
+/// One custodian.
+#[derive(Debug)]
+pub struct Custodian {
+    settings: Settings,
+    boot: BootId,
+    started: Now,
+    clock_synchronised: bool,
+    audit: AuditReport,
+    admission: Admission,
+    broker: Broker,
+    clusters: BTreeMap<ClusterId, Cluster>,
+    nodes: BTreeMap<(ClusterId, NodeName), Node>,
+    ids: Ids,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Ids {
+    seed: [u8; 32],
+    made: u64,
+}
+
+impl Ids {
+    fn next(&mut self) -> IncidentId {
+        self.made += 1;
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(self.seed).chain_update(self.made.to_be_bytes()).finalize().into();
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest[..16]);
+        IncidentId::from_bytes(id)
+    }
+}
+
+impl Custodian {
+    /// A custodian that starts now, with what an earlier process left.
+    pub fn new(settings: Settings, state: State, start: Start, now: Now) -> Self {
+        let mut admission = Admission::new(settings.allowed_signers.clone(), settings.roles());
+        admission.restore(state.permissions, state.high_water);
+        let version = settings.version.clone();
+        let mut custodian = Self {
+            settings,
+            boot: start.boot,
+            started: now,
+            clock_synchronised: start.clock_synchronised,
+            audit: start.audit,
+            admission,
+            broker: Broker::default(),
+            clusters: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            ids: Ids { seed: start.seed, made: 0 },
+            outputs: VecDeque::from([Output::Audit(Entry::Started { version })]),
+        };
+        custodian.populate(state.clusters, now);
+        custodian.consider_all(now);
+        custodian
+    }
+
+    /// Takes over a changed configuration. What is known of clusters and nodes that stay, stays.
+    pub fn reconfigure(&mut self, settings: Settings, now: Now) {
+        self.admission.reconfigure(settings.allowed_signers.clone(), settings.roles());
+        self.settings = settings;
+        let clusters = &self.settings.clusters;
+        self.clusters.retain(|id, _| clusters.contains_key(id));
+        self.nodes.retain(|(id, name), _| clusters.get(id).is_some_and(|c| c.nodes.contains_key(name)));
+        self.populate(BTreeMap::new(), now);
+        self.consider_all(now);
+    }
+
+    fn populate(&mut self, mut state: BTreeMap<ClusterId, BTreeMap<NodeName, NodeState>>, now: Now) {
+        for (id, cluster) in &self.settings.clusters {
+            // Not all at once: the first after a second, so that there is something to tell.
+            let stagger = Duration::from_millis(1000 + 40 * self.clusters.len() as u64);
+            self.clusters.entry(*id).or_insert_with(|| Cluster {
+                share_ok: false,
+                x: None,
+                peers: BTreeMap::new(),
+                submissions: BTreeMap::new(),
+                next_heartbeat: now.steady + stagger,
+            });
+            let mut remembered = state.remove(id).unwrap_or_default();
+            for (name, node) in &cluster.nodes {
+                let watch = cluster.watch(*node);
+                let key = (*id, name.clone());
+                if let Some(known) = self.nodes.get_mut(&key) {
+                    known.sight.reconfigure(watch);
+                } else {
+                    let state = remembered.remove(name).unwrap_or_default();
+                    self.nodes.insert(key, Node::new(*id, name.clone(), Sight::new(watch, now), state));
+                }
+            }
+        }
+    }
+
+    /// What must be on disk.
+    pub fn state(&self) -> State {
+        let mut clusters: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for ((cluster, name), node) in &self.nodes {
+            clusters.entry(*cluster).or_default().insert(name.clone(), node.state.clone());
+        }
+        let permissions = self.admission.permissions().clone();
+        State { v: STATE_VERSION, high_water: self.admission.high_water(), permissions, clusters }
+    }
+
+    /// The custodian is being stopped on purpose: no reboot after this counts as an outage.
+    pub fn handle_stop(&mut self) {
+        for open in self.nodes.values_mut().filter_map(|node| node.state.last_open.as_mut()) {
+            open.stopped = true;
+        }
+        self.outputs.push_back(Output::Save);
+        self.outputs.push_back(Output::Audit(Entry::Stopped));
+    }
+
+    /// The share of a cluster was tried: its x coordinate if it was sound.
+    pub fn handle_share(&mut self, cluster: ClusterId, sound: Option<u8>, now: Now) {
+        if let Some(known) = self.clusters.get_mut(&cluster) {
+            known.share_ok = sound.is_some();
+            known.x = sound.or(known.x);
+        }
+        self.consider_all(now);
+    }
+
+    /// Where the audit log stands now.
+    pub fn handle_audit(&mut self, audit: AuditReport) {
+        self.audit = audit;
+    }
+
+    /// Whether the kernel says that the clock is synchronised.
+    pub fn handle_clock(&mut self, synchronised: bool) {
+        self.clock_synchronised = synchronised;
+    }
+
+    /// News of the broker.
+    pub fn handle_broker(&mut self, news: BrokerNews, now: Now) {
+        match news {
+            BrokerNews::Up => self.broker = Broker { up_since: Some(now.steady), drained: false },
+            BrokerNews::OrdersDrained => self.broker.drained = true,
+            BrokerNews::Down => self.broker = Broker::default(),
+        }
+    }
+
+    /// Lets `report` tell a node's sight what was seen, and decides anew. Does nothing for a node that is not configured.
+    pub fn handle_sight(&mut self, cluster: ClusterId, name: &NodeName, now: Now, report: impl FnOnce(&mut Sight)) {
+        self.with_node(cluster, name, now, |node, _| report(&mut node.sight));
+    }
+
+    /// A full handshake with the node was completed, or its identity was refused and why.
+    pub fn handle_identity(
+        &mut self,
+        cluster: ClusterId,
+        name: &NodeName,
+        identity: Result<Option<Timestamp>, String>,
+        now: Now,
+    ) {
+        self.with_node(cluster, name, now, |node, _| match identity {
+            Ok(not_after) => {
+                node.certificate_not_after = not_after.or(node.certificate_not_after);
+                node.identity_refused = None;
+            }
+            Err(why) => node.identity_refused = Some(why),
+        });
+    }
+
+    /// An order to release came back. Each comes back once.
+    pub fn handle_release(&mut self, attempt: &Attempt, outcome: Outcome, now: Now) {
+        if let Outcome::Refused { lock: Lock::Integrity, .. } = &outcome
+            && let Some(cluster) = self.clusters.get_mut(&attempt.cluster)
+        {
+            cluster.share_ok = false;
+        }
+        self.with_node(attempt.cluster, &attempt.node, now, |node, cx| node.handle_outcome(attempt, outcome, cx));
+    }
+
+    /// A message came, from the broker or from the inbox. What is refused is counted, and the reason returned for the log.
+    pub fn handle_message(&mut self, bytes: &[u8], now: Now) -> Result<(), Refused> {
+        let Body { header, content } = self.admission.admit(bytes, now)?;
+        let (cluster, from) = (header.cluster, header.from);
+        match content {
+            Content::Event(sighting) | Content::Sighting(sighting) => self.hear_sighting(cluster, from, &sighting, now),
+            Content::Approval(approval) => {
+                let (id, issued_at) = (header.id, header.issued_at);
+                let expires_at = header.expires_at.unwrap_or(issued_at);
+                let standing = StandingApproval { id, from, issued_at, expires_at };
+                self.with_node(cluster, &approval.node, now, |node, cx| node.approve(standing, cx));
+            }
+            Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
+            Content::Receipt(receipt) => self.hear_receipt(cluster, from, &receipt, now),
+            Content::Refusal(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A message came that was refused before it could be read.
+    pub fn count_refusal(&mut self, reason: &'static str) {
+        self.admission.count_refusal(reason);
+    }
+
+    /// Moves on what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.admission.observe_clock(now);
+        for node in self.nodes.values_mut() {
+            if node.sight.next_timeout().is_some_and(|at| at <= now.steady) {
+                node.sight.handle_timeout(now);
+            }
+        }
+        self.consider_all(now);
+        let due: Vec<_> =
+            self.clusters.iter().filter(|(_, c)| c.next_heartbeat <= now.steady).map(|(id, _)| *id).collect();
+        for cluster in due {
+            self.beat(cluster, now);
+        }
+    }
+
+    /// When [`Custodian::handle_timeout`] is next to be called.
+    pub fn next_timeout(&self) -> Option<Steady> {
+        let nodes = self.nodes.values().flat_map(|node| [node.sight.next_timeout(), node.deadline()]);
+        let beats = self.clusters.values().map(|cluster| Some(cluster.next_heartbeat));
+        nodes.chain(beats).flatten().min()
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn hear_sighting(&mut self, cluster: ClusterId, from: Principal, sighting: &Sighting, now: Now) {
+        let in_place = sighting.seen == Seen::Sealed && sighting.cause == Some(Cause::InPlace);
+        self.with_node(cluster, &sighting.node, now, |node, cx| {
+            if in_place {
+                node.adopt_marker(from, sighting.seen_at, cx);
+            } else if sighting.seen != node.sight.seen() {
+                node.sight.attend(now);
+            }
+        });
+    }
+
+    fn hear_heartbeat(&mut self, cluster: ClusterId, from: Principal, heartbeat: &Heartbeat, now: Now) {
+        if let Some(known) = self.clusters.get_mut(&cluster) {
+            let ready = heartbeat.nodes.iter().map(|(name, report)| (name.clone(), report.ready)).collect();
+            known.peers.insert(from, Peer { heard: now.steady, ready });
+        }
+    }
+
+    fn hear_receipt(&mut self, cluster: ClusterId, from: Principal, receipt: &Receipt, now: Now) {
+        self.with_node(cluster, &receipt.node, now, |node, cx| node.receive_receipt(from, receipt, cx));
+    }
+
+    fn beat(&mut self, id: ClusterId, now: Now) {
+        let (Some(cluster), Some(settings)) = (self.clusters.get_mut(&id), self.settings.clusters.get(&id)) else {
+            return;
+        };
+        cluster.next_heartbeat = now.steady + HEARTBEAT;
+        let (share_ok, x) = (cluster.share_ok, cluster.x);
+        let submissions = cluster.submissions.iter().map(|(r, n)| (r.as_str().to_owned(), *n)).collect();
+        let share = ShareReport { generation: settings.generation, x, ok: share_ok };
+        let (threshold, policy_sha256) = (settings.threshold, settings.policy.digest());
+        let names: Vec<_> = settings.nodes.keys().cloned().collect();
+        let mut nodes = BTreeMap::new();
+        for name in names {
+            let report = self.with_node(id, &name, now, |node, cx| node.report(cx));
+            nodes.extend(report.map(|report| (name, report)));
+        }
+        let heartbeat = Heartbeat {
+            version: self.settings.version.clone(),
+            site: self.settings.site.clone(),
+            started_at: self.started.wall,
+            share,
+            threshold,
+            sandboxed: self.settings.sandboxed,
+            clock_synchronised: self.clock_synchronised,
+            audit: self.audit.clone(),
+            policy_sha256,
+            allowed_signers_sha256: hex::encode(self.settings.allowed_signers.digest()),
+            nodes,
+            rejected: self.admission.rejected().iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
+            submissions,
+        };
+        self.outputs.push_back(Output::Publish { cluster: id, content: Content::Heartbeat(Box::new(heartbeat)) });
+    }
+
+    /// Whether a reboot of this host may count as an outage by now, as far as it does not depend on the node.
+    fn outage_believable(&self, now: Now) -> Believable {
+        let waited_for_broker = self.settings.broker_grace.is_none_or(|grace| {
+            let heard = self.broker.up_since.is_some_and(|since| now.steady.since(since) >= HEARTBEAT);
+            (self.broker.drained && heard) || now.steady.since(self.started.steady) >= grace
+        });
+        if waited_for_broker && self.clock_synchronised { Believable::Yes } else { Believable::NotYet }
+    }
+
+    fn consider_all(&mut self, now: Now) {
+        let keys: Vec<_> = self.nodes.keys().cloned().collect();
+        for (cluster, name) in keys {
+            self.with_node(cluster, &name, now, |_, _| ());
+        }
+    }
+
+    /// Runs `act` on a node with all that its decisions depend on, and lets it decide anew.
+    fn with_node<T>(
+        &mut self,
+        id: ClusterId,
+        name: &NodeName,
+        now: Now,
+        act: impl FnOnce(&mut Node, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let outage_believable = self.outage_believable(now);
+        let clock_is_behind = self.admission.clock_is_behind(now);
+        let node = self.nodes.get_mut(&(id, name.clone()))?;
+        let cluster = self.clusters.get_mut(&id)?;
+        let peers = &cluster.peers;
+        let unfit = |custodian: &Principal| {
+            peers.get(custodian).is_some_and(|peer| {
+                now.steady.since(peer.heard) > SILENT || peer.ready.get(name).is_some_and(|ready| !ready)
+            })
+        };
+        let mut cx = Context {
+            now,
+            me: &self.settings.id,
+            boot: &self.boot,
+            settings: self.settings.clusters.get(&id)?,
+            share_ok: cluster.share_ok,
+            x: cluster.x,
+            sandboxed: self.settings.sandboxed,
+            outage_believable,
+            clock_is_behind,
+            unfit: &unfit,
+            new_incident: &mut || self.ids.next(),
+            outputs: &mut self.outputs,
+            submissions: &mut cluster.submissions,
+        };
+        let done = act(node, &mut cx);
+        node.consider(&mut cx);
+        Some(done)
+    }
+}

@@ -1,0 +1,677 @@
+//! One node of one cluster, as one custodian sees it: its incident, and the decision whether and when to release the share.
+//!
+//! What is here is the release rule's heart: the cause in force, the locks "authority" and "budget", whose turn it is, and
+//! when an attempt is given up. What is not: the messages' admission and everything that concerns the custodian as a whole
+//! (`super`), and the four locks that are proven at the edge.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::cause::Cause;
+use crate::id::{ClusterId, IncidentId, NodeName, Principal};
+use crate::message::{Content, Lock, Needs, NodeReport, Receipt, Refusal, Seen, Sighting, Submission, plain_text};
+use crate::policy::Rule;
+use crate::ranking;
+use crate::release::{Attempt, Authority, Budget, Grounds, ReleaseOrder, Revocation};
+use crate::seal_status::{SealKind, SealStatus};
+use crate::sight::{Evidence, Observation, Sight};
+use crate::time::{Now, Steady, Timestamp};
+
+use super::entry::Entry;
+use super::settings::ClusterSettings;
+use super::state::{BootId, LastOpen, Marker, NodeState, StandingApproval};
+use super::{Answer, Outcome, Output};
+
+/// How long an order to release holds: a connection, a handshake and a status fit in many times over.
+const ORDER_LIFE: Duration = Duration::from_secs(20);
+
+/// How many approvals of one node are kept: more operators than that nobody has.
+const APPROVALS_MAX: usize = 64;
+
+/// How long the budget looks back.
+const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
+
+/// How long a share that was counted may have vanished from the node, with no failure told, before the set counts as
+/// failed: a follower that is still joining opens about a second after its last share (FACTS.md).
+const VANISHED_MAX: Duration = Duration::from_secs(3);
+
+/// How long an attempt may stand still before it is reset; doubled with each reset, up to [`STALL_MAX`].
+const STALL: Duration = Duration::from_secs(10);
+
+/// The longest that an attempt stands still before it is reset.
+const STALL_MAX: Duration = Duration::from_secs(300);
+
+/// The first wait after a release that came to nothing; doubled each time, up to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_millis(250);
+
+/// The longest wait between two tries.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How far the sight of an open node may run ahead of what is on disk.
+const LAST_OPEN_SAVED: Duration = Duration::from_secs(60);
+
+/// How recent the proof of a node's identity must be for this custodian to call itself ready.
+const IDENTITY_FRESH: Duration = Duration::from_secs(3600);
+
+/// What a node's decisions depend on beside the node itself.
+pub(super) struct Context<'a> {
+    pub(super) now: Now,
+    pub(super) me: &'a Principal,
+    pub(super) boot: &'a BootId,
+    pub(super) settings: &'a ClusterSettings,
+    /// Whether the share was sound when it was last tried.
+    pub(super) share_ok: bool,
+    pub(super) x: Option<u8>,
+    pub(super) sandboxed: bool,
+    /// Whether everything that does not depend on the node lets an outage be believed: clock, broker.
+    pub(super) outage_believable: Believable,
+    pub(super) clock_is_behind: bool,
+    /// Whether this custodian is known to be silent or not ready for this node.
+    pub(super) unfit: &'a dyn Fn(&Principal) -> bool,
+    pub(super) new_incident: &'a mut dyn FnMut() -> IncidentId,
+    pub(super) outputs: &'a mut VecDeque<Output>,
+    pub(super) submissions: &'a mut std::collections::BTreeMap<Submission, u64>,
+}
+
+/// Whether a reboot of this host may count as an outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Believable {
+    Yes,
+    /// Not yet: the broker is still waited for, or the clock.
+    NotYet,
+}
+
+#[derive(Debug)]
+struct Incident {
+    id: IncidentId,
+    sealed: Option<Now>,
+    cause: Option<Cause>,
+    round: u32,
+    counted: bool,
+    /// An order that was given out and has not come back.
+    releasing: Option<Revocation>,
+    submitted: Option<Submitted>,
+    eligible: Option<Steady>,
+    progress: Progress,
+    stall: Duration,
+    retry_at: Option<Steady>,
+    retry: Duration,
+    refused: Option<(Lock, String)>,
+}
+
+#[derive(Debug)]
+struct Order {
+    attempt: Attempt,
+    cause: Cause,
+    sealed_seen_at: Timestamp,
+}
+
+#[derive(Debug)]
+struct Submitted {
+    nonce: String,
+    at: Steady,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    shares: u8,
+    nonce: String,
+    since: Steady,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) sight: Sight,
+    pub(super) state: NodeState,
+    pub(super) certificate_not_after: Option<Timestamp>,
+    pub(super) identity_refused: Option<String>,
+    cluster: ClusterId,
+    name: NodeName,
+    incident: Option<Incident>,
+    /// The orders that were given out and have not come back; more than one only while a revoked one is still on its way.
+    orders: Vec<Order>,
+    status: Option<SealStatus>,
+    needs: Option<Needs>,
+    saved_open: Option<Timestamp>,
+    deadline: Option<Steady>,
+}
+
+impl Node {
+    pub(super) fn new(cluster: ClusterId, name: NodeName, sight: Sight, state: NodeState) -> Self {
+        Self {
+            sight,
+            saved_open: state.last_open.as_ref().map(|open| open.at),
+            state,
+            certificate_not_after: None,
+            identity_refused: None,
+            cluster,
+            name,
+            incident: None,
+            orders: Vec::new(),
+            status: None,
+            needs: None,
+            deadline: None,
+        }
+    }
+
+    /// When `consider` is next to be called without anything having happened.
+    pub(super) fn deadline(&self) -> Option<Steady> {
+        self.deadline
+    }
+
+    /// Takes in what the sight observed, and decides anew.
+    pub(super) fn consider(&mut self, cx: &mut Context<'_>) {
+        while let Some(observation) = self.sight.poll_observation() {
+            self.observe(observation, cx);
+        }
+        self.deadline = None;
+        self.needs = self.decide(cx);
+        while let Some(action) = self.sight.poll_action() {
+            cx.outputs.push_back(Output::Watch { cluster: self.cluster, node: self.name.clone(), action });
+        }
+    }
+
+    fn observe(&mut self, observation: Observation, cx: &mut Context<'_>) {
+        let (cluster, node) = (self.cluster, self.name.clone());
+        match observation {
+            Observation::Status(status) => self.observe_status(status, cx),
+            Observation::Lost => {
+                let incident = self.incident(cx).id;
+                cx.outputs.push_back(Output::Audit(Entry::Lost { cluster, node, incident }));
+            }
+            Observation::Sealed => {
+                let now = cx.now;
+                let incident = self.incident(cx);
+                incident.sealed.get_or_insert(now);
+                let incident = incident.id;
+                cx.outputs.push_back(Output::Audit(Entry::Sealed { cluster, node, incident }));
+            }
+            Observation::Evidence(Evidence::InPlace) => {
+                let by = cx.me.clone();
+                self.mark(Marker { at: cx.now.wall, by }, cx);
+                let seen_at = cx.now.wall;
+                let cause = Some(Cause::InPlace);
+                let sighting = Content::Sighting(Sighting { node, seen: Seen::Sealed, cause, seen_at });
+                cx.outputs.push_back(Output::Publish { cluster, content: sighting });
+            }
+            Observation::Evidence(_) => {}
+            Observation::Opened => self.end_incident(None, cx),
+            Observation::SharedAddress => {
+                cx.outputs.push_back(Output::Audit(Entry::SharedAddress { cluster, node }));
+            }
+        }
+    }
+
+    fn observe_status(&mut self, status: SealStatus, cx: &mut Context<'_>) {
+        if status.is_open() {
+            self.note_open(cx);
+        } else if let Some(incident) = &mut self.incident {
+            let progress = &mut incident.progress;
+            if (progress.shares, &progress.nonce) != (status.progress, &status.nonce) {
+                let (shares, nonce) = (status.progress, status.nonce.clone());
+                *progress = Progress { shares, nonce, since: cx.now.steady };
+            }
+        }
+        self.status = Some(status);
+    }
+
+    /// Seen open with own eyes: every marker and approval of before is void.
+    fn note_open(&mut self, cx: &mut Context<'_>) {
+        let at = cx.now.wall;
+        self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
+        let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
+        if behind || self.state.marker.is_some() || !self.state.approvals.is_empty() {
+            self.state.marker = None;
+            self.state.approvals.clear();
+            self.saved_open = Some(at);
+            cx.outputs.push_back(Output::Save);
+        }
+    }
+
+    fn incident(&mut self, cx: &mut Context<'_>) -> &mut Incident {
+        self.incident.get_or_insert_with(|| Incident {
+            id: (cx.new_incident)(),
+            sealed: None,
+            cause: None,
+            round: 0,
+            counted: false,
+            releasing: None,
+            submitted: None,
+            eligible: None,
+            progress: Progress { since: cx.now.steady, ..Progress::default() },
+            stall: STALL,
+            retry_at: None,
+            retry: RETRY,
+            refused: None,
+        })
+    }
+
+    /// The node was seen open, or somebody trusted in this says so: what belonged to the incident is void.
+    fn end_incident(&mut self, by: Option<Principal>, cx: &mut Context<'_>) {
+        let Some(incident) = self.incident.take() else { return };
+        if let Some(order) = incident.releasing {
+            order.revoke();
+        }
+        self.state.approvals.clear();
+        cx.outputs.push_back(Output::Save);
+        let sealed_ms = incident.sealed.map(|sealed| cx.now.steady.since(sealed.steady).as_millis() as u64);
+        let (cluster, node) = (self.cluster, self.name.clone());
+        cx.outputs.push_back(Output::Audit(Entry::Opened { cluster, node, incident: incident.id, sealed_ms, by }));
+    }
+
+    /// Sets a marker, unless one is there already: nothing that permits an automatic opening stands beside it.
+    fn mark(&mut self, marker: Marker, cx: &mut Context<'_>) {
+        if self.state.marker.is_some() {
+            return;
+        }
+        let (cluster, node) = (self.cluster, self.name.clone());
+        let Marker { at, by } = marker.clone();
+        self.state.marker = Some(marker);
+        cx.outputs.push_back(Output::Save);
+        cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by }));
+        let incident = self.incident(cx);
+        incident.eligible = None;
+        if let Some(order) = &incident.releasing {
+            order.revoke();
+        }
+        let pending = incident.releasing.is_some() || incident.submitted.is_some();
+        if pending {
+            incident.submitted = None;
+            self.reset("a share may still be pending in a node that somebody sealed", cx);
+        }
+    }
+
+    /// Somebody says that the node was sealed in place. Only ever restricts; ignored when older than our own sight of it open.
+    pub(super) fn adopt_marker(&mut self, by: Principal, seen_at: Timestamp, cx: &mut Context<'_>) {
+        if self.state.last_open.as_ref().is_none_or(|open| open.at < seen_at) {
+            self.mark(Marker { at: seen_at, by }, cx);
+        }
+        self.sight.attend(cx.now);
+    }
+
+    /// An operator approved an opening.
+    pub(super) fn approve(&mut self, approval: StandingApproval, cx: &mut Context<'_>) {
+        let (cluster, node) = (self.cluster, self.name.clone());
+        let entry = Entry::Approval { cluster, node, id: approval.id, from: approval.from.clone() };
+        let now = cx.now.wall;
+        self.state.approvals.retain(|a| now < a.expires_at);
+        if self.state.approvals.len() < APPROVALS_MAX {
+            self.state.approvals.push(approval);
+        }
+        // The id first, so that a crash between cannot make it count twice.
+        cx.outputs.push_back(Output::Save);
+        cx.outputs.push_back(Output::Audit(entry));
+        self.sight.attend(cx.now);
+    }
+
+    /// Another custodian submitted its share.
+    pub(super) fn receive_receipt(&mut self, from: Principal, receipt: &Receipt, cx: &mut Context<'_>) {
+        self.sight.attend(cx.now);
+        let Some(incident) = &mut self.incident else { return };
+        let Some(sealed) = incident.sealed else { return };
+        if receipt.answered_at <= sealed.wall {
+            return;
+        }
+        match receipt.result {
+            Submission::Opened => {
+                self.sight.told_open(cx.now);
+                self.end_incident(Some(from), cx);
+            }
+            Submission::Failed => incident.next_round(),
+            Submission::Counted | Submission::Unanswered => incident.retry_at = None,
+        }
+    }
+
+    /// An order came back.
+    pub(super) fn handle_outcome(&mut self, attempt: &Attempt, outcome: Outcome, cx: &mut Context<'_>) {
+        self.sight.attend(cx.now);
+        let Some(given) = self.orders.iter().position(|order| order.attempt == *attempt) else { return };
+        let order = self.orders.swap_remove(given);
+        if let Outcome::Answered(answer) = &outcome {
+            self.give_receipt(&order, answer, cx);
+        }
+        let Some(incident) = self.incident.as_mut().filter(|i| i.id == attempt.incident) else { return };
+        incident.releasing = None;
+        incident.retry_at = Some(cx.now.steady + incident.retry);
+        incident.retry = (incident.retry * 2).min(RETRY_MAX);
+        let answer = match outcome {
+            Outcome::Refused { lock, why } => return self.refuse(lock, &why, cx),
+            Outcome::Answered(answer) => answer,
+        };
+        incident.refused = None;
+        match answer.result {
+            Submission::Failed => incident.next_round(),
+            Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
+                incident.submitted = Some(Submitted { nonce: answer.nonce, at: cx.now.steady });
+            }
+            Submission::Counted | Submission::Unanswered => {}
+            // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
+            Submission::Opened => {
+                self.sight.told_open(cx.now);
+                self.note_open(cx);
+                self.end_incident(None, cx);
+            }
+        }
+    }
+
+    fn give_receipt(&mut self, order: &Order, answer: &Answer, cx: &mut Context<'_>) {
+        *cx.submissions.entry(answer.result).or_default() += 1;
+        let approvals = match &answer.grounds {
+            Grounds::Approvals(ids) => ids.clone(),
+            Grounds::Cause(_) => Vec::new(),
+        };
+        let (cluster, node) = (self.cluster, self.name.clone());
+        let Order { attempt, cause, sealed_seen_at } = order;
+        let entry = Entry::Submitted { cluster, node: node.clone(), incident: attempt.incident, result: answer.result };
+        let receipt = Receipt {
+            node,
+            incident: attempt.incident,
+            round: attempt.round,
+            cause: *cause,
+            approvals,
+            x: cx.x.unwrap_or_default(),
+            result: answer.result,
+            nonce: answer.nonce.clone(),
+            progress: answer.progress,
+            sealed_seen_at: *sealed_seen_at,
+            submitted_at: answer.submitted_at,
+            answered_at: answer.answered_at,
+        };
+        cx.outputs.push_back(Output::Publish { cluster, content: Content::Receipt(receipt) });
+        cx.outputs.push_back(Output::Audit(entry));
+    }
+
+    /// Decides what is to be done now, and says what is missing.
+    fn decide(&mut self, cx: &mut Context<'_>) -> Option<Needs> {
+        if self.incident.is_none() {
+            return None;
+        }
+        if self.sight.seen() != Seen::Sealed {
+            return Some(Needs::Contact);
+        }
+        let cause = self.cause(cx);
+        self.note_cause(cause, cx);
+        let grounds = match self.authority(cause, cx) {
+            Ok(grounds) => grounds,
+            Err(needs) => {
+                if let Some(incident) = &mut self.incident {
+                    incident.eligible = None;
+                }
+                return Some(needs);
+            }
+        };
+        if !cx.share_ok {
+            self.refuse(Lock::Integrity, "the share cannot be read, or is not the one that was installed", cx);
+            return Some(Needs::Share);
+        }
+        if let Some(why) = self.unfit_state(cx) {
+            self.refuse(Lock::State, why, cx);
+            return Some(Needs::Contact);
+        }
+        self.take_turn(cause, grounds, cx)
+    }
+
+    /// The cause in force: a marker outranks everything, because it only restricts.
+    fn cause(&self, cx: &Context<'_>) -> Option<Cause> {
+        if self.state.marker.is_some() {
+            return Some(Cause::InPlace);
+        }
+        match self.sight.evidence()? {
+            Evidence::Restart => Some(Cause::Restart),
+            Evidence::InPlace => Some(Cause::InPlace),
+            Evidence::Nothing => Some(Cause::Unknown),
+            Evidence::NeverOpen if !self.host_rebooted_since_open(cx) => Some(Cause::Unknown),
+            Evidence::NeverOpen => (cx.outage_believable == Believable::Yes).then_some(Cause::Outage),
+        }
+    }
+
+    fn host_rebooted_since_open(&self, cx: &Context<'_>) -> bool {
+        let window = cx.settings.policy.outage_window;
+        self.state.last_open.as_ref().is_some_and(|open| {
+            let ago = cx.now.wall.since(open.at);
+            open.boot != *cx.boot && !open.stopped && ago <= window && open.at <= cx.now.wall && !cx.clock_is_behind
+        })
+    }
+
+    fn note_cause(&mut self, cause: Option<Cause>, cx: &mut Context<'_>) {
+        let (cluster, node) = (self.cluster, self.name.clone());
+        let Some(incident) = &mut self.incident else { return };
+        if let Some(cause) = cause
+            && incident.cause != Some(cause)
+        {
+            incident.cause = Some(cause);
+            cx.outputs.push_back(Output::Audit(Entry::Cause { cluster, node, incident: incident.id, cause }));
+        }
+    }
+
+    /// The lock "authority" and, for what opens by itself, the lock "budget": on what grounds the share may go, or what is
+    /// missing.
+    fn authority(&mut self, cause: Option<Cause>, cx: &mut Context<'_>) -> Result<Grounds, Needs> {
+        if cause.is_none() && self.sight.evidence().is_none() {
+            return Err(Needs::Evidence);
+        }
+        // An outage that cannot be believed yet is, for people, a cause that is not known.
+        let assumed = cause.unwrap_or(Cause::Unknown);
+        let policy = &cx.settings.policy;
+        let (rule, need) = (policy.rule(assumed), policy.approvals_for(assumed));
+        if rule == Rule::Hold && cause.is_some() {
+            self.refuse(Lock::Authority, "the policy says hold for this cause", cx);
+            return Err(Needs::Policy);
+        }
+        let approvals = self.standing_approvals(cx);
+        let mut operators: Vec<_> = approvals.iter().map(|a| &a.from).collect();
+        operators.sort_unstable();
+        operators.dedup();
+        let have = operators.len().min(usize::from(u8::MAX)) as u8;
+        if rule != Rule::Hold && need > 0 && have >= need {
+            return Ok(Grounds::Approvals(approvals.iter().map(|a| a.id).collect()));
+        }
+        match (rule, cause) {
+            (Rule::Unseal, Some(cause)) if self.within_budget(cx) => Ok(Grounds::Cause(cause)),
+            (Rule::Unseal, Some(_)) => {
+                self.refuse(Lock::Budget, "the automatic openings of this hour are used up", cx);
+                Err(Needs::Budget)
+            }
+            (_, None) => Err(Needs::Evidence),
+            _ => {
+                self.refuse(Lock::Authority, "the policy asks for operators' approval of this cause", cx);
+                Err(Needs::Approvals { have, need })
+            }
+        }
+    }
+
+    fn standing_approvals(&self, cx: &Context<'_>) -> Vec<&StandingApproval> {
+        if cx.clock_is_behind {
+            return Vec::new();
+        }
+        let after = self.state.last_open.as_ref().map(|open| open.at);
+        let operators = &cx.settings.operators;
+        let stands = |a: &&StandingApproval| {
+            cx.now.wall < a.expires_at && after.is_none_or(|open| open < a.issued_at) && operators.contains(&a.from)
+        };
+        self.state.approvals.iter().filter(stands).collect()
+    }
+
+    fn within_budget(&self, cx: &Context<'_>) -> bool {
+        self.incident.as_ref().is_some_and(|i| i.counted) || self.budget_remaining(cx) > 0
+    }
+
+    fn budget_remaining(&self, cx: &Context<'_>) -> u32 {
+        // An opening in the future (the clock was set back) still counts: a wrong clock must not refill the budget.
+        let recent = self.state.openings.iter().filter(|at| cx.now.wall.since(**at) < BUDGET_WINDOW).count();
+        cx.settings.policy.unseals_per_hour.saturating_sub(recent.try_into().unwrap_or(u32::MAX))
+    }
+
+    /// What the node last said of itself that makes a release pointless; proven anew on the release's own connection.
+    fn unfit_state(&self, cx: &Context<'_>) -> Option<&'static str> {
+        let status = self.status.as_ref()?;
+        let expected = (cx.settings.threshold, cx.settings.shares);
+        match status {
+            SealStatus { initialized: false, .. } => Some("the node is not initialised"),
+            SealStatus { kind: SealKind::Other, .. } => Some("the node's seal is not of type shamir"),
+            SealStatus { threshold, shares, .. } if (*threshold, *shares) != expected => {
+                Some("the node's threshold and number of shares are not the manifest's")
+            }
+            _ => None,
+        }
+    }
+
+    /// All that is decided here holds: submits if it is this custodian's turn, and else says when it will be.
+    fn take_turn(&mut self, cause: Option<Cause>, grounds: Grounds, cx: &mut Context<'_>) -> Option<Needs> {
+        let now = cx.now.steady;
+        self.give_up_vanished(now);
+        if self.stalled(cx) {
+            self.reset("the attempt stood still", cx);
+        }
+        let rank = self.rank(cx);
+        let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
+        let incident = self.incident.as_mut()?;
+        if incident.round >= ranking::rounds(custodians, threshold) {
+            self.refuse(Lock::State, "every set of shares was tried and none opened the node", cx);
+            return Some(Needs::Generation);
+        }
+        let running = incident.progress.shares > 0;
+        let counted_in = running && incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
+        let waits_for_end = !running && incident.submitted.is_some();
+        if incident.releasing.is_some() || counted_in || waits_for_end {
+            let wake = match &incident.submitted {
+                Some(submitted) if waits_for_end => Some(submitted.at + VANISHED_MAX),
+                Some(_) => Some(incident.progress.since + incident.stall),
+                None => None,
+            };
+            self.wake_at(wake);
+            return Some(Needs::Others);
+        }
+        let eligible = *incident.eligible.get_or_insert(now);
+        let turn = eligible.max(incident.progress.since) + ranking::delay(custodians, threshold, incident.round, rank);
+        let due = turn.max(incident.retry_at.unwrap_or_default());
+        if now < due {
+            self.wake_at(Some(due));
+            return Some(Needs::Others);
+        }
+        self.release(cause, grounds, cx);
+        Some(Needs::Others)
+    }
+
+    /// Counts the incident against the budget, on disk, and gives out the order.
+    fn release(&mut self, cause: Option<Cause>, grounds: Grounds, cx: &mut Context<'_>) {
+        let (cluster, node) = (self.cluster, self.name.clone());
+        let now = cx.now;
+        let Some(incident) = &mut self.incident else { return };
+        match grounds {
+            Grounds::Approvals(_) => self.state.openings.clear(),
+            Grounds::Cause(_) if !incident.counted => {
+                self.state.openings.retain(|at| now.wall.since(*at) < BUDGET_WINDOW);
+                self.state.openings.push(now.wall);
+            }
+            Grounds::Cause(_) => {}
+        }
+        if !std::mem::replace(&mut incident.counted, true) {
+            cx.outputs.push_back(Output::Save);
+        }
+        incident.submitted = None;
+        let revocation = Revocation::default();
+        incident.releasing = Some(revocation.clone());
+        let attempt = Attempt { cluster, node, incident: incident.id, round: incident.round };
+        self.orders.push(Order {
+            attempt: attempt.clone(),
+            cause: cause.unwrap_or(Cause::Unknown),
+            sealed_seen_at: incident.sealed.map_or(now.wall, |sealed| sealed.wall),
+        });
+        let budget = Budget::new(attempt.clone());
+        let authority = Authority::new(attempt, grounds, now.steady + ORDER_LIFE, revocation);
+        cx.outputs.push_back(Output::Release(ReleaseOrder { authority, budget }));
+    }
+
+    /// A share that was counted, and is in no attempt any more, with no failure told and the node still sealed: the set failed.
+    fn give_up_vanished(&mut self, now: Steady) {
+        let Some(incident) = &mut self.incident else { return };
+        let Some(submitted) = &incident.submitted else { return };
+        let gone =
+            incident.progress.shares == 0 && now.since(submitted.at.max(incident.progress.since)) >= VANISHED_MAX;
+        if gone {
+            incident.next_round();
+        }
+    }
+
+    /// Whether an attempt with this custodian's share in it has stood still for too long.
+    fn stalled(&mut self, cx: &Context<'_>) -> bool {
+        let Some(incident) = &mut self.incident else { return false };
+        let now = cx.now.steady;
+        let counted_in = incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
+        let stalled =
+            counted_in && incident.progress.shares > 0 && now.since(incident.progress.since) >= incident.stall;
+        if stalled {
+            incident.submitted = None;
+            incident.eligible = None;
+            incident.retry_at = Some(now + incident.stall);
+            incident.stall = (incident.stall * 2).min(STALL_MAX);
+            incident.progress = Progress { since: now, ..Progress::default() };
+        }
+        stalled
+    }
+
+    fn reset(&self, why: &'static str, cx: &mut Context<'_>) {
+        let (cluster, node) = (self.cluster, self.name.clone());
+        cx.outputs.push_back(Output::Audit(Entry::Reset { cluster, node: node.clone(), why }));
+        cx.outputs.push_back(Output::Reset { cluster, node });
+    }
+
+    fn rank(&self, cx: &Context<'_>) -> usize {
+        let at = self.incident.as_ref().and_then(|i| i.sealed).map_or(cx.now.wall, |sealed| sealed.wall);
+        let fit = |custodian: &Principal| !(cx.unfit)(custodian);
+        let order = ranking::order(self.cluster, &self.name, at, &cx.settings.custodians, fit);
+        order.iter().position(|custodian| *custodian == cx.me).unwrap_or(order.len())
+    }
+
+    fn wake_at(&mut self, at: Option<Steady>) {
+        self.deadline = [self.deadline, at].into_iter().flatten().min();
+    }
+
+    /// Says, once for each reason and incident, which lock holds the share back.
+    fn refuse(&mut self, lock: Lock, why: &str, cx: &mut Context<'_>) {
+        let (cluster, node) = (self.cluster, self.name.clone());
+        let Some(incident) = &mut self.incident else { return };
+        let refused = (lock, plain_text(why));
+        if incident.refused.as_ref() == Some(&refused) {
+            return;
+        }
+        let why = refused.1.clone();
+        incident.refused = Some(refused);
+        let (id, cause) = (incident.id, incident.cause);
+        let entry = Entry::Refused { cluster, node: node.clone(), incident: id, lock, why: why.clone() };
+        let refusal = Refusal { node, incident: id, cause, lock, why };
+        cx.outputs.push_back(Output::Audit(entry));
+        cx.outputs.push_back(Output::Publish { cluster, content: Content::Refusal(refusal) });
+    }
+
+    /// What goes into the heartbeat about this node.
+    pub(super) fn report(&self, cx: &Context<'_>) -> NodeReport {
+        let proven = self.sight.identity_proven();
+        let identity = proven.is_some_and(|at| cx.now.steady.since(at) < IDENTITY_FRESH);
+        NodeReport {
+            seen: self.sight.seen(),
+            since: self.sight.since(),
+            ready: cx.share_ok && cx.sandboxed && identity && self.identity_refused.is_none(),
+            cause: self.incident.as_ref().and_then(|i| i.cause),
+            needs: self.needs,
+            marker: self.state.marker.as_ref().map(|m| m.at),
+            budget_remaining: self.budget_remaining(cx),
+            certificate_not_after: self.certificate_not_after,
+            shared_address: self.sight.shared_address(),
+            identity_refused: self.identity_refused.as_deref().map(plain_text),
+        }
+    }
+}
+
+impl Incident {
+    /// The set of shares that was tried does not fit together: the next one is tried.
+    fn next_round(&mut self) {
+        self.round += 1;
+        self.submitted = None;
+        self.eligible = None;
+        self.retry_at = None;
+        self.retry = RETRY;
+    }
+}

@@ -1,0 +1,584 @@
+//! Message bodies: what is said, as types. Who may say it is `admission`'s; how it is signed, `envelope`'s.
+//!
+//! docs/PROTOCOL.md specifies the same in words. A body is JSON; its bytes are what is signed, so they are kept as they
+//! came and never written again. Every structure refuses unknown and doubled fields.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::cause::Cause;
+use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal, Site};
+use crate::time::Timestamp;
+use crate::trust::Namespace;
+
+/// The version of the message format that this build speaks.
+pub const VERSION: u32 = 1;
+
+/// The longest free text in a message, in bytes: enough for a sentence of why, too little to be a nuisance.
+pub const TEXT_MAX: usize = 240;
+
+/// What a message is, as its `kind` field says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A sentinel saw something about a node.
+    Event,
+    /// An operator consents to open one node, once, soon.
+    Approval,
+    /// A custodian tells how it is.
+    Heartbeat,
+    /// A custodian saw something about a node that the others must know.
+    Sighting,
+    /// A custodian submitted its share, and what came of it.
+    Receipt,
+    /// A custodian did not submit its share, and which lock held it back.
+    Refusal,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Event, Self::Approval, Self::Heartbeat, Self::Sighting, Self::Receipt, Self::Refusal];
+
+    /// The kind's name on the wire and in routing keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Approval => "approval",
+            Self::Heartbeat => "heartbeat",
+            Self::Sighting => "sighting",
+            Self::Receipt => "receipt",
+            Self::Refusal => "refusal",
+        }
+    }
+
+    /// The namespace in which a message of this kind must be signed.
+    pub const fn namespace(self) -> Namespace {
+        match self {
+            Self::Event => Namespace::Event,
+            Self::Approval => Namespace::Approval,
+            Self::Heartbeat | Self::Sighting | Self::Receipt | Self::Refusal => Namespace::Report,
+        }
+    }
+
+    /// Whether a message of this kind permits something, and so must expire and counts once.
+    pub const fn permits(self) -> bool {
+        matches!(self, Self::Approval)
+    }
+
+    fn from_wire(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// The part that every body has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// What the message is.
+    pub kind: Kind,
+    /// Its random id.
+    pub id: MessageId,
+    /// The cluster that it is about.
+    pub cluster: ClusterId,
+    /// Who says it.
+    pub from: Principal,
+    /// When it was signed, by the signer's clock.
+    pub issued_at: Timestamp,
+    /// Until when it holds: required in messages that permit something, refused in all others.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// See [`Kind::Event`].
+    Event(Sighting),
+    /// See [`Kind::Approval`].
+    Approval(Approval),
+    /// See [`Kind::Heartbeat`].
+    Heartbeat(Box<Heartbeat>),
+    /// See [`Kind::Sighting`].
+    Sighting(Sighting),
+    /// See [`Kind::Receipt`].
+    Receipt(Receipt),
+    /// See [`Kind::Refusal`].
+    Refusal(Refusal),
+}
+
+impl Content {
+    /// What kind of message this is the content of.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Event(_) => Kind::Event,
+            Self::Approval(_) => Kind::Approval,
+            Self::Heartbeat(_) => Kind::Heartbeat,
+            Self::Sighting(_) => Kind::Sighting,
+            Self::Receipt(_) => Kind::Receipt,
+            Self::Refusal(_) => Kind::Refusal,
+        }
+    }
+}
+
+/// What somebody's own eyes saw of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    /// Nothing yet.
+    Never,
+    /// It answered that it is open.
+    Open,
+    /// It answered that it is sealed (or not initialised).
+    Sealed,
+    /// It does not answer, or not as itself.
+    Lost,
+}
+
+impl Seen {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Open => "open",
+            Self::Sealed => "sealed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Something seen of a node: an event of a sentinel, or a sighting of a custodian.
+///
+/// With `seen: "sealed"` and `cause: "in-place"` it is a marker: the one thing in it that changes what a custodian may do, and
+/// only towards less.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sighting {
+    /// The node.
+    pub node: NodeName,
+    /// What was seen.
+    pub seen: Seen,
+    /// Why the node is not open, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// When it was seen, by the signer's clock.
+    pub seen_at: Timestamp,
+}
+
+/// An operator's consent to open one node, once, soon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The node.
+    pub node: NodeName,
+}
+
+/// What came of a share's submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Submission {
+    /// The node took the share and is still sealed.
+    Counted,
+    /// The node opened.
+    Opened,
+    /// The threshold was reached, and the shares that the node then held did not fit together.
+    Failed,
+    /// No answer came: the share may have been counted, or may be yet.
+    Unanswered,
+}
+
+impl Submission {
+    /// All results, for metrics.
+    pub const ALL: [Self; 4] = [Self::Counted, Self::Opened, Self::Failed, Self::Unanswered];
+
+    /// The name on the wire and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counted => "counted",
+            Self::Opened => "opened",
+            Self::Failed => "failed",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
+/// A share was submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// The node.
+    pub node: NodeName,
+    /// The custodian's own id of the incident.
+    pub incident: IncidentId,
+    /// Which set of shares was being tried, from 0.
+    pub round: u32,
+    /// The incident's cause.
+    pub cause: Cause,
+    /// The approvals on which the share was released; empty where the policy opens the cause by itself.
+    pub approvals: Vec<MessageId>,
+    /// The share's x coordinate.
+    pub x: u8,
+    /// What came of it.
+    pub result: Submission,
+    /// The nonce of the attempt that the share was counted in; empty where the node named none.
+    pub nonce: String,
+    /// The node's progress after the share; 0 once it opened or failed.
+    pub progress: u8,
+    /// When this custodian first saw the node sealed in this incident.
+    pub sealed_seen_at: Timestamp,
+    /// When the request left.
+    pub submitted_at: Timestamp,
+    /// When the answer was there, or was given up.
+    pub answered_at: Timestamp,
+}
+
+/// The six locks of the release rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lock {
+    /// The node is who the configuration says.
+    Identity,
+    /// The node says it is sealed, with the expected `t` and `n`.
+    State,
+    /// A cause that policy opens by itself, or enough approvals.
+    Authority,
+    /// The node's automatic openings are not used up.
+    Budget,
+    /// The share is the one that was installed.
+    Integrity,
+    /// The audit log has it on disk.
+    Record,
+}
+
+impl Lock {
+    /// All six.
+    pub const ALL: [Self; 6] =
+        [Self::Identity, Self::State, Self::Authority, Self::Budget, Self::Integrity, Self::Record];
+
+    /// The name on the wire, in logs and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::State => "state",
+            Self::Authority => "authority",
+            Self::Budget => "budget",
+            Self::Integrity => "integrity",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// A share was not submitted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// The node.
+    pub node: NodeName,
+    /// The custodian's own id of the incident.
+    pub incident: IncidentId,
+    /// The incident's cause, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The lock that held.
+    pub lock: Lock,
+    /// Why, for people; at most [`TEXT_MAX`] bytes.
+    pub why: String,
+}
+
+/// How a custodian is, and what it sees: signed, every ten seconds, for each cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The program's version.
+    pub version: String,
+    /// The custodian's site, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
+    /// When the process started.
+    pub started_at: Timestamp,
+    /// Its share of this cluster.
+    pub share: ShareReport,
+    /// `t`, as its manifest says.
+    pub threshold: u8,
+    /// Whether the sandbox is in force.
+    pub sandboxed: bool,
+    /// Whether the kernel says that the clock is synchronised.
+    pub clock_synchronised: bool,
+    /// The head of its audit log.
+    pub audit: AuditReport,
+    /// SHA-256 of the cluster's policy, normalised, in hexadecimal.
+    pub policy_sha256: String,
+    /// SHA-256 of the allowed_signers file, in hexadecimal.
+    pub allowed_signers_sha256: String,
+    /// What it sees of each node.
+    pub nodes: BTreeMap<NodeName, NodeReport>,
+    /// Messages that it refused since it started, by reason, over all clusters.
+    pub rejected: BTreeMap<String, u64>,
+    /// Shares of this cluster that it submitted since it started, by result.
+    pub submissions: BTreeMap<String, u64>,
+}
+
+/// A custodian's share of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareReport {
+    /// The generation that it belongs to.
+    pub generation: u32,
+    /// Its x coordinate; absent while it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<u8>,
+    /// Whether it was decrypted and matched its digest when it was last tried.
+    pub ok: bool,
+}
+
+/// Where a custodian's audit log stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditReport {
+    /// How many entries it has.
+    pub seq: u64,
+    /// SHA-256 of its last line, in hexadecimal.
+    pub head: String,
+    /// Whether the last attempt to write it succeeded.
+    pub ok: bool,
+}
+
+/// What a custodian sees of one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReport {
+    /// What it last saw.
+    pub seen: Seen,
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether this custodian could release its share to this node: share sound, sandbox in force, and the node's identity
+    /// proven in a full handshake within the hour.
+    pub ready: bool,
+    /// The running incident's cause, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// What it waits for before it releases its share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needs>,
+    /// Since when a marker says that somebody sealed the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<Timestamp>,
+    /// How many more automatic openings the budget allows now.
+    pub budget_remaining: u32,
+    /// When the node's certificate expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_not_after: Option<Timestamp>,
+    /// Whether several processes were found behind the node's address.
+    pub shared_address: bool,
+    /// Why the node's identity was refused when it was last tried, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_refused: Option<String>,
+}
+
+/// What a custodian waits for before it releases its share to a node that is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Needs {
+    /// The node to answer.
+    Contact,
+    /// The cause to become known.
+    Evidence,
+    /// Approvals of that many operators.
+    Approvals {
+        /// How many distinct operators have approved.
+        have: u8,
+        /// How many it takes.
+        need: u8,
+    },
+    /// The policy says `hold` for this cause: nobody may open it by this network.
+    Policy,
+    /// The budget of automatic openings is spent.
+    Budget,
+    /// Its own share is not sound, or cannot be read.
+    Share,
+    /// Its turn: others are submitting, or its own share was counted already.
+    Others,
+    /// Every set of shares was tried, and none opened the node.
+    Generation,
+}
+
+/// A body: header and content.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Body {
+    /// Who, what, when, about which cluster.
+    pub header: Header,
+    /// What it says.
+    pub content: Content,
+}
+
+/// Why bytes are not a body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// Another version of the format.
+    #[error("the message's version is not {VERSION}")]
+    Version,
+    /// A kind that this build does not know.
+    #[error("the message's kind is not known here")]
+    Kind,
+    /// Not JSON of the form that the kind has.
+    #[error("the message is malformed: {0}")]
+    Malformed(String),
+}
+
+#[derive(Deserialize)]
+struct Leading {
+    v: u32,
+    kind: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    v: u32,
+    kind: String,
+    id: MessageId,
+    cluster: ClusterId,
+    from: Principal,
+    issued_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(borrow)]
+    content: &'a RawValue,
+}
+
+/// A body whose header was read and whose content was not: what is needed to check who signed it.
+#[derive(Debug, Clone, Copy)]
+pub struct Unread<'a>(&'a RawValue);
+
+/// Reads a body's header, and leaves the content unread until the signature was checked.
+pub fn read_header(bytes: &[u8]) -> Result<(Header, Unread<'_>), BodyError> {
+    let malformed = |e: serde_json::Error| BodyError::Malformed(e.to_string());
+    expect_object(bytes)?;
+    let leading: Leading = serde_json::from_slice(bytes).map_err(malformed)?;
+    if leading.v != VERSION {
+        return Err(BodyError::Version);
+    }
+    let kind = Kind::from_wire(&leading.kind).ok_or(BodyError::Kind)?;
+    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(malformed)?;
+    if kind.permits() != wire.expires_at.is_some() {
+        let what = if kind.permits() { "expires_at is missing" } else { "only what permits something has expires_at" };
+        return Err(BodyError::Malformed(what.to_owned()));
+    }
+    let Wire { id, cluster, from, issued_at, expires_at, content, .. } = wire;
+    Ok((Header { kind, id, cluster, from, issued_at, expires_at }, Unread(content)))
+}
+
+/// Reads the content that belongs to `header`.
+pub fn read_content(header: &Header, Unread(raw): Unread<'_>) -> Result<Content, BodyError> {
+    fn read<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, BodyError> {
+        expect_object(raw.get().as_bytes())?;
+        serde_json::from_str(raw.get()).map_err(|e| BodyError::Malformed(e.to_string()))
+    }
+    Ok(match header.kind {
+        Kind::Event => Content::Event(read(raw)?),
+        Kind::Approval => Content::Approval(read(raw)?),
+        Kind::Heartbeat => Content::Heartbeat(Box::new(read(raw)?)),
+        Kind::Sighting => Content::Sighting(read(raw)?),
+        Kind::Receipt => Content::Receipt(read(raw)?),
+        Kind::Refusal => Content::Refusal(read(raw)?),
+    })
+}
+
+/// serde takes a structure's fields from an array too; a message has one spelling, and that is an object.
+fn expect_object(bytes: &[u8]) -> Result<(), BodyError> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(BodyError::Malformed("expected a JSON object".to_owned())),
+    }
+}
+
+impl Body {
+    /// Reads a whole body.
+    pub fn parse(bytes: &[u8]) -> Result<Self, BodyError> {
+        let (header, unread) = read_header(bytes)?;
+        let content = read_content(&header, unread)?;
+        Ok(Self { header, content })
+    }
+
+    /// The body's bytes, to be signed and sent.
+    pub fn to_json(&self) -> Vec<u8> {
+        let content = match &self.content {
+            Content::Event(c) | Content::Sighting(c) => serde_json::value::to_raw_value(c),
+            Content::Approval(c) => serde_json::value::to_raw_value(c),
+            Content::Heartbeat(c) => serde_json::value::to_raw_value(c),
+            Content::Receipt(c) => serde_json::value::to_raw_value(c),
+            Content::Refusal(c) => serde_json::value::to_raw_value(c),
+        };
+        let content = content.expect("names, numbers and strings always have a JSON form");
+        let header = &self.header;
+        let wire = Wire {
+            v: VERSION,
+            kind: header.kind.as_str().to_owned(),
+            id: header.id,
+            cluster: header.cluster,
+            from: header.from.clone(),
+            issued_at: header.issued_at,
+            expires_at: header.expires_at,
+            content: &content,
+        };
+        serde_json::to_vec(&wire).expect("names, numbers and strings always have a JSON form")
+    }
+}
+
+/// Shortens a text for people to at most [`TEXT_MAX`] bytes, and keeps control characters out of it.
+pub fn plain_text(text: &str) -> String {
+    let mut short = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if short.len() + c.len_utf8() > TEXT_MAX {
+            break;
+        }
+        short.push(c);
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APPROVAL: &str = r#"{"v":1,"kind":"approval","id":"00000000000000000000000000000001",
+        "cluster":"000000000000000000000000000000aa","from":"alice","issued_at":"2026-11-22T10:00:00.000Z",
+        "expires_at":"2026-11-22T10:15:00.000Z","content":{"node":"vault-1"}}"#;
+
+    #[test]
+    fn a_body_reads_back_as_it_was_written() {
+        let body = Body::parse(APPROVAL.as_bytes()).expect("well formed");
+        assert_eq!(body.content, Content::Approval(Approval { node: "vault-1".parse().expect("a name") }));
+        assert_eq!(Body::parse(&body.to_json()), Ok(body));
+    }
+
+    #[test]
+    fn each_kind_of_wrong_body_is_told_apart() {
+        let change = |from: &str, to: &str| {
+            let changed = APPROVAL.replace(from, to);
+            assert_ne!(changed, APPROVAL);
+            Body::parse(changed.as_bytes()).expect_err("refused")
+        };
+        assert_eq!(change("\"v\":1", "\"v\":2,\"more\":0"), BodyError::Version);
+        assert_eq!(change("\"approval\"", "\"open-it\""), BodyError::Kind);
+        for (from, to) in [
+            ("\"from\":\"alice\"", "\"from\":\"alice\",\"from\":\"bob\""),
+            ("\"from\":\"alice\"", "\"from\":\"al*\""),
+            ("\"node\":\"vault-1\"", "\"node\":\"vault-1\",\"url\":\"https://evil\""),
+            ("\"node\":\"vault-1\"", "\"node\":\"vault-1\",\"node\":\"vault-2\""),
+            ("\"expires_at\":\"2026-11-22T10:15:00.000Z\",", ""),
+            ("{\"node\":\"vault-1\"}", "[\"vault-1\"]"),
+            ("}}", "}} trailing"),
+        ] {
+            assert!(matches!(change(from, to), BodyError::Malformed(_)), "{to}");
+        }
+        let event = APPROVAL.replace("approval", "event");
+        assert!(matches!(Body::parse(event.as_bytes()), Err(BodyError::Malformed(_))), "an event does not expire");
+        assert!(matches!(Body::parse(&[b'['; 100_000]), Err(BodyError::Malformed(_))));
+    }
+
+    #[test]
+    fn texts_for_people_are_short_and_plain() {
+        assert_eq!(plain_text("a\n\x1b[31mb"), "a  [31mb");
+        assert!(plain_text(&"ä".repeat(500)).len() <= TEXT_MAX);
+    }
+}

@@ -1,0 +1,565 @@
+//! One node, seen with one's own eyes: what to ask it next, and what its answers prove about why it is not open.
+//!
+//! Used by custodians and sentinels alike. What lives here: contact with the node (one kept connection that is polled, and
+//! short side connections), the TLS tickets as numbers, and the evidence about an incident's cause. What does not: sockets and
+//! the tickets themselves (the edge has them), and what follows from a cause (the custodian's).
+//!
+//! ## How a restart is told from a seal in place
+//! A server makes its ticket keys when its process starts, so a ticket resumes with the same process and is declined by
+//! any other (FACTS.md, "Restart, or sealed in place?"). An **epoch** is a stretch of unbroken contact over one kept
+//! connection, and so with one process. Tickets belong to the epoch they were got in. When contact was lost and the node then
+//! answers sealed, tickets of the epoch that last saw it open are offered, one at a time: one that resumes proves the same
+//! process, [`Evidence::InPlace`]; two that were really offered and declined prove another, [`Evidence::Restart`]; when
+//! they run out before that, nothing is proven.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::message::Seen;
+use crate::seal_status::SealStatus;
+use crate::time::{Now, Steady, Timestamp};
+
+/// A ticket, by the number that the edge gave it.
+pub type TicketId = u64;
+
+/// A kept connection, by the number that is given it here.
+pub type ConnectionId = u64;
+
+/// How many tickets are kept of a node: two decide, and two may be lost to connects that time out.
+pub const TICKETS_KEPT: usize = 4;
+
+/// How many declined tickets prove that another process answers.
+const DECLINES_THAT_PROVE: u8 = 2;
+
+/// The oldest ticket that may prove anything.
+const TICKET_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How often the oldest ticket is spent on a look whether one process alone answers, and replaced in a full handshake
+/// that proves the node's identity anew ("ready" needs that within the hour).
+const REFRESH: Duration = Duration::from_secs(20 * 60);
+
+/// How many side connections are made for tickets alone in one epoch and refresh: a server that gives out none is not asked
+/// for ever.
+const GATHER_MAX: usize = 2 * TICKETS_KEPT;
+
+/// How long a node that does not answer is knocked at fast; afterwards at the pace of the polls.
+const KNOCKING: Duration = Duration::from_secs(60);
+
+/// How long a node is looked at closely after something happened.
+const ATTENTION: Duration = Duration::from_secs(10);
+
+/// The time between two looks at a node that is looked at closely.
+const CLOSE_LOOK: Duration = Duration::from_millis(40);
+
+/// The shortest time between two looks, whoever asks for them: a flood of events must not become a flood of requests.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+
+/// How a node is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watch {
+    /// Whether nothing stands between us and the node's process (`tls = "direct"`). If not, no ticket proves anything.
+    pub direct: bool,
+    /// The time between two looks at a node that answers.
+    pub poll: Duration,
+    /// The time between two knocks at a node that does not.
+    pub knock: Duration,
+}
+
+/// What the edge is to do next with a node. Each is answered once: see the `handle_*` functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Connect in a full handshake without a ticket, keep the connection, ask for the status: [`Sight::handle_status`] or
+    /// [`Sight::handle_lost`].
+    Open(ConnectionId),
+    /// Ask for the status on the kept connection: [`Sight::handle_status`] or [`Sight::handle_lost`].
+    Poll(ConnectionId),
+    /// Connect once more beside the kept connection, offering a ticket or none, ask for the status, and close:
+    /// [`Sight::handle_side`].
+    Side(Option<TicketId>),
+    /// Throw tickets away that can prove nothing any more. Not answered.
+    Discard(TicketId),
+}
+
+/// What came of [`Action::Side`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The handshake was completed and resumed the ticket's session.
+    Resumed,
+    /// A full handshake proved the node's identity. With a ticket in the action, the ticket was seen to leave and was declined.
+    Full {
+        /// Whether a ticket was really offered, as seen on the wire.
+        offered: bool,
+    },
+    /// No handshake was completed; a ticket that was to be offered is spent all the same.
+    Failed,
+}
+
+/// What is proven about why a node is not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Another process answers than the one that was seen open.
+    Restart,
+    /// The process that was seen open is sealed.
+    InPlace,
+    /// This process of ours never saw the node open.
+    NeverOpen,
+    /// It was seen open, and nothing can be proven.
+    Nothing,
+}
+
+/// What a node was seen to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// It answered, with its identity proven.
+    Status(SealStatus),
+    /// It is seen open, and was not before.
+    Opened,
+    /// It is seen sealed, and was not before in this incident.
+    Sealed,
+    /// Contact with it was lost.
+    Lost,
+    /// Why it is not open, as far as it will ever be proven by tickets in this incident.
+    Evidence(Evidence),
+    /// A ticket of a process that still lives was declined: several processes answer at this address.
+    SharedAddress,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Down { next: Steady },
+    Up { id: ConnectionId, answered: bool, asked: Option<Steady>, next: Steady, open: bool, ignore_answer: bool },
+}
+
+#[derive(Debug)]
+struct Ticket {
+    id: TicketId,
+    epoch: ConnectionId,
+    got: Now,
+    /// Whether the epoch's connection answered after the ticket came. Until then it may be a later process's.
+    confirmed: bool,
+}
+
+#[derive(Debug)]
+struct Incident {
+    evidence: Option<Evidence>,
+    sealed: bool,
+    declined: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Prove,
+    Check { kept: ConnectionId },
+    Gather,
+}
+
+/// One node, as one party sees it.
+#[derive(Debug)]
+pub struct Sight {
+    watch: Watch,
+    seen: Seen,
+    since: Timestamp,
+    kept: Kept,
+    next_connection: ConnectionId,
+    side: Option<Purpose>,
+    tickets: Vec<Ticket>,
+    /// The epoch in which the node was last seen open.
+    open_epoch: Option<ConnectionId>,
+    incident: Option<Incident>,
+    ever_open: bool,
+    lost_at: Steady,
+    refreshed: Steady,
+    /// How many more side connections may be made for tickets alone in this epoch, until the next refresh.
+    gather_budget: usize,
+    attention_until: Steady,
+    last_look: Option<Steady>,
+    suspect_shared: Option<ConnectionId>,
+    shared_address: bool,
+    identity_proven: Option<Steady>,
+    actions: VecDeque<Action>,
+    observations: VecDeque<Observation>,
+}
+
+impl Sight {
+    /// A node that was not seen yet. The first look is due at once.
+    pub fn new(watch: Watch, now: Now) -> Self {
+        Self {
+            watch,
+            seen: Seen::Never,
+            since: now.wall,
+            kept: Kept::Down { next: now.steady },
+            next_connection: 1,
+            side: None,
+            tickets: Vec::new(),
+            open_epoch: None,
+            incident: None,
+            ever_open: false,
+            lost_at: now.steady,
+            refreshed: now.steady,
+            gather_budget: 0,
+            attention_until: now.steady,
+            last_look: None,
+            suspect_shared: None,
+            shared_address: false,
+            identity_proven: None,
+            actions: VecDeque::new(),
+            observations: VecDeque::new(),
+        }
+    }
+
+    /// Takes over a changed configuration; what was seen and the tickets stay.
+    pub fn reconfigure(&mut self, watch: Watch) {
+        self.watch = watch;
+    }
+
+    /// What was last seen.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// Since when that is so.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Whether several processes were found behind the address.
+    pub fn shared_address(&self) -> bool {
+        self.shared_address
+    }
+
+    /// When the node's identity was last proven in a full handshake.
+    pub fn identity_proven(&self) -> Option<Steady> {
+        self.identity_proven
+    }
+
+    /// What is proven about the running incident; `None` while there is none or it is still being found out.
+    pub fn evidence(&self) -> Option<Evidence> {
+        self.incident.as_ref().and_then(|i| i.evidence)
+    }
+
+    /// Looks at once, and closely for a while: somebody says that something happened, or something is about to.
+    pub fn attend(&mut self, now: Now) {
+        self.attention_until = self.attention_until.max(now.steady + ATTENTION);
+        let soonest = self.last_look.map_or(now.steady, |last| now.steady.max(last + LOOK_MIN));
+        match &mut self.kept {
+            Kept::Down { next } | Kept::Up { asked: None, next, .. } => *next = (*next).min(soonest),
+            Kept::Up { asked: Some(_), .. } => {}
+        }
+    }
+
+    /// Somebody trusted in this says that the node opened after we last saw it sealed. Whatever was proven about the incident
+    /// is void; if the node is still seen sealed after this, then that is another incident.
+    pub fn told_open(&mut self, now: Now) {
+        if self.incident.take().is_none() {
+            return;
+        }
+        let mut epoch = None;
+        if let Kept::Up { id, asked, open, ignore_answer, answered: true, .. } = &mut self.kept {
+            // The connection is the same process's, which was open meanwhile. An answer already under way may be from before.
+            *open = true;
+            *ignore_answer = asked.is_some();
+            epoch = Some(*id);
+        }
+        self.open_epoch = epoch;
+        self.ever_open = true;
+        self.discard_tickets(|ticket| Some(ticket.epoch) != epoch);
+        self.attend(now);
+    }
+
+    /// A connection was made in a full handshake: the kept one of that number, or one beside it.
+    pub fn handle_identity(&mut self, now: Now) {
+        self.identity_proven = Some(now.steady);
+    }
+
+    /// A ticket came, on the kept connection or on one beside it.
+    pub fn handle_ticket(&mut self, id: TicketId, now: Now) {
+        let Kept::Up { id: epoch, .. } = self.kept else {
+            self.actions.push_back(Action::Discard(id));
+            return;
+        };
+        self.tickets.push(Ticket { id, epoch, got: now, confirmed: false });
+        let of_epoch = self.tickets.iter().filter(|t| t.epoch == epoch).count();
+        if of_epoch > TICKETS_KEPT
+            && let Some(oldest) = self.tickets.iter().position(|t| t.epoch == epoch)
+        {
+            let ticket = self.tickets.remove(oldest);
+            self.actions.push_back(Action::Discard(ticket.id));
+        }
+    }
+
+    /// The kept connection `id` answered.
+    pub fn handle_status(&mut self, id: ConnectionId, status: SealStatus, now: Now) {
+        let Kept::Up { id: kept, answered, asked, open, ignore_answer, .. } = &mut self.kept else { return };
+        if *kept != id {
+            return;
+        }
+        *asked = None;
+        if !std::mem::replace(answered, true) {
+            self.gather_budget = GATHER_MAX;
+            self.refreshed = now.steady;
+        }
+        for ticket in self.tickets.iter_mut().filter(|t| t.epoch == id) {
+            ticket.confirmed = true;
+        }
+        if std::mem::take(ignore_answer) {
+            self.attend(now);
+            return;
+        }
+        if self.suspect_shared.take() == Some(id) && !self.shared_address {
+            self.shared_address = true;
+            self.observations.push_back(Observation::SharedAddress);
+        }
+        let was_open = *open;
+        *open = status.is_open();
+        if status.is_open() {
+            self.see_open(id, now);
+        } else {
+            self.see_sealed(was_open, now);
+        }
+        self.observations.push_back(Observation::Status(status));
+        self.prove_or_give_up(now);
+        self.refresh(now);
+        self.schedule(now);
+    }
+
+    /// The kept connection `id` could not be made, was closed, or gave no sound answer in time.
+    pub fn handle_lost(&mut self, id: ConnectionId, now: Now) {
+        let Kept::Up { id: kept, answered, .. } = self.kept else { return };
+        if kept != id {
+            return;
+        }
+        let long = now.steady.since(self.lost_at) > KNOCKING && self.seen == Seen::Lost;
+        let wait = match answered {
+            true => Duration::ZERO,
+            false if long => self.watch.knock.max(self.watch.poll),
+            false => self.watch.knock,
+        };
+        self.kept = Kept::Down { next: now.steady + wait };
+        self.suspect_shared = None;
+        let of_use = self.open_epoch;
+        self.discard_tickets(|ticket| ticket.epoch == id && (Some(id) != of_use || !ticket.confirmed));
+        if self.seen != Seen::Lost {
+            self.lost_at = now.steady;
+            self.see(Seen::Lost, now);
+            self.attention_until = self.attention_until.max(now.steady + ATTENTION);
+            self.begin_incident();
+            self.observations.push_back(Observation::Lost);
+        }
+    }
+
+    /// What came of [`Action::Side`].
+    pub fn handle_side(&mut self, outcome: Side, now: Now) {
+        let Some(purpose) = self.side.take() else { return };
+        if let Side::Full { .. } = outcome {
+            self.identity_proven = Some(now.steady);
+        }
+        match purpose {
+            Purpose::Prove => self.weigh(outcome),
+            Purpose::Check { kept } => {
+                if outcome == (Side::Full { offered: true }) && self.is_up(kept) {
+                    // The process may just have gone, with the news of it still on the way: it must answer once more.
+                    self.suspect_shared = Some(kept);
+                    self.attend(now);
+                }
+            }
+            Purpose::Gather => {}
+        }
+        self.prove_or_give_up(now);
+        self.refresh(now);
+    }
+
+    /// Moves on what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let due = match self.kept {
+            Kept::Down { next } | Kept::Up { asked: None, next, .. } => next <= now.steady,
+            Kept::Up { asked: Some(_), .. } => false,
+        };
+        if due {
+            self.last_look = Some(now.steady);
+            match &mut self.kept {
+                Kept::Up { id, asked, .. } => {
+                    *asked = Some(now.steady);
+                    self.actions.push_back(Action::Poll(*id));
+                }
+                Kept::Down { .. } => {
+                    let id = self.next_connection;
+                    self.next_connection += 1;
+                    let asked = Some(now.steady);
+                    self.kept =
+                        Kept::Up { id, answered: false, asked, next: now.steady, open: false, ignore_answer: false };
+                    self.actions.push_back(Action::Open(id));
+                }
+            }
+        }
+        self.refresh(now);
+    }
+
+    /// When [`Sight::handle_timeout`] is next to be called.
+    pub fn next_timeout(&self) -> Option<Steady> {
+        let look = match self.kept {
+            Kept::Down { next } | Kept::Up { asked: None, next, .. } => Some(next),
+            Kept::Up { asked: Some(_), .. } => None,
+        };
+        let up = matches!(self.kept, Kept::Up { answered: true, .. });
+        let refresh = (up && self.side.is_none()).then(|| self.refreshed + REFRESH);
+        [look, refresh].into_iter().flatten().min()
+    }
+
+    /// What the edge is to do next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What was seen.
+    pub fn poll_observation(&mut self) -> Option<Observation> {
+        self.observations.pop_front()
+    }
+
+    fn is_up(&self, connection: ConnectionId) -> bool {
+        matches!(self.kept, Kept::Up { id, .. } if id == connection)
+    }
+
+    fn see(&mut self, seen: Seen, now: Now) {
+        if self.seen != seen {
+            self.seen = seen;
+            self.since = now.wall;
+        }
+    }
+
+    fn begin_incident(&mut self) {
+        self.incident.get_or_insert(Incident { evidence: None, sealed: false, declined: 0 });
+    }
+
+    fn see_open(&mut self, epoch: ConnectionId, now: Now) {
+        let news = self.seen != Seen::Open || self.incident.is_some();
+        self.see(Seen::Open, now);
+        self.incident = None;
+        if self.open_epoch != Some(epoch) {
+            // Another stretch of contact: tickets of before it may be another process's, and must never speak for this one.
+            self.discard_tickets(|ticket| ticket.epoch != epoch);
+            self.open_epoch = Some(epoch);
+        }
+        self.ever_open = true;
+        if news {
+            self.observations.push_back(Observation::Opened);
+        }
+    }
+
+    fn see_sealed(&mut self, was_open_on_this_connection: bool, now: Now) {
+        self.see(Seen::Sealed, now);
+        self.begin_incident();
+        let direct = self.watch.direct && !self.shared_address;
+        let (open_epoch, ever_open) = (self.open_epoch, self.ever_open);
+        let Some(incident) = &mut self.incident else { return };
+        if !std::mem::replace(&mut incident.sealed, true) {
+            self.attention_until = self.attention_until.max(now.steady + ATTENTION);
+            self.observations.push_back(Observation::Sealed);
+        }
+        if incident.evidence.is_none() {
+            let at_once = match open_epoch {
+                None if ever_open => Some(Evidence::Nothing),
+                None => Some(Evidence::NeverOpen),
+                Some(_) if !direct => Some(Evidence::Nothing),
+                Some(_) if was_open_on_this_connection => Some(Evidence::InPlace),
+                Some(_) => None,
+            };
+            if let Some(evidence) = at_once {
+                self.conclude(evidence);
+            }
+        }
+    }
+
+    fn conclude(&mut self, evidence: Evidence) {
+        if let Some(incident) = &mut self.incident
+            && incident.evidence.is_none()
+        {
+            incident.evidence = Some(evidence);
+            self.observations.push_back(Observation::Evidence(evidence));
+        }
+    }
+
+    /// Offers the next ticket of the epoch in which the node was last open, or concludes that nothing can be proven.
+    fn prove_or_give_up(&mut self, now: Now) {
+        let undecided = self.incident.as_ref().is_some_and(|i| i.sealed && i.evidence.is_none());
+        // A ticket is spent only while the node answers.
+        if !undecided || self.seen != Seen::Sealed || self.side.is_some() {
+            return;
+        }
+        let open_epoch = self.open_epoch;
+        let fresh = |t: &Ticket| {
+            now.steady.since(t.got.steady) <= TICKET_AGE_MAX && now.wall.since(t.got.wall) <= TICKET_AGE_MAX
+        };
+        // Newest first: the likeliest to be accepted by a process that still lives.
+        match self.tickets.iter().rposition(|t| Some(t.epoch) == open_epoch && fresh(t)) {
+            Some(newest) => {
+                let ticket = self.tickets.remove(newest);
+                self.side = Some(Purpose::Prove);
+                self.actions.push_back(Action::Side(Some(ticket.id)));
+            }
+            None => self.conclude(Evidence::Nothing),
+        }
+    }
+
+    fn weigh(&mut self, outcome: Side) {
+        let Some(incident) = &mut self.incident else { return };
+        match outcome {
+            Side::Resumed => self.conclude(Evidence::InPlace),
+            Side::Full { offered: true } => {
+                incident.declined += 1;
+                if incident.declined >= DECLINES_THAT_PROVE {
+                    self.conclude(Evidence::Restart);
+                }
+            }
+            // Never offered, or no handshake: spent, and it proves nothing.
+            Side::Full { offered: false } | Side::Failed => {}
+        }
+    }
+
+    /// Gets tickets until there are enough, and now and then spends and replaces the oldest.
+    fn refresh(&mut self, now: Now) {
+        let Kept::Up { id: kept, answered: true, .. } = self.kept else { return };
+        let undecided = self.incident.as_ref().is_some_and(|i| i.evidence.is_none());
+        if self.side.is_some() || undecided {
+            return;
+        }
+        let of_epoch = self.tickets.iter().filter(|t| t.epoch == kept).count();
+        let overdue = now.steady.since(self.refreshed) >= REFRESH;
+        if overdue {
+            self.refreshed = now.steady;
+            self.gather_budget = GATHER_MAX;
+        }
+        let oldest = self.tickets.iter().position(|t| t.epoch == kept && t.confirmed);
+        match oldest {
+            Some(oldest) if overdue && self.watch.direct && of_epoch >= TICKETS_KEPT => {
+                let ticket = self.tickets.remove(oldest);
+                self.side = Some(Purpose::Check { kept });
+                self.actions.push_back(Action::Side(Some(ticket.id)));
+            }
+            _ if of_epoch < TICKETS_KEPT && self.gather_budget > 0 => {
+                self.gather_budget -= 1;
+                self.side = Some(Purpose::Gather);
+                self.actions.push_back(Action::Side(None));
+            }
+            _ => {}
+        }
+    }
+
+    fn discard_tickets(&mut self, unfit: impl Fn(&Ticket) -> bool) {
+        let actions = &mut self.actions;
+        self.tickets.retain(|ticket| {
+            let discard = unfit(ticket);
+            if discard {
+                actions.push_back(Action::Discard(ticket.id));
+            }
+            !discard
+        });
+    }
+
+    fn schedule(&mut self, now: Now) {
+        let close = self.watch.poll.min(CLOSE_LOOK);
+        let wait = if self.seen != Seen::Open && now.steady < self.attention_until { close } else { self.watch.poll };
+        if let Kept::Up { next, .. } = &mut self.kept {
+            *next = now.steady + wait;
+        }
+    }
+}
