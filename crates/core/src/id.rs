@@ -90,11 +90,6 @@ name!(
     Site
 );
 
-name!(
-    /// A place that can be lost as one: custodians of one site fall out together.
-    Site
-);
-
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
