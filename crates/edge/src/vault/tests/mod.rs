@@ -1,6 +1,7 @@
 //! The vault edge against hostile servers, over real TLS and real sockets. Unit tests, because they make the locks.
 
 mod impostor;
+mod real;
 mod refusals;
 mod submission;
 mod tickets;
