@@ -175,7 +175,8 @@ async fn another_answer_than_a_status_gets_nothing() {
     let ca = TestCa::new();
     type Right = fn(&AskError) -> bool;
     let not_a_status: Right = |error| matches!(error, AskError::NotAStatus(_));
-    let answers: [(&str, fn() -> Reply, Right); 13] = [
+    type Case = (&'static str, fn() -> Reply, Right);
+    let answers: [Case; 13] = [
         ("html", || http(200, "Content-Type: text/html\r\n", "<html><body>OK</body></html>"), not_a_status),
         ("nothing", || http(200, "", ""), not_a_status),
         ("a half", || http(200, "", &SEALED[..40]), not_a_status),
