@@ -19,9 +19,9 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use support::hostile::Hostile;
 use support::rabbit::{Rabbit, parties};
-use support::{PROD, name, wait_for};
+use support::{PATIENCE, PROD, name, wait_for};
 use tokio::sync::mpsc::Receiver;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 fn report(index: usize) -> Outgoing {
     let routing_key = routing_key(PROD, &name("custodian-2"), "heartbeat");
@@ -122,6 +122,14 @@ async fn nothing_is_lost_while_the_broker_is_away() {
     assert!(since.elapsed() < Duration::from_secs(15), "noticed after {:?}", since.elapsed());
     signal("-CONT", pid);
     receive_all(&mut read, 200..201).await;
+    // It came with what was on its way when the broker stopped; our side sends it once more, to have it confirmed.
+    up(&mut written).await;
+    let all_confirmed = async {
+        while writer.waiting() > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, all_confirmed).await.expect("all confirmed");
     closed(reader).await;
     closed(writer).await;
 }
