@@ -90,7 +90,7 @@ pub enum Impossible {
 impl From<StatusError> for Impossible {
     fn from(error: StatusError) -> Self {
         match error {
-            StatusError::Malformed(_) => Self::Form,
+            StatusError::Malformed => Self::Form,
             StatusError::Impossible(what) => Self::Contradiction(what),
         }
     }
