@@ -26,6 +26,8 @@ use crate::output;
 /// The largest marker that is read, in bytes: two names of 63 characters.
 const MARKER_MAX: usize = 1024;
 
+/// Make this custodian's keys, and the enrollment that brings them to a ceremony
+///
 /// Makes three keys in DIR, none of which ever leaves this host: `identity.txt` (age: the share at rest), `signing.key`
 /// (OpenSSH: reports) and `transport.key` (OpenPGP: the share on its way here). Then writes their public halves to
 /// `enrollment.json`, signed by the signing key, which is what the ceremony needs, and to `ID.asc` the OpenPGP key alone.

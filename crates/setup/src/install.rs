@@ -14,6 +14,8 @@ use serde::Serialize;
 use crate::openpgp::{DecryptError, TransportKey, TransportKeyError};
 use crate::output;
 
+/// Put this custodian's share, as a ceremony encrypted it, to rest on this host
+///
 /// Decrypts the share in a packet with this host's transport key, in memory, and writes it to `CLUSTER.share.age`, encrypted to
 /// this host's age identity, with a record of its salted digest beside it. The packet has to be the one that the manifest
 /// names for the custodian whose keys are here.

@@ -34,9 +34,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make this custodian's keys, and the enrollment that brings them to a ceremony
     Enroll(enroll::Command),
-    /// Put this custodian's share, as a ceremony encrypted it, to rest on this host
     Install(install::Command),
 }
 
