@@ -22,7 +22,7 @@ use holdfast_core::time::Timestamp;
 use holdfast_edge::admin::{Admin, AdminError, InitRequest};
 use holdfast_edge::files::{self, FileError};
 use holdfast_edge::keys::RecipientError;
-use holdfast_edge::tls::{self, CA_PEM_MAX};
+use holdfast_edge::tls::CA_PEM_MAX;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::answer::Answer;
@@ -53,7 +53,7 @@ const ROOT_TOKEN_KEY_MAX: usize = 1024 * 1024;
 /// Nothing secret is shown or written in the clear, anywhere.
 #[derive(Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLE)]
-pub(crate) struct Command {
+pub(crate) struct Arguments {
     /// What to call the cluster: 1 to 63 of a-z, 0-9 and '-'
     #[arg(long, value_name = "NAME")]
     cluster: ClusterName,
@@ -267,26 +267,25 @@ struct Plan {
 }
 
 /// Holds the ceremony, and says so.
-pub(crate) fn run(command: &Command) -> ExitCode {
-    tls::install_provider();
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(init(command)),
+        Ok(runtime) => runtime.block_on(init(arguments)),
         Err(error) => Err(InitError::System(format!("no runtime could be started: {error}"))),
     };
     match done {
-        Ok(report) => output::report(command.json, &report),
+        Ok(report) => output::report(arguments.json, &report),
         Err(error) => output::failure(&error, error.exit_code()),
     }
 }
 
-async fn init(command: &Command) -> Result<Report, InitError> {
-    let plan = plan(command)?;
-    let ca = files::read_bounded(&command.ca_cert, CA_PEM_MAX)?;
-    let admin = Admin::new(&command.vault, &ca)?;
-    check_vault(command, &admin, &plan).await?;
-    let directory = Directory::prepare(&command.output)?;
-    let compared = fingerprints::compare(&plan.candidates, &command.fingerprints, command.yes)?;
+async fn init(arguments: &Arguments) -> Result<Report, InitError> {
+    let plan = plan(arguments)?;
+    let ca = files::read_bounded(&arguments.ca_cert, CA_PEM_MAX)?;
+    let admin = Admin::new(&arguments.vault, &ca)?;
+    check_vault(arguments, &admin, &plan).await?;
+    let directory = Directory::prepare(&arguments.output)?;
+    let compared = fingerprints::compare(&plan.candidates, &arguments.fingerprints, arguments.yes)?;
 
     let answer = {
         // From here until the answer is on the disk, no slip of the hand may end this.
@@ -298,25 +297,25 @@ async fn init(command: &Command) -> Result<Report, InitError> {
     let answer = Answer::parse(&answer, &plan)
         .map_err(|why| InitError::Answer { response: directory.response(), why: why.to_string() })?;
     answer.write(&directory, &plan)?;
-    Ok(Report::new(&command.vault, &directory, &plan, compared))
+    Ok(Report::new(&arguments.vault, &directory, &plan, compared))
 }
 
-fn plan(command: &Command) -> Result<Plan, InitError> {
-    let count = command.enrollments.len();
-    if command.threshold < 2 || usize::from(command.threshold) > count || count > 255 {
+fn plan(arguments: &Arguments) -> Result<Plan, InitError> {
+    let count = arguments.enrollments.len();
+    if arguments.threshold < 2 || usize::from(arguments.threshold) > count || count > 255 {
         return Err(InitError::Usage(format!(
             "--threshold {} of {count} enrollments: it has to be 2 or more, and no more than there are enrollments, which are 255 at most",
-            command.threshold
+            arguments.threshold
         )));
     }
-    let candidates = enrollments::read(&command.enrollments)?;
-    let root_token = root_token_key(&command.root_token_key, &candidates)?;
+    let candidates = enrollments::read(&arguments.enrollments)?;
+    let root_token = root_token_key(&arguments.root_token_key, &candidates)?;
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| InitError::System(format!("no random numbers: {error}")))?;
     let plan = Plan {
-        cluster: command.cluster.clone(),
+        cluster: arguments.cluster.clone(),
         id: ClusterId::from_bytes(id),
-        threshold: command.threshold,
+        threshold: arguments.threshold,
         candidates,
         root_token,
     };
@@ -343,9 +342,9 @@ fn unix_seconds() -> u32 {
     u32::try_from(now().as_millis() / 1000).unwrap_or(u32::MAX)
 }
 
-async fn check_vault(command: &Command, admin: &Admin, plan: &Plan) -> Result<(), InitError> {
+async fn check_vault(arguments: &Arguments, admin: &Admin, plan: &Plan) -> Result<(), InitError> {
     if admin.seal_status().await?.initialized {
-        return Err(InitError::Initialised(command.vault.clone()));
+        return Err(InitError::Initialised(arguments.vault.clone()));
     }
     let there = admin.server_time().await?;
     let custodians = plan
@@ -354,7 +353,7 @@ async fn check_vault(command: &Command, admin: &Admin, plan: &Plan) -> Result<()
         .map(|candidate| (format!("{}'s", candidate.signed.enrollment().custodian), &candidate.addressee));
     for (whose, key) in custodians.chain([("the root token holder's".to_owned(), &plan.root_token)]) {
         if i64::from(key.newest()).saturating_mul(1000) > there.as_millis() {
-            return Err(InitError::Clock { vault: command.vault.clone(), there, whose });
+            return Err(InitError::Clock { vault: arguments.vault.clone(), there, whose });
         }
     }
     Ok(())
