@@ -79,4 +79,19 @@ impl Layout {
     pub(crate) fn ceremony(&self) -> PathBuf {
         self.dir.join("ceremony")
     }
+
+    /// The operators' keys and configurations.
+    pub(crate) fn operators(&self) -> PathBuf {
+        self.dir.join("operators")
+    }
+
+    /// Where `holdfast broker definitions` puts the parties' passwords.
+    pub(crate) fn passwords(&self) -> PathBuf {
+        self.home("broker").join("passwords")
+    }
+
+    /// One party's password at the broker.
+    pub(crate) fn password(&self, party: &str) -> PathBuf {
+        self.passwords().join(format!("{party}.password"))
+    }
 }

@@ -9,6 +9,7 @@ mod down;
 mod file;
 mod journal;
 mod layout;
+mod network;
 mod openbao;
 mod ports;
 mod process;

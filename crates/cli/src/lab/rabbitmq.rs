@@ -40,9 +40,6 @@ pub(crate) enum RabbitMqError {
     /// Erlang's name server is not installed.
     #[error("Erlang's epmd was not found in PATH: install erlang-base, or leave the broker out with --no-broker")]
     EpmdMissing,
-    /// A folder could not be made.
-    #[error("cannot make {folder}: {1}", folder = .0.display())]
-    Folder(PathBuf, io::Error),
     /// The kernel has no random bytes to give.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
@@ -97,8 +94,7 @@ pub(crate) fn prepare(
     let epmd = find_epmd().ok_or(RabbitMqError::EpmdMissing)?;
     let home = layout.home(NAME);
     for folder in ["home", "data", "log"] {
-        let folder = home.join(folder);
-        fs::create_dir_all(&folder).map_err(|e| RabbitMqError::Folder(folder, e))?;
+        file::make_folder(&home.join(folder))?;
     }
     ca.issue(NAME, &home.join("tls.pem"), &home.join("tls.key"))?;
     let broker =
