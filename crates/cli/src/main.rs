@@ -22,6 +22,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    holdfast_edge::tls::install_provider();
     match Cli::parse().command {
         Command::Lab(command) => lab::run(command),
     }

@@ -50,9 +50,19 @@ impl Layout {
         self.dir.join("vault-ca.pem")
     }
 
+    /// Its key.
+    pub(crate) fn vault_ca_key(&self) -> PathBuf {
+        self.dir.join("vault-ca.key")
+    }
+
     /// The CA that signed the broker's certificate: another one, so that neither can stand in for the other.
     pub(crate) fn broker_ca(&self) -> PathBuf {
         self.dir.join("broker-ca.pem")
+    }
+
+    /// Its key.
+    pub(crate) fn broker_ca_key(&self) -> PathBuf {
+        self.dir.join("broker-ca.key")
     }
 
     /// The operators' trust file.
