@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::down::{self, DownError};
 use super::file::WriteError;
@@ -89,20 +89,17 @@ impl Assembly {
         self.started.iter().find(|started| started.recipe.name == name)
     }
 
-    /// Runs these commands side by side until all are done.
-    pub(crate) async fn run(&self, what: &str, lines: impl IntoIterator<Item = Line>) -> Result<(), StepError> {
+    /// Runs these commands side by side until all are done, and gives their reports in the same order.
+    pub(crate) async fn run(
+        &self,
+        what: &str,
+        lines: impl IntoIterator<Item = Line>,
+    ) -> Result<Vec<Vec<u8>>, StepError> {
         let since = Instant::now();
-        let mut running = JoinSet::new();
-        for line in lines {
-            let dir = self.journal.layout.dir().to_owned();
-            running.spawn(async move { line.run(&dir).await });
-        }
-        // Dropping the set on the way out ends those that still run.
-        while let Some(done) = running.join_next().await {
-            done.unwrap_or_else(|e| Err(CommandError::Itself(e.into())))?;
-        }
+        let dir = self.journal.layout.dir();
+        let reports = try_join_all(lines.into_iter().map(|line| line.run(dir))).await?;
         self.progress.done(what, since);
-        Ok(())
+        Ok(reports)
     }
 
     /// Waits until this process listens on its port.

@@ -85,9 +85,14 @@ impl Layout {
         self.dir.join("operator.toml")
     }
 
-    /// What passes between the parties in the ceremony: enrollments and packets.
+    /// What the lab's person has at hand in the ceremony.
     pub(crate) fn ceremony(&self) -> PathBuf {
         self.dir.join("ceremony")
+    }
+
+    /// What `holdfast init` writes.
+    pub(crate) fn ceremony_output(&self) -> PathBuf {
+        self.ceremony().join("output")
     }
 
     /// The operators' keys and configurations.

@@ -36,6 +36,14 @@ pub(crate) enum CommandError {
         /// What it said.
         said: String,
     },
+    /// Its report is not one.
+    #[error("{command} reported what cannot be read: {error}")]
+    Report {
+        /// What was run.
+        command: &'static str,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
     /// It was not done in time.
     #[error("{0} was not done within {COMMAND_PATIENCE:?}")]
     Late(String),
@@ -88,14 +96,14 @@ impl Line {
         self
     }
 
-    /// One more word.
-    pub(crate) fn and(mut self, word: impl AsRef<OsStr>) -> Self {
-        self.arguments.push(word.as_ref().to_owned());
+    /// More words.
+    pub(crate) fn and(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.arguments.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         self
     }
 
-    /// Runs it in `dir` until it is done; what it says is told only when it fails.
-    pub(crate) async fn run(self, dir: &Path) -> Result<(), CommandError> {
+    /// Runs it in `dir` until it is done. Gives what it reports on stdout; what it says on stderr is told when it fails.
+    pub(crate) async fn run(self, dir: &Path) -> Result<Vec<u8>, CommandError> {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let first = self.arguments.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let command = format!("{name} {first}");
@@ -108,10 +116,18 @@ impl Line {
             Err(_) => return Err(CommandError::Late(command)),
         };
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().map(|line| format!("\n  | {line}")).collect();
         Err(CommandError::Failed { command, how: output.status.to_string(), said })
     }
+}
+
+/// One value of a command's report.
+pub(crate) fn reported<T: serde::de::DeserializeOwned>(
+    command: &'static str,
+    report: &[u8],
+) -> Result<T, CommandError> {
+    serde_json::from_slice(report).map_err(|error| CommandError::Report { command, error })
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use holdfast_core::seal_status::SealStatus;
 use holdfast_core::status::Status;
 use holdfast_edge::admin::{Admin, AdminError};
+use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::UpArgs;
@@ -24,7 +25,7 @@ use super::ports::{PortError, Reservation};
 use super::process::Recipe;
 use super::rabbitmq::{self, Broker, RabbitMqError};
 use super::root_token::{Receiver, RootTokenError};
-use super::tools::{CommandError, Line, Tools};
+use super::tools::{CommandError, Line, Tools, reported};
 
 /// Why there is no lab.
 #[derive(Debug, thiserror::Error)]
@@ -140,12 +141,12 @@ async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpEr
         lab.start(openbao::recipe(&layout, &bao, node))?;
     }
     network.make_keys()?;
-    enroll(lab, &tools, &network).await?;
+    let enrolled = enroll(lab, &tools, &network).await?;
     network.write_trust()?;
     for node in &nodes {
         lab.listening(&node.name, node.port).await?;
     }
-    initialise(lab, &tools, &network, &nodes[0], args.threshold).await?;
+    initialise(lab, &tools, &enrolled, &nodes[0], args.threshold).await?;
 
     if let Some(broker) = &broker {
         define(lab, &tools, &network).await?;
@@ -171,43 +172,54 @@ async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpEr
     Ok(file)
 }
 
-/// Each custodian makes its keys on its own host.
-async fn enroll(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), UpError> {
+/// Each custodian makes its keys on its own host, and its person reads out the fingerprint.
+async fn enroll(lab: &Assembly, tools: &Tools, network: &Network) -> Result<Vec<Enrolled>, UpError> {
     let layout = &lab.journal.layout;
     let lines = network.custodians.iter().enumerate().map(|(number, id)| {
         let site = Network::site(number);
-        Line::new(&tools.setup, &["enroll", "--id", id, "--site", site]).with("--dir", layout.home(id))
+        Line::new(&tools.setup, &["enroll", "--json", "--id", id, "--site", site]).with("--dir", layout.home(id))
     });
-    Ok(lab.run("custodians enrolled", lines).await?)
+    let reports = lab.run("custodians enrolled", lines).await?;
+    Ok(reports.iter().map(|report| reported("holdfast-setup enroll", report)).collect::<Result<_, _>>()?)
+}
+
+/// What `enroll` reports, as far as the ceremony needs it.
+#[derive(Deserialize)]
+struct Enrolled {
+    custodian: String,
+    fingerprint: String,
+    enrollment: PathBuf,
 }
 
 /// The ceremony on an operator's machine: every share encrypted to its custodian, the root token to the lab.
 async fn initialise(
     lab: &Assembly,
     tools: &Tools,
-    network: &Network,
+    enrolled: &[Enrolled],
     node: &Node,
     threshold: u8,
 ) -> Result<(), UpError> {
     let layout = &lab.journal.layout;
     let receiver = Receiver::generate()?;
-    let ceremony = layout.ceremony();
-    let root_key = ceremony.join("root-token-key.asc");
+    let root_key = layout.ceremony().join("root-token-key.asc");
     file::write(&root_key, &receiver.public()?, file::PUBLIC)?;
-    let line = Line::new(&tools.holdfast, &["init", "--cluster", CLUSTER])
-        .with("--url", node.url())
+    let mut line = Line::new(&tools.holdfast, &["init", "--cluster", CLUSTER])
+        .with("--vault", node.url())
         .with("--ca-cert", layout.vault_ca())
         .with("--threshold", threshold.to_string())
         .with("--root-token-key", &root_key)
-        .with("--out", &ceremony);
-    let enrollment = |line: Line, id: &String| line.with("--enrollment", layout.home(id).join("enrollment.json"));
-    let line = network.custodians.iter().fold(line, enrollment);
+        .with("--output", layout.ceremony_output());
+    for Enrolled { custodian, fingerprint, enrollment } in enrolled {
+        line = line.with("--enrollment", enrollment).with("--fingerprint", format!("{custodian}={fingerprint}"));
+    }
     lab.run("the cluster is initialised", [line]).await?;
 
-    let read = |path: PathBuf| fs::read(&path).map_err(|e| NetworkError::Read(path, e));
-    file::write(&layout.manifest(), &read(ceremony.join("lab.manifest.json"))?, file::PUBLIC)?;
-    let token = receiver.open(&read(ceremony.join("root-token.pgp"))?)?;
-    file::write(&layout.root_token(), &token, file::PRIVATE)?;
+    let read = |name: &str| {
+        let path = layout.ceremony_output().join(name);
+        fs::read(&path).map_err(|e| NetworkError::Read(path, e))
+    };
+    file::write(&layout.manifest(), &read("lab.manifest.json")?, file::PUBLIC)?;
+    file::write(&layout.root_token(), &receiver.open(&read("root-token.pgp")?)?, file::PRIVATE)?;
     Ok(())
 }
 
@@ -227,7 +239,8 @@ async fn define(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), 
     if let Some(conductor) = network.conductor() {
         line = line.with("--conductor", conductor);
     }
-    Ok(lab.run("the broker's users and queues are defined", [line]).await?)
+    lab.run("the broker's users and queues are defined", [line]).await?;
+    Ok(())
 }
 
 /// Each custodian puts its share to rest on its own host.
@@ -236,10 +249,11 @@ async fn install(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(),
     let lines = network.custodians.iter().map(|id| {
         Line::new(&tools.setup, &["install"])
             .with("--dir", layout.home(id))
-            .with("--packet", layout.ceremony().join(format!("{id}.packet.json")))
+            .with("--packet", layout.ceremony_output().join(format!("packets/{id}.packet.json")))
             .with("--manifest", layout.manifest())
     });
-    Ok(lab.run("shares installed", lines).await?)
+    lab.run("shares installed", lines).await?;
+    Ok(())
 }
 
 /// The sentinel, then the custodians.
@@ -292,19 +306,31 @@ async fn expect(vault: &Admin, wanted: impl Fn(&SealStatus) -> bool) -> Result<(
 /// An operator approves; without a broker the approval is carried to every custodian by hand.
 async fn approve(lab: &Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
     let layout = &lab.journal.layout;
-    let words = ["approve", "--cluster", CLUSTER, "--node", &node.name, "--no-wait"];
+    let words = ["approve", "--json", "--no-wait", "--cluster", CLUSTER, "--node", &node.name];
     let line = Line::new(&tools.holdfast, &words).with("--config", layout.operator_config());
-    let done = format!("{} opening {}", OPERATORS[0], node.name);
+    let approved = format!("{} approves the opening of {}", OPERATORS[0], node.name);
     if network.broker_url.is_some() {
-        return Ok(lab.run(&format!("{done}: approved"), [line]).await?);
+        lab.run(&approved, [line]).await?;
+        return Ok(());
     }
-    let approval = layout.ceremony().join(format!("{}.approval.json", node.name));
-    lab.run(&format!("{done}: approved"), [line.with("--output", &approval)]).await?;
+    let reports = lab.run(&approved, [line.with("--output", layout.ceremony().join("approvals"))]).await?;
+    let mut files = Vec::new();
+    for report in &reports {
+        let signed: Vec<Approved> = reported("holdfast approve", report)?;
+        files.extend(signed.into_iter().map(|approved| approved.file));
+    }
     let deliveries = network
         .custodians
         .iter()
-        .map(|id| Line::new(&tools.setup, &["deliver"]).and(&approval).with("--config", network.custodian_config(id)));
-    Ok(lab.run(&format!("{done}: delivered to every custodian"), deliveries).await?)
+        .map(|id| Line::new(&tools.setup, &["deliver"]).and(&files).with("--config", network.custodian_config(id)));
+    lab.run("the approval is delivered to every custodian", deliveries).await?;
+    Ok(())
+}
+
+/// What `approve` reports of each approval that it wrote to a file.
+#[derive(Deserialize)]
+struct Approved {
+    file: PathBuf,
 }
 
 /// Waits until the sentinel has heard from every custodian that it is ready for every node.
