@@ -34,15 +34,13 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make this custodian's keys, and the enrollment that brings them to a ceremony
-    Enroll(enroll::Command),
-    /// Put this custodian's share, as a ceremony encrypted it, to rest on this host
-    Install(install::Command),
+    Enroll(enroll::Arguments),
+    Install(install::Arguments),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Enroll(command) => enroll::run(&command),
-        Command::Install(command) => install::run(&command),
+        Command::Enroll(arguments) => enroll::run(&arguments),
+        Command::Install(arguments) => install::run(&arguments),
     }
 }
