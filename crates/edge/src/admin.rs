@@ -60,7 +60,7 @@ pub enum AdminError {
         /// The address.
         url: Url,
         /// What is wrong with it.
-        why: PeerRefusal,
+        why: Box<PeerRefusal>,
     },
     /// There was no connection, or it ended, or the deadline passed.
     #[error("{url} did not answer: {why}")]
@@ -231,7 +231,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> AdminError {
     let mut next = error.source();
     while let Some(cause) = next {
         if let Some(refusal) = cause.downcast_ref::<io::Error>().and_then(tls::refusal) {
-            return AdminError::Peer { url: url.clone(), why: refusal };
+            return AdminError::Peer { url: url.clone(), why: Box::new(refusal) };
         }
         why = cause.to_string();
         next = cause.source();
