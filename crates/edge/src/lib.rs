@@ -5,8 +5,10 @@
 
 pub mod audit;
 pub mod broker;
+pub mod config;
 pub mod files;
 pub mod keys;
+pub mod logging;
 pub mod node;
 pub mod store;
 pub mod tls;

@@ -1,0 +1,81 @@
+//! How a daemon logs: to stderr, lines for people at a terminal and JSON everywhere else.
+//!
+//! A log line is a constant sentence with fields. Payloads, shares, tokens and passwords are never among them; what is not
+//! ours and would log them is silenced here.
+
+use std::io::{self, IsTerminal};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use crate::broker;
+
+/// Which lines are logged, as `tracing_subscriber` writes filters: `debug`, or `info,holdfast_edge=debug`.
+pub const FILTER_VARIABLE: &str = "HOLDFAST_LOG";
+
+/// `json` or `text`, where the terminal is not to decide.
+pub const FORMAT_VARIABLE: &str = "HOLDFAST_LOG_FORMAT";
+
+/// Why logging was not set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The filter cannot be read.
+    #[error("{FILTER_VARIABLE} is not a filter like \"info\" or \"info,holdfast_edge=debug\": {0}")]
+    Filter(String),
+    /// Neither of the two formats.
+    #[error("{FORMAT_VARIABLE} is {0:?}: set it to \"json\" or \"text\", or not at all")]
+    Format(String),
+    /// It was set up before: a defect of ours.
+    #[error("logging was set up twice")]
+    Twice,
+}
+
+/// Sets logging up for the whole process, once, as the environment says.
+pub fn init() -> Result<(), LoggingError> {
+    let filter = filter(&variable(FILTER_VARIABLE))?;
+    let json = json(&variable(FORMAT_VARIABLE), io::stderr().is_terminal())?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let set = if json { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
+    set.map_err(|_| LoggingError::Twice)
+}
+
+/// The variable's text; empty where it is not set, or not text.
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}
+
+fn filter(text: &str) -> Result<EnvFilter, LoggingError> {
+    let refused = |error: &dyn std::fmt::Display| LoggingError::Filter(error.to_string());
+    let own = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into());
+    let silenced = broker::LOG_DIRECTIVE.parse().map_err(|e| refused(&e))?;
+    Ok(own.parse(text).map_err(|e| refused(&e))?.add_directive(silenced))
+}
+
+fn json(format: &str, terminal: bool) -> Result<bool, LoggingError> {
+    match format {
+        "" => Ok(!terminal),
+        "json" => Ok(true),
+        "text" => Ok(false),
+        other => Err(LoggingError::Format(other.chars().take(40).collect())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_decides_or_is_refused() {
+        assert!(filter("").is_ok() && filter("debug").is_ok() && filter("info,holdfast_edge=debug").is_ok());
+        assert!(matches!(filter("info,=,"), Err(LoggingError::Filter(_))));
+        assert!(json("", false).expect("good") && !json("", true).expect("good"));
+        assert!(json("json", true).expect("good") && !json("text", false).expect("good"));
+        assert!(matches!(json("xml", true), Err(LoggingError::Format(_))));
+    }
+
+    #[test]
+    fn nobody_can_turn_on_the_log_of_what_the_broker_is_sent() {
+        let shown = filter("trace,lapin=trace").expect("good").to_string();
+        assert!(shown.contains("lapin=off") && !shown.contains("lapin=trace"), "{shown}");
+    }
+}
