@@ -112,3 +112,14 @@ impl ReleaseOrder {
         self.authority.attempt()
     }
 }
+
+/// For tests of whoever carries an order out: one that no state machine decided. The feature is a development dependency's
+/// alone; a program that named it would have a way around the first two locks.
+#[cfg(feature = "test-orders")]
+impl ReleaseOrder {
+    /// An order whose authority is for `attempt` and whose budget was charged for `charged`, which should be the same.
+    pub fn forged(attempt: Attempt, charged: Attempt, until: Steady, revoked: Revocation) -> Self {
+        let authority = Authority::new(attempt, Grounds::Cause(Cause::Restart), until, revoked);
+        Self { authority, budget: Budget::new(charged) }
+    }
+}

@@ -428,7 +428,8 @@ fn seconds(text: &str) -> Result<i64, LineProblem> {
     let time =
         jiff::civil::DateTime::new(year, two(4)?, two(6)?, two(8)?, two(10)?, two(12)?, 0).map_err(|_| wrong())?;
     let time = jiff::tz::TimeZone::UTC.to_timestamp(time).map_err(|_| wrong())?;
-    Ok(time.as_second())
+    // 0 is how OpenSSH writes down that there is no limit, so it takes no such time either.
+    if time.as_second() > 0 { Ok(time.as_second()) } else { Err(wrong()) }
 }
 
 fn shorten(text: &str) -> String {

@@ -2,6 +2,7 @@
 //! was not signed verifies. The FIDO2 blobs are made here by hand, from OpenSSH's PROTOCOL.u2f, not by the code under test.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use curve25519_dalek::scalar::Scalar;
 use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
 use holdfast_core::envelope::{BODY_MAX, ENVELOPE_MAX, Envelope, EnvelopeError};
 use holdfast_core::id::Principal;
@@ -9,9 +10,9 @@ use holdfast_core::sshsig::{
     HashAlg, PublicKey, PublicKeyError, SIGNATURE_MAX, Signature, SignatureError, signed_data,
 };
 use holdfast_core::time::Timestamp;
-use holdfast_core::trust::{ALLOWED_SIGNERS_MAX, AllowedSigners, Namespace, TrustRefusal};
+use holdfast_core::trust::{ALLOWED_SIGNERS_MAX, AllowedSigners, LineProblem, Namespace, TrustError, TrustRefusal};
 use proptest::prelude::*;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 const ORDER: &str = "holdfast.order";
 const TOUCHED: u8 = 1;
@@ -167,6 +168,23 @@ fn a_key_of_small_order_signs_nothing_although_the_plain_check_accepts_it() {
 }
 
 #[test]
+fn a_signature_without_a_nonce_is_refused_although_the_plain_check_accepts_it() {
+    // R is the neutral element and S = k·a: it takes the secret key, but the strict check does not let it pass either.
+    let secret = secret();
+    let mut forged = [0; 64];
+    forged[0] = 1;
+    let data = signed_data(ORDER, HashAlg::Sha512, b"open");
+    let hash = Sha512::new().chain_update(&forged[..32]).chain_update(secret.verifying_key()).chain_update(&data);
+    let s = Scalar::from_bytes_mod_order_wide(&hash.finalize().into()) * secret.to_scalar();
+    forged[32..].copy_from_slice(s.as_bytes());
+    assert!(secret.verifying_key().verify(&data, &ed25519_dalek::Signature::from_bytes(&forged)).is_ok(), "it is real");
+
+    let proof = strings(&[b"ssh-ed25519", &forged]);
+    let blob = sshsig(1, &key_blob(&secret), ORDER.as_bytes(), b"", b"sha512", &proof);
+    assert_eq!(check(&blob, b"open"), Err(SignatureError::Mismatch));
+}
+
+#[test]
 fn every_spelling_of_every_weak_point_is_refused() {
     // The eight points of small order and the spellings of them that are not their own (y + p, or the wrong sign of 0).
     let order_8 = [
@@ -282,6 +300,19 @@ fn a_public_key_has_one_spelling_and_one_fingerprint() {
     ] {
         assert_eq!(PublicKey::from_openssh(&wrong), Err(expected), "{wrong:?}");
     }
+}
+
+#[test]
+fn one_secret_is_one_key_whatever_it_is_called() {
+    let name = "sk-ssh-ed25519@openssh.com";
+    let token = strings(&[name.as_bytes(), secret().verifying_key().as_bytes(), b"ssh:"]);
+    let line = |who: &str, key: &[u8]| {
+        let key = PublicKey::from_blob(key).expect("a key");
+        format!("{who} namespaces=\"{ORDER}\" {key}\n")
+    };
+    let file = line("alice", &key_blob(&secret())) + &line("bob", &token);
+    let refused = AllowedSigners::parse(file).expect_err("alice could pose as bob's token");
+    assert_eq!(refused, TrustError::Line { line: 2, problem: LineProblem::KeyTwice(1) });
 }
 
 fn alice() -> Principal {

@@ -1,7 +1,107 @@
-//! `holdfast-custodian`: the daemon that keeps one share of each cluster.
-#![allow(dead_code, reason = "the daemon that uses these is being built")]
+//! `holdfast-custodian`: the daemon that keeps one share of each cluster, and releases it when all six locks hold.
 
+mod config;
+mod driver;
+mod inbox;
 mod kernel;
+mod release;
 mod sandbox;
 
-fn main() {}
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use holdfast_core::custodian::BootId;
+use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
+
+use config::{Config, SandboxMode};
+use driver::{Driver, Host};
+
+/// The custodian: keeps one share of each cluster, and releases it when all six locks hold.
+///
+/// It has no inbound port. It watches its nodes and a message queue, decides for itself, and submits its share to a node
+/// that crashed; after a deliberate seal it waits for operators' approval.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the configuration and every file that it names, and try the shares; change nothing.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/holdfast/custodian.toml")]
+        config: PathBuf,
+    },
+    /// Run until SIGTERM. SIGHUP reads configuration and shares again.
+    Run {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/holdfast/custodian.toml")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    holdfast_edge::tls::install_provider();
+    let done = match &arguments.command {
+        Command::Check { config } => check(config),
+        Command::Run { config } => run(config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let refused = error.downcast_ref::<ConfigError>().is_some();
+            // Nowhere left to say it if this fails.
+            let _ = writeln!(std::io::stderr(), "holdfast-custodian: {error:#}");
+            if refused { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let mut out = std::io::stdout();
+    for (id, cluster) in &config.clusters {
+        let settings = &config.settings.clusters[id];
+        let share = cluster.store.unlock(*id, settings.generation, &config.id)?;
+        writeln!(
+            out,
+            "{}: share {} of {} is sound, {} open a node, {} nodes",
+            settings.name,
+            share.share().x(),
+            settings.shares,
+            settings.threshold,
+            cluster.nodes.len()
+        )?;
+    }
+    writeln!(out, "the configuration of {} is sound", config.id)?;
+    Ok(())
+}
+
+fn run(path: &Path) -> anyhow::Result<()> {
+    holdfast_edge::logging::init()?;
+    let config = Config::load(path)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.state_dir)
+        .with_context(|| format!("the state folder {} cannot be made", config.state_dir.display()))?;
+    let boot = BootId(kernel::boot_id().context("the kernel's boot id cannot be read")?);
+    // Before any thread, and before anything is read from the network.
+    let sandbox = match config.sandbox {
+        SandboxMode::Enforce => Some(sandbox::enforce(&config.sandbox())?),
+        SandboxMode::Off => {
+            tracing::warn!("sandbox = \"off\": this custodian runs without one, and is never ready");
+            None
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { Driver::open(path.to_owned(), config, Host { boot, sandbox })?.run().await })
+}

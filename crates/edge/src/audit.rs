@@ -83,6 +83,12 @@ impl Recorded {
     pub fn position(&self) -> Position {
         self.position
     }
+
+    /// For tests of whoever demands it.
+    #[cfg(test)]
+    pub(crate) fn for_test(attempt: Attempt) -> Self {
+        Self { attempt, position: Position::START }
+    }
 }
 
 /// Why the log could not be opened or written. Never a peer's fault: it is this host's disk, or whoever changed the file.

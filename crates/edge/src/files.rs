@@ -240,3 +240,141 @@ fn beside(path: &Path) -> Option<PathBuf> {
     name.push(".next");
     Some(path.with_file_name(name))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn directory() -> TempDir {
+        TempDir::new().expect("a directory")
+    }
+
+    fn put(path: &Path, bytes: &[u8], mode: u32) {
+        fs::write(path, bytes).expect("a file of this test");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file of this test");
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("a file of this test").permissions().mode() & 0o7777
+    }
+
+    fn names(directory: &Path) -> Vec<OsString> {
+        let entries = fs::read_dir(directory).expect("a directory of this test");
+        entries.map(|entry| entry.expect("an entry").file_name()).collect()
+    }
+
+    #[test]
+    fn a_secret_is_read_only_if_nobody_else_has_any_right_to_it() {
+        let dir = directory();
+        let path = dir.path().join("secret");
+        for allowed in [0o600, 0o400] {
+            put(&path, b"secret", allowed);
+            assert_eq!(read_secret(&path, 100).expect("its owner's alone").as_slice(), b"secret");
+            fs::remove_file(&path).expect("a file of this test");
+        }
+        for refused in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o666] {
+            put(&path, b"secret", refused);
+            let error = read_secret(&path, 100).expect_err("others have a right to it");
+            assert!(matches!(error, FileError::Permissions { mode, .. } if mode == refused), "{refused:o}");
+            assert!(error.to_string().ends_with(&format!("chmod 600 {}", path.display())), "{error}");
+            assert!(read_bounded(&path, 100).is_ok());
+        }
+        // A link is followed, and what it leads to is what counts.
+        let link = dir.path().join("link");
+        symlink(&path, &link).expect("a link of this test");
+        assert!(matches!(read_secret(&link, 100), Err(FileError::Permissions { .. })));
+        put(&path, b"secret", 0o600);
+        assert!(read_secret(&link, 100).is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_too_large_or_no_file_is_refused_by_name() {
+        let dir = directory();
+        let path = dir.path().join("file");
+        assert!(matches!(read_secret(&path, 100), Err(FileError::Missing { .. })));
+        assert!(matches!(read_bounded(dir.path(), 100), Err(FileError::NotRegular { .. })));
+        put(&path, &[7; 100], 0o600);
+        assert_eq!(read_secret(&path, 100).expect("just fits").len(), 100);
+        let error = read_secret(&path, 99).expect_err("too large");
+        assert!(matches!(error, FileError::Oversized { max: 99, .. }), "{error}");
+        assert_eq!(error.path(), path);
+        put(&path, b"", 0o600);
+        assert!(read_bounded(&path, 100).expect("empty").is_empty());
+        // These say that they have no length, and have one.
+        assert!(matches!(read_bounded(Path::new("/proc/cpuinfo"), 4), Err(FileError::Oversized { .. })));
+        assert!(!read_bounded(Path::new("/proc/sys/kernel/random/boot_id"), 100).expect("an id").is_empty());
+        assert!(matches!(read_bounded(Path::new("/dev/zero"), 100), Err(FileError::NotRegular { .. })));
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_writes_does_not_hold_up_anything() {
+        let dir = directory();
+        let path = dir.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is installed");
+        assert!(made.success());
+        assert!(matches!(read_secret(&path, 100), Err(FileError::NotRegular { .. })));
+    }
+
+    #[test]
+    fn a_secret_is_created_once_and_for_its_owner_alone() {
+        let dir = directory();
+        let path = dir.path().join("secret");
+        create_secret(&path, b"first").expect("a new file");
+        assert_eq!(mode(&path), 0o600);
+        assert!(matches!(create_secret(&path, b"second"), Err(FileError::Exists { .. })));
+        assert_eq!(read_secret(&path, 100).expect("as it was").as_slice(), b"first");
+        let nowhere = dir.path().join("nowhere/secret");
+        assert!(matches!(create_secret(&nowhere, b""), Err(FileError::NoDirectory { .. })));
+        // A link that leads nowhere is not written through.
+        let link = dir.path().join("link");
+        symlink(dir.path().join("target"), &link).expect("a link of this test");
+        assert!(matches!(create_secret(&link, b"x"), Err(FileError::Exists { .. })));
+        assert!(!dir.path().join("target").exists());
+    }
+
+    #[test]
+    fn a_replacement_is_whole_and_leaves_nothing_beside_it() {
+        let dir = directory();
+        let path = dir.path().join("state");
+        replace(&path, b"old", PUBLIC_MODE).expect("a new file");
+        assert_eq!(mode(&path), 0o644);
+        // What a crash in the middle of an earlier replacement left behind, a link included, is cleared away.
+        put(&dir.path().join(".state.next"), b"half", 0o600);
+        replace(&path, b"new", SECRET_MODE).expect("over the old");
+        assert_eq!((read_secret(&path, 100).expect("new").as_slice(), mode(&path)), (&b"new"[..], 0o600));
+        symlink(dir.path().join("elsewhere"), dir.path().join(".state.next")).expect("a link of this test");
+        replace(&path, b"newer", SECRET_MODE).expect("over the old");
+        assert_eq!(names(dir.path()), ["state"]);
+
+        // A directory in its place: nothing is lost, and nothing is left.
+        let taken = dir.path().join("taken");
+        fs::create_dir(&taken).expect("a directory of this test");
+        assert!(replace(&taken, b"x", SECRET_MODE).is_err());
+        assert_eq!(names(dir.path()).len(), 2);
+        assert!(matches!(replace(Path::new("/"), b"x", SECRET_MODE), Err(FileError::NotRegular { .. })));
+    }
+
+    #[test]
+    fn readers_see_the_old_or_the_new_and_nothing_between() {
+        let dir = directory();
+        let path = dir.path().join("state");
+        let (old, new) = ([b'o'; 9000], [b'n'; 20_000]);
+        replace(&path, &old, SECRET_MODE).expect("a new file");
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for round in 0..50 {
+                    let next: &[u8] = if round % 2 == 0 { &new } else { &old };
+                    replace(&path, next, SECRET_MODE).expect("over the old");
+                }
+            });
+            while !writer.is_finished() {
+                let seen = read_secret(&path, 100_000).expect("always there");
+                assert!(*seen == old || *seen == new, "{} bytes", seen.len());
+            }
+        });
+    }
+}

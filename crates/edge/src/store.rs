@@ -49,6 +49,12 @@ impl SoundShare {
     pub fn share(&self) -> &Share {
         &self.share
     }
+
+    /// For tests of whoever sends it.
+    #[cfg(test)]
+    pub(crate) fn for_test(cluster: ClusterId, share: Share) -> Self {
+        Self { cluster, share }
+    }
 }
 
 /// Where one custodian's share of one cluster lies, and the identity that opens it.

@@ -1,1 +1,48 @@
-fn main() {}
+//! `holdfast-setup`: what a person does by hand on a custodian's host. This file is its table of contents.
+//!
+//! What lives here: making the host's keys, and putting its share to rest. What does not: anything that runs for longer than
+//! the person waits; that is the custodian, which links none of the OpenPGP code that this needs.
+
+mod clock;
+mod enroll;
+mod install;
+mod openpgp;
+mod output;
+
+use std::alloc::System;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use zeroizing_alloc::ZeroAlloc;
+
+/// A share passes through this process, and the libraries that decrypt and encrypt it leave copies in what they free.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+
+/// Prepares a custodian's host: makes its keys, and installs its share.
+///
+/// The order of a ceremony: `holdfast-setup enroll` on each custodian's host, `holdfast init` on an operator's machine with all
+/// the enrollments, `holdfast-setup install` on each host with its packet.
+#[derive(Parser)]
+#[command(name = "holdfast-setup", version, propagate_version = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file that was given is refused as it is.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this custodian's keys, and the enrollment that brings them to a ceremony
+    Enroll(enroll::Command),
+    /// Put this custodian's share, as a ceremony encrypted it, to rest on this host
+    Install(install::Command),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Enroll(command) => enroll::run(&command),
+        Command::Install(command) => install::run(&command),
+    }
+}

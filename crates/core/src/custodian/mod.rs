@@ -9,7 +9,7 @@ mod node;
 mod settings;
 mod state;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -200,14 +200,21 @@ impl Custodian {
         custodian
     }
 
-    /// Takes over a changed configuration. What is known of clusters and nodes that stay, stays.
-    pub fn reconfigure(&mut self, settings: Settings, now: Now) {
+    /// Takes over a changed configuration. What is known of clusters and nodes that stay, stays; a node that is `renewed`, because
+    /// it has another address or must prove itself otherwise, is seen anew, while what is on disk about it stays.
+    pub fn reconfigure(&mut self, settings: Settings, renewed: &BTreeSet<(ClusterId, NodeName)>, now: Now) {
         self.admission.reconfigure(settings.allowed_signers.clone(), settings.roles());
         self.settings = settings;
         let clusters = &self.settings.clusters;
         self.clusters.retain(|id, _| clusters.contains_key(id));
         self.nodes.retain(|(id, name), _| clusters.get(id).is_some_and(|c| c.nodes.contains_key(name)));
-        self.populate(BTreeMap::new(), now);
+        let mut state = BTreeMap::<_, BTreeMap<_, _>>::new();
+        for (id, name) in renewed {
+            if let Some(node) = self.nodes.remove(&(*id, name.clone())) {
+                state.entry(*id).or_default().insert(name.clone(), node.state);
+            }
+        }
+        self.populate(state, now);
         self.consider_all(now);
     }
 

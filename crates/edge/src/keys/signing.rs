@@ -65,19 +65,7 @@ pub enum KeyError {
 impl SigningKey {
     /// Reads an unencrypted OpenSSH private key that nobody but its owner has any right to.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let file = files::read_secret(path, KEY_FILE_MAX)?;
-        if file.trim_ascii().is_empty() {
-            return Err(KeyError::Empty(path.to_owned()));
-        }
-        let damaged = |error: ssh_key::Error| KeyError::Damaged { path: path.to_owned(), reason: error.to_string() };
-        let key = PrivateKey::from_openssh(file.as_slice()).map_err(damaged)?;
-        if key.is_encrypted() {
-            return Err(KeyError::Encrypted(path.to_owned()));
-        }
-        match key.key_data() {
-            KeypairData::Ed25519(pair) => Self::from_secret(pair.private.as_ref()),
-            _ => Err(KeyError::Type { path: path.to_owned(), found: key.algorithm().to_string() }),
-        }
+        Self::from_openssh(path, &files::read_secret(path, KEY_FILE_MAX)?)
     }
 
     /// A new key, from the system's random numbers.
@@ -116,6 +104,22 @@ impl SigningKey {
         Envelope::assemble(body, &self.sign(namespace.as_str(), body))
     }
 
+    /// From the bytes of the file at `path`.
+    fn from_openssh(path: &Path, file: &[u8]) -> Result<Self, KeyError> {
+        if file.trim_ascii().is_empty() {
+            return Err(KeyError::Empty(path.to_owned()));
+        }
+        let damaged = |error: ssh_key::Error| KeyError::Damaged { path: path.to_owned(), reason: error.to_string() };
+        let key = PrivateKey::from_openssh(file).map_err(damaged)?;
+        if key.is_encrypted() {
+            return Err(KeyError::Encrypted(path.to_owned()));
+        }
+        match key.key_data() {
+            KeypairData::Ed25519(pair) => Self::from_secret(pair.private.as_ref()),
+            _ => Err(KeyError::Type { path: path.to_owned(), found: key.algorithm().to_string() }),
+        }
+    }
+
     fn from_secret(secret: &[u8; 32]) -> Result<Self, KeyError> {
         let secret = ed25519_dalek::SigningKey::from_bytes(secret);
         let public = PublicKey::from_ed25519(secret.verifying_key().to_bytes())?;
@@ -126,5 +130,105 @@ impl SigningKey {
 impl std::fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SigningKey({})", self.public.fingerprint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use holdfast_core::id::Principal;
+    use holdfast_core::time::Timestamp;
+    use holdfast_core::trust::AllowedSigners;
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    thread_local! {
+        static SAVED: Vec<u8> = saved();
+    }
+
+    fn directory() -> TempDir {
+        TempDir::new().expect("a directory")
+    }
+
+    fn load(bytes: &[u8]) -> Result<SigningKey, KeyError> {
+        SigningKey::from_openssh(Path::new("signing.key"), bytes)
+    }
+
+    fn saved() -> Vec<u8> {
+        let dir = directory();
+        let path = dir.path().join("signing.key");
+        SigningKey::from_secret(&[7; 32]).expect("a key").save(&path).expect("a new file");
+        fs::read(path).expect("just saved")
+    }
+
+    #[test]
+    fn a_saved_key_is_loaded_again_and_what_it_seals_is_verified() {
+        let dir = directory();
+        let path = dir.path().join("signing.key");
+        let key = SigningKey::generate().expect("random numbers");
+        key.save(&path).expect("a new file");
+        assert!(matches!(key.save(&path), Err(KeyError::File(FileError::Exists { .. }))));
+        let loaded = SigningKey::load(&path).expect("just saved");
+        assert_eq!(loaded.public_key(), key.public_key());
+        assert_ne!(SigningKey::generate().expect("random numbers").public_key(), key.public_key());
+
+        let line = format!("sentinel-1 namespaces=\"holdfast.event\" {}", loaded.public_openssh("sentinel-1"));
+        let signers = AllowedSigners::parse(line).expect("a sound line");
+        let envelope = Envelope::parse(&loaded.seal(Namespace::Event, b"sealed")).expect("an envelope");
+        let who: Principal = "sentinel-1".parse().expect("a name");
+        assert_eq!(envelope.body(), b"sealed");
+        assert_eq!(envelope.verify(&signers, &who, Namespace::Event, Timestamp::default()), Ok(()));
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused_with_the_command_that_mends_it() {
+        let dir = directory();
+        let path = dir.path().join("signing.key");
+        SigningKey::generate().expect("random numbers").save(&path).expect("a new file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("a file of this test");
+        let error = SigningKey::load(&path).expect_err("the group may read it").to_string();
+        assert!(error.ends_with(&format!("chmod 600 {}", path.display())), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_by_name() {
+        assert!(matches!(load(b""), Err(KeyError::Empty(_))));
+        assert!(matches!(load(b" \n"), Err(KeyError::Empty(_))));
+        assert!(matches!(load(b"not a key"), Err(KeyError::Damaged { .. })));
+        let whole = saved();
+        assert!(load(&whole).is_ok());
+        for len in 1..whole.len() - 1 {
+            assert!(load(&whole[..len]).is_err(), "cut at {len}");
+        }
+        let dir = directory();
+        let path = dir.path().join("signing.key");
+        assert!(matches!(SigningKey::load(&path), Err(KeyError::File(FileError::Missing { .. }))));
+        files::create_secret(&path, &[b'x'; KEY_FILE_MAX + 1]).expect("a new file");
+        assert!(matches!(SigningKey::load(&path), Err(KeyError::File(FileError::Oversized { .. }))));
+    }
+
+    #[test]
+    fn nothing_that_is_shown_has_the_secret_in_it() {
+        let key = SigningKey::from_secret(&[0xA7; 32]).expect("a key");
+        let shown = format!("{key:?}").to_lowercase();
+        assert!(shown.contains(&key.public_key().fingerprint().to_lowercase()));
+        assert!(!shown.contains("167") && !shown.contains("a7a7"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_key_file_is_refused_or_is_the_same_key(at in any::<prop::sample::Index>(), with in any::<u8>()) {
+            let mut bytes = SAVED.with(Vec::clone);
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            let original = SigningKey::from_secret(&[7; 32]).expect("a key");
+            if let Ok(key) = load(&bytes) {
+                prop_assert_eq!(key.public_key(), original.public_key());
+            }
+        }
     }
 }

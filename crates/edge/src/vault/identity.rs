@@ -186,6 +186,11 @@ impl NodeIdentity {
         &self.node
     }
 
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Host and port, as in the header `Host`.
     pub fn address(&self) -> String {
         match self.server_name {

@@ -1,0 +1,94 @@
+//! `holdfast lab up` and `lab down`: a real network on one machine, that any script can kill, cut off and start again.
+//!
+//! What lives here: the servers (OpenBao, RabbitMQ), their certificates and ports, the configuration of every party, the
+//! ceremony walked with the real commands, and `lab.json`, which tells a script where everything is. What does not: any
+//! rule of Holdfast's. The lab knows its parties from outside, as a person at a keyboard does.
+
+mod certificates;
+mod down;
+mod file;
+mod journal;
+mod layout;
+mod openbao;
+mod ports;
+mod process;
+mod progress;
+mod rabbitmq;
+mod up;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+/// The lab's two commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Starts the servers, walks the ceremony, and returns when every node is open and every custodian ready
+    Up(UpArgs),
+    /// Ends what `lab up` started, by process id, and nothing else
+    Down(DownArgs),
+}
+
+/// What `lab up` is asked for.
+#[derive(clap::Args)]
+pub(crate) struct UpArgs {
+    /// The lab's folder: new, empty, or a stopped lab's, which is emptied first
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// How many custodians, each with one share
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=i64::from(CUSTODIANS_MAX)))]
+    pub(crate) custodians: u8,
+    /// How many shares open a node
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(CUSTODIANS_MAX)))]
+    pub(crate) threshold: u8,
+    /// How many Vault nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
+    pub(crate) nodes: u8,
+    /// Without RabbitMQ: the custodians poll
+    #[arg(long)]
+    pub(crate) no_broker: bool,
+    /// Prints lab.json on stdout when done
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `lab down` is asked for.
+#[derive(clap::Args)]
+pub(crate) struct DownArgs {
+    /// The lab's folder
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Prints what was ended on stdout as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The most custodians a lab has: a process each, on a machine that also carries the servers.
+const CUSTODIANS_MAX: u8 = 20;
+/// The most Vault nodes a lab has: 120 MB each.
+const NODES_MAX: u8 = 7;
+
+/// The exit code for a command that cannot be meant.
+const WRONG_USAGE: u8 = 2;
+
+/// Carries the command out; a failure is told on stderr.
+pub(crate) fn run(command: Command) -> ExitCode {
+    let done = match command {
+        Command::Up(args) => up::run(&args).map_err(anyhow::Error::from),
+        Command::Down(args) => down::run(&args).map_err(anyhow::Error::from),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.downcast_ref::<up::UpError>().is_some_and(up::UpError::is_usage) => {
+            let _ = writeln!(std::io::stderr(), "holdfast: {e:#}");
+            ExitCode::from(WRONG_USAGE)
+        }
+        Err(e) => {
+            // If stderr is gone there is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "holdfast: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

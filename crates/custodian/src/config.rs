@@ -1,0 +1,268 @@
+//! The custodian's configuration: `custodian.toml` and the files that it names, loaded and checked before anything starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::custodian::{ClusterSettings, NodeSettings, Settings};
+use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal, Site};
+use holdfast_core::policy::{Policy, Rule};
+use holdfast_core::trust::Namespace;
+use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeSection, Spanned};
+use holdfast_edge::keys::SigningKey;
+use holdfast_edge::store::ShareStore;
+use holdfast_edge::vault::NodeIdentity;
+use serde::Deserialize;
+
+use crate::sandbox::Sandbox;
+
+/// What is done without `poll_interval`.
+const POLL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Polls faster than this cost more than they find; the broker brings the news.
+const POLL_MIN: Duration = Duration::from_millis(100);
+
+/// Polls slower than this are no safety net.
+const POLL_MAX: Duration = Duration::from_secs(60);
+
+/// What is done without `broker.grace`.
+const GRACE_DEFAULT: Duration = Duration::from_secs(120);
+
+/// The most operators of one cluster, and so the most approvals that a policy can ask for.
+const OPERATORS_MAX: usize = 64;
+
+/// A custodian's configuration, loaded.
+pub(crate) struct Config {
+    /// Its own name.
+    pub(crate) id: Principal,
+    /// The folder of its state, its audit log and its inbox.
+    pub(crate) state_dir: PathBuf,
+    /// The key with which it signs its reports.
+    pub(crate) signing_key: SigningKey,
+    /// Whether the sandbox has to be in force.
+    pub(crate) sandbox: SandboxMode,
+    /// The broker, if there is one.
+    pub(crate) broker: Option<BrokerConfig>,
+    /// What the edge needs to know of each cluster.
+    pub(crate) clusters: BTreeMap<ClusterId, ClusterFiles>,
+    /// What the core needs to know.
+    pub(crate) settings: Settings,
+    /// The folders of all files that are read again on SIGHUP.
+    folders: BTreeSet<PathBuf>,
+}
+
+/// A cluster's files and nodes.
+pub(crate) struct ClusterFiles {
+    /// The share.
+    pub(crate) store: ShareStore,
+    /// The nodes.
+    pub(crate) nodes: BTreeMap<NodeName, Arc<NodeIdentity>>,
+}
+
+/// `sandbox = "…"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SandboxMode {
+    /// In force, or no start.
+    #[default]
+    Enforce,
+    /// None: the custodian says in every heartbeat that it has none, and is never ready.
+    Off,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    id: Spanned<Principal>,
+    site: Option<Site>,
+    state_dir: Spanned<PathBuf>,
+    signing_key: Spanned<PathBuf>,
+    allowed_signers: Spanned<PathBuf>,
+    #[serde(default)]
+    sandbox: SandboxMode,
+    broker: Option<BrokerSection>,
+    clusters: Spanned<BTreeMap<Spanned<ClusterName>, ClusterSection>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterSection {
+    manifest: Spanned<PathBuf>,
+    share: Spanned<PathBuf>,
+    identity: Spanned<PathBuf>,
+    ca_cert: Spanned<PathBuf>,
+    poll_interval: Option<Spanned<String>>,
+    operators: Spanned<Vec<Principal>>,
+    #[serde(default)]
+    sentinels: BTreeSet<Principal>,
+    #[serde(default)]
+    conductors: BTreeSet<Principal>,
+    nodes: Spanned<BTreeMap<Spanned<NodeName>, NodeSection>>,
+    #[serde(default)]
+    policy: PolicySection,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicySection {
+    restart: Option<Rule>,
+    outage: Option<Rule>,
+    outage_window: Option<Spanned<String>>,
+    in_place: Option<Rule>,
+    unknown: Option<Rule>,
+    approvals: Option<Spanned<u8>>,
+    in_place_approvals: Option<Spanned<u8>>,
+    release_approvals: Option<Spanned<u8>>,
+    unseals_per_hour: Option<u32>,
+    drill_windows: Option<Vec<String>>,
+}
+
+impl Config {
+    /// Reads the configuration at `path` and every file that it names. The share is not tried here.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let source = ConfigFile::read(path)?;
+        let file: File = source.parse()?;
+        let signing_key = source.signing_key(&file.signing_key)?;
+        let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
+        source.check_listed(&signing_key, &file.id, Namespace::Report, &allowed_signers)?;
+        source.check_clusters(&file.clusters)?;
+
+        let mut folders = BTreeSet::new();
+        let mut note = |path: &Path| folders.extend(path.parent().map(Path::to_owned));
+        note(path);
+        note(&source.resolve(&file.signing_key));
+        note(&source.resolve(&file.allowed_signers));
+        let broker = file.broker.as_ref().map(|section| {
+            note(&source.resolve(&section.password_file));
+            note(&source.resolve(&section.ca_cert));
+            source.broker(section, file.id.get_ref())
+        });
+        let broker = broker.transpose()?;
+
+        let (mut clusters, mut settings) = (BTreeMap::new(), BTreeMap::new());
+        let mut ids = Vec::new();
+        for (name, section) in file.clusters.get_ref() {
+            for path in [&section.manifest, &section.share, &section.identity, &section.ca_cert] {
+                note(&source.resolve(path));
+            }
+            let loaded = Cluster::load(&source, &file.id, &signing_key, name.get_ref(), section)?;
+            ids.push((name, loaded.id));
+            clusters.insert(loaded.id, loaded.files);
+            settings.insert(loaded.id, loaded.settings);
+        }
+        source.check_distinct(ids)?;
+
+        let id = file.id.into_inner();
+        let state_dir = source.resolve(&file.state_dir);
+        let broker_grace = broker.as_ref().map(|broker| broker.grace.unwrap_or(GRACE_DEFAULT));
+        let settings = Settings {
+            id: id.clone(),
+            site: file.site,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            sandboxed: false,
+            broker_grace,
+            allowed_signers,
+            clusters: settings,
+        };
+        Ok(Self { id, state_dir, signing_key, sandbox: file.sandbox, broker, clusters, settings, folders })
+    }
+
+    /// What the process has to be able to touch.
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        let nodes = self.clusters.values().flat_map(|cluster| cluster.nodes.values());
+        let ports = nodes.map(|node| node.port()).chain(self.broker.as_ref().map(|broker| broker.url.port()));
+        Sandbox {
+            // A relative path's folder may be the empty path: this one.
+            read: self.folders.iter().map(|f| if f.as_os_str().is_empty() { ".".into() } else { f.clone() }).collect(),
+            write: vec![self.state_dir.clone()],
+            connect_ports: ports.collect::<BTreeSet<_>>().into_iter().collect(),
+        }
+    }
+}
+
+struct Cluster {
+    id: ClusterId,
+    files: ClusterFiles,
+    settings: ClusterSettings,
+}
+
+impl Cluster {
+    fn load(
+        source: &ConfigFile,
+        me: &Spanned<Principal>,
+        signing_key: &SigningKey,
+        name: &ClusterName,
+        section: &ClusterSection,
+    ) -> Result<Self, ConfigError> {
+        let manifest = source.manifest(&section.manifest)?;
+        let Some(member) = manifest.member(me.get_ref()) else {
+            let who = me.get_ref();
+            return Err(source.refuse(
+                &section.manifest,
+                format!("the manifest knows no custodian {who}: check id, or take the manifest of the cluster that it serves"),
+            ));
+        };
+        if member.signing_key != *signing_key.public_key() {
+            return Err(source.refuse(
+                &section.manifest,
+                format!(
+                    "the manifest has another signing key for {}: this key was not the one that was enrolled",
+                    me.get_ref()
+                ),
+            ));
+        }
+        let ca_pem = source.ca_cert(&section.ca_cert)?;
+        let nodes = source.nodes(manifest.id(), &ca_pem, &section.nodes)?;
+        let poll = section.poll_interval.as_ref().map(|text| source.duration(text, POLL_MIN..=POLL_MAX));
+        let operators: BTreeSet<_> = section.operators.get_ref().iter().cloned().collect();
+        if operators.is_empty() || operators.len() > OPERATORS_MAX {
+            let what =
+                format!("between 1 and {OPERATORS_MAX} operators have to be named: without one nobody can approve");
+            return Err(source.refuse(&section.operators, what));
+        }
+        let settings = ClusterSettings {
+            name: name.clone(),
+            generation: manifest.generation(),
+            shares: manifest.shares(),
+            threshold: manifest.threshold(),
+            custodians: manifest.custodians().iter().map(|member| member.id.clone()).collect(),
+            policy: section.policy.load(source, operators.len())?,
+            operators,
+            sentinels: section.sentinels.clone(),
+            conductors: section.conductors.clone(),
+            poll: poll.transpose()?.unwrap_or(POLL_DEFAULT),
+            nodes: nodes.iter().map(|(name, node)| (name.clone(), NodeSettings { direct: node.direct })).collect(),
+        };
+        let store = ShareStore::open(&source.resolve(&section.share), &source.resolve(&section.identity));
+        let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
+        Ok(Self { id: manifest.id(), files: ClusterFiles { store, nodes }, settings })
+    }
+}
+
+impl PolicySection {
+    fn load(&self, source: &ConfigFile, operators: usize) -> Result<Policy, ConfigError> {
+        let default = Policy::default();
+        let quorum = |given: &Option<Spanned<u8>>, default: u8| match given {
+            None => Ok(default),
+            Some(n) if (1..=operators).contains(&usize::from(*n.get_ref())) => Ok(*n.get_ref()),
+            Some(n) => Err(source.refuse(n, format!("has to be between 1 and the number of operators, {operators}"))),
+        };
+        let window = self.outage_window.as_ref().map(|text| source.duration(text, Duration::ZERO..=WINDOW_MAX));
+        Ok(Policy {
+            restart: self.restart.unwrap_or(default.restart),
+            outage: self.outage.unwrap_or(default.outage),
+            outage_window: window.transpose()?.unwrap_or(default.outage_window),
+            in_place: self.in_place.unwrap_or(default.in_place),
+            unknown: self.unknown.unwrap_or(default.unknown),
+            approvals: quorum(&self.approvals, default.approvals)?,
+            in_place_approvals: quorum(&self.in_place_approvals, default.in_place_approvals)?,
+            release_approvals: quorum(&self.release_approvals, default.release_approvals)?,
+            unseals_per_hour: self.unseals_per_hour.unwrap_or(default.unseals_per_hour),
+            drill_windows: self.drill_windows.clone().unwrap_or_default(),
+        })
+    }
+}
+
+/// The longest outage window: after a month nobody remembers what was open.
+const WINDOW_MAX: Duration = Duration::from_secs(31 * 24 * 3600);

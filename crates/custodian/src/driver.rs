@@ -1,0 +1,600 @@
+//! The driver: tells the core what happened, and carries out what it says, in order.
+//!
+//! No decision is made here. What is here is the order in which things reach the disk, the network and the core, and what
+//! becomes of the process: start, reload, stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Output, Start, State};
+use holdfast_core::id::{ClusterId, MessageId, NodeName};
+use holdfast_core::message::{AuditReport, Body, Content, Header, Lock};
+use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
+use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
+use holdfast_edge::audit::AuditLog;
+use holdfast_edge::broker::Outgoing;
+use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery};
+use holdfast_edge::config::ConfigError;
+use holdfast_edge::files;
+use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
+use holdfast_edge::vault::release::Expected;
+use sd_notify::NotifyState;
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+
+use crate::config::{Config, SandboxMode};
+use crate::inbox;
+use crate::kernel;
+use crate::release::{self, Clock, Release};
+use crate::sandbox::Enforced;
+
+/// The state file's name in the state folder.
+const STATE_FILE: &str = "state.json";
+
+/// The audit log's name in the state folder.
+const AUDIT_FILE: &str = "audit.jsonl";
+
+/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
+const STATE_MAX: usize = 16 * 1024 * 1024;
+
+/// How many reports of nodes may wait: each node has at most a few under way.
+const REPORTS_MAX: usize = 1024;
+
+/// How often the inbox is looked into.
+const INBOX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the clock is asked whether it is synchronised, and shares that were not sound are tried again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// After how many checks sound shares are tried again as well.
+const CHECKS_PER_SHARE: u32 = 10;
+
+type Key = (ClusterId, NodeName);
+
+/// The running custodian.
+pub(crate) struct Driver {
+    config_path: PathBuf,
+    config: Config,
+    clock: Clock,
+    sandbox: Option<Enforced>,
+    core: Custodian,
+    audit: AuditLog,
+    audit_ok: bool,
+    /// Whether the core's state has to be written, and whether the last try reached the disk.
+    dirty: bool,
+    state_ok: bool,
+    nodes: BTreeMap<Key, NodeHandle>,
+    reports_in: mpsc::Sender<NodeReport<Key>>,
+    reports: mpsc::Receiver<NodeReport<Key>>,
+    outcomes_in: mpsc::UnboundedSender<(Attempt, Outcome)>,
+    outcomes: mpsc::UnboundedReceiver<(Attempt, Outcome)>,
+    broker: Option<(BrokerHandle, mpsc::Receiver<BrokerEvent>)>,
+    unsound: BTreeSet<ClusterId>,
+    checks: u32,
+}
+
+/// What a start finds on the host before the sandbox closes it off.
+pub(crate) struct Host {
+    /// The kernel's id of this boot.
+    pub(crate) boot: BootId,
+    /// Whether the sandbox is in force.
+    pub(crate) sandbox: Option<Enforced>,
+}
+
+enum Happened {
+    Report(NodeReport<Key>),
+    Outcome(Attempt, Outcome),
+    Broker(BrokerEvent),
+    Inbox,
+    Check,
+    Timeout,
+    Reload,
+    Stop,
+}
+
+impl Driver {
+    /// Opens what is on disk, and makes the core. Nothing is connected yet.
+    pub(crate) fn open(config_path: PathBuf, mut config: Config, host: Host) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        config.settings.sandboxed = host.sandbox.is_some();
+        inbox::prepare(&config.state_dir).context("the inbox folder cannot be made")?;
+        let (audit, opened) = AuditLog::open(config.state_dir.join(AUDIT_FILE))?;
+        if let Some(bytes) = opened.cut {
+            tracing::warn!(bytes, "the audit log ended in the middle of a line, which was cut off");
+        }
+        let state = read_state(&config)?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gave no random numbers: {e}"))?;
+        let clock_synchronised = kernel::clock_synchronised();
+        let start = Start { boot: host.boot, clock_synchronised, seed, audit: report(&audit, true) };
+        let core = Custodian::new(config.settings.clone(), state, start, clock.now());
+        let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
+        let (outcomes_in, outcomes) = mpsc::unbounded_channel();
+        Ok(Self {
+            config_path,
+            config,
+            clock,
+            sandbox: host.sandbox,
+            core,
+            audit,
+            audit_ok: true,
+            dirty: false,
+            state_ok: true,
+            nodes: BTreeMap::new(),
+            reports_in,
+            reports,
+            outcomes_in,
+            outcomes,
+            broker: None,
+            unsound: BTreeSet::new(),
+            checks: 0,
+        })
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let mut signals = Signals::new().context("signals cannot be caught")?;
+        let mut inbox = ticks(INBOX_INTERVAL);
+        let mut check = ticks(CHECK_INTERVAL);
+        check.reset();
+        self.try_shares(|_| true);
+        self.start_nodes();
+        self.start_broker();
+        tell_systemd(NotifyState::Ready);
+        let sandbox =
+            self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
+        tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
+        loop {
+            self.carry_out_all();
+            let wake = self
+                .core
+                .next_timeout()
+                .map_or_else(|| self.clock.instant(self.clock.now().steady), |at| self.clock.instant(at));
+            let happened = tokio::select! {
+                Some(report) = self.reports.recv() => Happened::Report(report),
+                Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),
+                Some(event) = next_event(&mut self.broker) => Happened::Broker(event),
+                _ = inbox.tick() => Happened::Inbox,
+                _ = check.tick() => Happened::Check,
+                () = sleep_until(wake.into()) => Happened::Timeout,
+                Some(()) = signals.reload.recv() => Happened::Reload,
+                Some(()) = signals.terminate.recv() => Happened::Stop,
+                Some(()) = signals.interrupt.recv() => Happened::Stop,
+            };
+            let now = self.clock.now();
+            match happened {
+                Happened::Report(NodeReport { key, report }) => self.hear_node(key, report),
+                Happened::Outcome(attempt, outcome) => self.core.handle_release(&attempt, outcome, now),
+                Happened::Broker(event) => self.hear_broker(event),
+                Happened::Inbox => self.read_inbox(),
+                Happened::Check => self.check(),
+                Happened::Timeout => self.core.handle_timeout(now),
+                Happened::Reload => self.reload().await,
+                Happened::Stop => break,
+            }
+        }
+        self.stop().await
+    }
+
+    fn hear_node(&mut self, (cluster, name): Key, report: Report) {
+        let now = self.clock.now();
+        match &report {
+            Report::Identity { not_after } => self.core.handle_identity(cluster, &name, Ok(*not_after), now),
+            Report::IdentityRefused(why) => {
+                tracing::warn!(node = %name, why, "somebody answers at the node's address who is not the node");
+                self.core.handle_identity(cluster, &name, Err(why.clone()), now);
+            }
+            Report::Lost(_, why) => tracing::debug!(node = %name, why, "no contact with the node"),
+            Report::Ticket(_) | Report::Status(..) | Report::Side(_) => {}
+        }
+        self.core.handle_sight(cluster, &name, now, |sight| node::drive(&report, sight, now));
+    }
+
+    fn hear_broker(&mut self, event: BrokerEvent) {
+        let now = self.clock.now();
+        match event {
+            BrokerEvent::Up => {
+                tracing::info!("connected to the broker");
+                self.core.handle_broker(BrokerNews::Up, now);
+            }
+            BrokerEvent::Down { why } => {
+                tracing::warn!(%why, "no connection to the broker");
+                self.core.handle_broker(BrokerNews::Down, now);
+            }
+            BrokerEvent::Drained { queue } if queue == orders_queue(&self.config.id) => {
+                self.core.handle_broker(BrokerNews::OrdersDrained, now);
+            }
+            BrokerEvent::QueueRefused { queue, why } => tracing::error!(queue, why, "a queue cannot be read"),
+            BrokerEvent::Undelivered { routing_key, why } => {
+                tracing::warn!(routing_key, %why, "a report was not delivered");
+            }
+            BrokerEvent::Delivery(delivery) => self.hear_delivery(delivery),
+            _ => {}
+        }
+    }
+
+    fn hear_delivery(&mut self, delivery: Delivery) {
+        match &delivery.body {
+            Ok(bytes) => self.hear_message(bytes),
+            Err(oversized) => {
+                tracing::warn!(bytes = oversized.bytes, "a message was refused: it is larger than any that is sent");
+                self.core.count_refusal("oversized");
+            }
+        }
+        // Acknowledged when what it changed is on disk; otherwise it comes again.
+        self.carry_out_all();
+        if self.state_ok {
+            delivery.ack();
+        }
+    }
+
+    fn hear_message(&mut self, bytes: &[u8]) {
+        if let Err(refused) = self.core.handle_message(bytes, self.clock.now()) {
+            tracing::warn!(reason = refused.reason(), why = %refused, "a message was refused");
+        }
+    }
+
+    fn read_inbox(&mut self) {
+        let delivered = match inbox::look(&self.config.state_dir) {
+            Ok(delivered) => delivered,
+            Err(error) => return tracing::error!(%error, "the inbox cannot be read"),
+        };
+        for file in delivered {
+            match &file.bytes {
+                Ok(bytes) => self.hear_message(bytes),
+                Err(why) => {
+                    tracing::warn!(why, "a delivered file was refused");
+                    self.core.count_refusal("malformed");
+                }
+            }
+            self.carry_out_all();
+            if self.state_ok
+                && let Err(error) = file.remove()
+            {
+                tracing::error!(%error, "a delivered file cannot be removed, and will be read again");
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        self.core.handle_clock(kernel::clock_synchronised());
+        self.checks += 1;
+        let all = self.checks.is_multiple_of(CHECKS_PER_SHARE);
+        let unsound = self.unsound.clone();
+        self.try_shares(|cluster| all || unsound.contains(cluster));
+    }
+
+    fn try_shares(&mut self, which: impl Fn(&ClusterId) -> bool) {
+        let now = self.clock.now();
+        for (id, cluster) in self.config.clusters.iter().filter(|(id, _)| which(id)) {
+            let Some(settings) = self.config.settings.clusters.get(id) else { continue };
+            let sound = match cluster.store.unlock(*id, settings.generation, &self.config.id) {
+                Ok(share) => Some(share.share().x()),
+                Err(error) => {
+                    tracing::error!(cluster = %settings.name, %error, "the share cannot be used");
+                    None
+                }
+            };
+            if sound.is_some() {
+                self.unsound.remove(id)
+            } else {
+                self.unsound.insert(*id)
+            };
+            self.core.handle_share(*id, sound, now);
+        }
+    }
+
+    fn start_nodes(&mut self) {
+        for (cluster, files) in &self.config.clusters {
+            for (name, identity) in &files.nodes {
+                let key = (*cluster, name.clone());
+                let spawn = || node::spawn(identity.clone(), key.clone(), self.reports_in.clone());
+                self.nodes.entry(key.clone()).or_insert_with(spawn);
+            }
+        }
+    }
+
+    fn start_broker(&mut self) {
+        let me = &self.config.id;
+        self.broker = self.config.broker.as_ref().map(|broker| {
+            Broker::spawn(BrokerSettings {
+                url: broker.url.clone(),
+                username: broker.username.to_string(),
+                password: broker.password.clone(),
+                tls: broker.tls.clone(),
+                queues: vec![orders_queue(me), peers_queue(me)],
+                connection_name: format!("holdfast-custodian {me}"),
+            })
+        });
+    }
+
+    /// Carries out everything that the core asks for.
+    fn carry_out_all(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            self.carry_out(output);
+        }
+        self.save_if_dirty();
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Watch { cluster, node, action } => {
+                if let Some(handle) = self.nodes.get(&(cluster, node)) {
+                    handle.act(action);
+                }
+            }
+            Output::Save => self.dirty = true,
+            Output::Audit(entry) => self.append(&entry),
+            Output::Publish { cluster, content } => self.publish(cluster, content),
+            Output::Release(order) => self.release(order),
+            Output::Reset { cluster, node } => self.reset(cluster, node),
+        }
+    }
+
+    fn release(&mut self, order: ReleaseOrder) {
+        let attempt = order.attempt().clone();
+        self.save_if_dirty();
+        let recorded = if self.state_ok {
+            let details = Details::of(order.authority.grounds());
+            self.audit.record(self.clock.now().wall, &attempt, &details).map_err(|error| error.to_string())
+        } else {
+            Err("the state file cannot be written".to_owned())
+        };
+        self.note_audit(recorded.is_ok());
+        let record = match recorded {
+            Ok(record) => record,
+            Err(why) => {
+                tracing::error!(node = %attempt.node, why, "no release: it cannot be recorded");
+                return self.come_back(attempt, Outcome::Refused { lock: Lock::Record, why });
+            }
+        };
+        let (Some(files), Some(settings)) =
+            (self.config.clusters.get(&attempt.cluster), self.config.settings.clusters.get(&attempt.cluster))
+        else {
+            return;
+        };
+        let Some(identity) = files.nodes.get(&attempt.node) else { return };
+        let store = files.store.clone();
+        let release = Release {
+            order,
+            record,
+            identity: identity.clone(),
+            store,
+            custodian: self.config.id.clone(),
+            generation: settings.generation,
+            expected: Expected { threshold: settings.threshold, shares: settings.shares },
+            clock: self.clock,
+        };
+        let outcomes = self.outcomes_in.clone();
+        tokio::spawn(async move {
+            // Nobody to tell only when the process ends.
+            let _ = outcomes.send(release::carry_out(release).await);
+        });
+    }
+
+    fn come_back(&self, attempt: Attempt, outcome: Outcome) {
+        let _ = self.outcomes_in.send((attempt, outcome));
+    }
+
+    fn reset(&self, cluster: ClusterId, name: NodeName) {
+        let Some(identity) = self.config.clusters.get(&cluster).and_then(|files| files.nodes.get(&name)) else {
+            return;
+        };
+        let identity = identity.clone();
+        tokio::spawn(async move {
+            match release::reset(identity).await {
+                Ok(()) => tracing::info!(node = %name, "reset the running attempt"),
+                Err(why) => tracing::warn!(node = %name, why, "the running attempt could not be reset"),
+            }
+        });
+    }
+
+    fn publish(&self, cluster: ClusterId, content: Content) {
+        let Some((broker, _)) = &self.broker else { return };
+        let mut id = [0; 16];
+        if let Err(error) = getrandom::fill(&mut id) {
+            return tracing::error!(%error, "no random numbers: a report is not sent");
+        }
+        let kind = content.kind();
+        let header = Header {
+            kind,
+            id: MessageId::from_bytes(id),
+            cluster,
+            from: self.config.id.clone(),
+            issued_at: self.clock.now().wall,
+            expires_at: None,
+        };
+        let body = Body { header, content }.to_json();
+        broker.publish(Outgoing {
+            exchange: Exchange::Reports,
+            routing_key: routing_key(cluster, &self.config.id, kind.as_str()),
+            body: self.config.signing_key.seal(kind.namespace(), &body),
+        });
+    }
+
+    fn append(&mut self, entry: &Entry) {
+        tracing::info!(entry = %serde_json::to_string(entry).unwrap_or_default(), "audit");
+        let appended = self.audit.append(self.clock.now().wall, entry);
+        if let Err(error) = &appended {
+            tracing::error!(%error, "the audit log cannot be written: no share is released until it can");
+        }
+        self.note_audit(appended.is_ok());
+    }
+
+    fn note_audit(&mut self, ok: bool) {
+        self.audit_ok = ok;
+        self.core.handle_audit(report(&self.audit, ok));
+    }
+
+    fn save_if_dirty(&mut self) {
+        if !self.dirty {
+            return;
+        }
+        let path = self.config.state_dir.join(STATE_FILE);
+        match files::replace(&path, &self.core.state().to_json(), 0o600) {
+            Ok(()) => (self.dirty, self.state_ok) = (false, true),
+            Err(error) => {
+                self.state_ok = false;
+                tracing::error!(%error, "the state cannot be written: no share is released until it can");
+            }
+        }
+    }
+
+    /// Reads configuration and shares again. One that is refused changes nothing.
+    async fn reload(&mut self) {
+        let config = match Config::load(&self.config_path).and_then(|config| self.check_reload(config)) {
+            Ok(config) => config,
+            Err(error) => return tracing::error!(%error, "the configuration was not read again: it is refused"),
+        };
+        let now = self.clock.now();
+        let old = std::mem::replace(&mut self.config, config);
+        let renewed: BTreeSet<Key> = self
+            .nodes
+            .keys()
+            .filter(|(cluster, name)| {
+                let identity = |config: &Config| config.clusters.get(cluster).and_then(|c| c.nodes.get(name).cloned());
+                match (identity(&old), identity(&self.config)) {
+                    (Some(old), Some(new)) => old != new,
+                    _ => true,
+                }
+            })
+            .cloned()
+            .collect();
+        self.nodes.retain(|key, _| !renewed.contains(key));
+        self.core.reconfigure(self.config.settings.clone(), &renewed, now);
+        // A node whose identity did not change keeps its connection and its tickets, and so its old `Arc`.
+        for (cluster, files) in &mut self.config.clusters {
+            let Some(before) = old.clusters.get(cluster) else { continue };
+            for (name, identity) in &mut files.nodes {
+                if let Some(old) = before.nodes.get(name).filter(|old| **old == *identity) {
+                    *identity = old.clone();
+                }
+            }
+        }
+        self.start_nodes();
+        // Always a new connection: the password or the CA may be new. Queues keep what comes meanwhile.
+        if let Some((handle, _)) = self.broker.take() {
+            handle.close().await;
+        }
+        self.core.handle_broker(BrokerNews::Down, now);
+        self.start_broker();
+        self.try_shares(|_| true);
+        tracing::info!("configuration and shares were read again");
+    }
+
+    /// What only a new start can change.
+    fn check_reload(&self, mut config: Config) -> Result<Config, ConfigError> {
+        let refuse = |what: String| ConfigError { file: self.config_path.clone(), line: None, what };
+        if config.id != self.config.id || config.state_dir != self.config.state_dir {
+            return Err(refuse("id and state_dir cannot change while the custodian runs: restart it".to_owned()));
+        }
+        if let Some(sandbox) = &self.sandbox {
+            let outside = config.sandbox().connect_ports.into_iter().find(|port| !sandbox.allows_port(*port));
+            if let Some(port) = outside {
+                return Err(refuse(format!(
+                    "the sandbox in force does not let port {port} through: restart the custodian"
+                )));
+            }
+        } else if config.sandbox == SandboxMode::Enforce {
+            return Err(refuse("a sandbox can only be put in force by a start: restart the custodian".to_owned()));
+        }
+        config.settings.sandboxed = self.sandbox.is_some();
+        Ok(config)
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        tell_systemd(NotifyState::Stopping);
+        self.core.handle_stop();
+        self.carry_out_all();
+        self.nodes.clear();
+        if let Some((handle, _)) = self.broker.take() {
+            let given_up = handle.close().await;
+            if given_up > 0 {
+                tracing::warn!(reports = given_up, "reports were not sent before the end");
+            }
+        }
+        tracing::info!("custodian stopped");
+        Ok(())
+    }
+}
+
+/// What the audit log says of the grounds of a release.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    approvals: &'a [MessageId],
+}
+
+impl<'a> Details<'a> {
+    fn of(grounds: &'a Grounds) -> Self {
+        match grounds {
+            Grounds::Cause(cause) => Self { cause: Some(cause.as_str()), approvals: &[] },
+            Grounds::Approvals(ids) => Self { cause: None, approvals: ids },
+        }
+    }
+}
+
+/// Tells the service manager, where there is one.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager cannot be told");
+    }
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// The next event of the broker; never, where there is none.
+async fn next_event(broker: &mut Option<(BrokerHandle, mpsc::Receiver<BrokerEvent>)>) -> Option<BrokerEvent> {
+    match broker {
+        Some((_, events)) => events.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+fn report(audit: &AuditLog, ok: bool) -> AuditReport {
+    let head = audit.head();
+    AuditReport { seq: head.seq, head: head.head_hex(), ok }
+}
+
+fn read_state(config: &Config) -> anyhow::Result<State> {
+    let path = config.state_dir.join(STATE_FILE);
+    match std::fs::exists(&path) {
+        Ok(false) => return Ok(State::default()),
+        Ok(true) => {}
+        Err(error) => anyhow::bail!("{} cannot be looked at: {error}", path.display()),
+    }
+    let bytes = files::read_bounded(&path, STATE_MAX)?;
+    State::parse(&bytes).map_err(|error| {
+        anyhow::anyhow!(
+            "{}: {error}; without it the custodian would forget what it must not open. If it is lost for good, move the \
+             file away: every node then waits for approval",
+            path.display()
+        )
+    })
+}

@@ -1,0 +1,103 @@
+//! Carrying out an order to release: proving the four locks that are not decisions, and submitting.
+//!
+//! One connection of its own for each: full handshake, state, share. The types see to it that nothing is left out:
+//! `Sealed::submit` takes all six locks by value.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use holdfast_core::custodian::{Answer, Outcome};
+use holdfast_core::id::Principal;
+use holdfast_core::message::{Lock, Submission};
+use holdfast_core::release::{Attempt, ReleaseOrder};
+use holdfast_core::time::{Now, Steady, Timestamp};
+use holdfast_edge::audit::Recorded;
+use holdfast_edge::store::ShareStore;
+use holdfast_edge::vault::release::{self, Expected, ReleaseError};
+use holdfast_edge::vault::{self, NodeIdentity};
+
+/// The process's clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    started: Instant,
+}
+
+impl Clock {
+    /// Starts the steady clock.
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now() }
+    }
+
+    /// Both clocks, now.
+    pub(crate) fn now(self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = Timestamp::from_millis(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX));
+        Now { steady: Steady::from_start(self.started.elapsed()), wall }
+    }
+
+    /// The moment of the steady clock as the runtime knows it.
+    pub(crate) fn instant(self, at: Steady) -> Instant {
+        self.started.checked_add(at.since_start()).unwrap_or_else(Instant::now)
+    }
+}
+
+/// What one release needs beside its order.
+pub(crate) struct Release {
+    pub(crate) order: ReleaseOrder,
+    pub(crate) record: Recorded,
+    pub(crate) identity: Arc<NodeIdentity>,
+    pub(crate) store: ShareStore,
+    pub(crate) custodian: Principal,
+    pub(crate) generation: u32,
+    pub(crate) expected: Expected,
+    pub(crate) clock: Clock,
+}
+
+/// Carries the release out, and says for which attempt and what came of it.
+pub(crate) async fn carry_out(release: Release) -> (Attempt, Outcome) {
+    let attempt = release.order.attempt().clone();
+    let outcome = match submit(release).await {
+        Ok(answer) => Outcome::Answered(answer),
+        Err((lock, why)) => Outcome::Refused { lock, why },
+    };
+    (attempt, outcome)
+}
+
+async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
+    let Release { order, record, identity, store, custodian, generation, expected, clock } = release;
+    let refused = |error: ReleaseError| (lock(&error), error.to_string());
+    let proven = release::prove(&identity).await.map_err(refused)?;
+    let sealed = proven.check(expected).await.map_err(refused)?;
+    let share = store
+        .unlock(identity.cluster(), generation, &custodian)
+        .map_err(|error| (Lock::Integrity, error.to_string()))?;
+    let grounds = order.authority.grounds().clone();
+    let submitted = clock.now();
+    let answer = sealed.submit(order, share, record, submitted.steady).await.map_err(refused)?;
+    let (result, nonce, progress) = match answer.outcome {
+        release::Outcome::Taken(status) if !status.sealed => (Submission::Opened, String::new(), 0),
+        release::Outcome::Taken(status) => (Submission::Counted, status.nonce, status.progress),
+        release::Outcome::CombineFailed { .. } => (Submission::Failed, answer.before.nonce, 0),
+        release::Outcome::Unknown(_) => (Submission::Unanswered, answer.before.nonce, answer.before.progress),
+    };
+    let answered_at = clock.now().wall;
+    Ok(Answer { result, grounds, nonce, progress, submitted_at: submitted.wall, answered_at })
+}
+
+fn lock(error: &ReleaseError) -> Lock {
+    match error {
+        ReleaseError::Identity(_) | ReleaseError::Unreachable(_) => Lock::Identity,
+        ReleaseError::State(_) | ReleaseError::Transport(_) => Lock::State,
+        ReleaseError::Authority(_) => Lock::Authority,
+        ReleaseError::Budget => Lock::Budget,
+        ReleaseError::Integrity => Lock::Integrity,
+        ReleaseError::Record => Lock::Record,
+    }
+}
+
+/// Has a node drop the shares of its running attempt. Whoever reaches the port can do that; it is proven to be the node all
+/// the same, so that the news of it can be believed.
+pub(crate) async fn reset(identity: Arc<NodeIdentity>) -> Result<(), String> {
+    let mut connection = identity.connect(None).await.map_err(|e: vault::ConnectError| e.to_string())?;
+    connection.reset_attempt().await.map(drop).map_err(|e| e.to_string())
+}

@@ -1,0 +1,338 @@
+//! `holdfast-setup enroll`: this host's keys, and the enrollment that brings their public halves to a ceremony.
+//!
+//! A marker (`.enrolling`) is there from before the first key until after the enrollment: whoever finds it knows that the
+//! files beside it are this command's own and unfinished, and goes on. Without it, a file of one of these names is
+//! somebody else's, and nothing is touched.
+
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use holdfast_core::ceremony::{CeremonyError, ENROLLMENT_NAMESPACE, Enrollment, SignedEnrollment};
+use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
+use holdfast_core::id::{Principal, Site};
+use holdfast_edge::files::{self, FileError, PUBLIC_MODE};
+use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::now;
+use crate::openpgp::{TransportKey, TransportKeyError};
+use crate::output;
+
+/// The largest marker that is read, in bytes: two names of 63 characters.
+const MARKER_MAX: usize = 1024;
+
+/// Makes three keys in DIR, none of which ever leaves this host: `identity.txt` (age: the share at rest), `signing.key`
+/// (OpenSSH: reports) and `transport.key` (OpenPGP: the share on its way here). Then writes their public halves to
+/// `enrollment.json`, signed by the signing key, which is what the ceremony needs, and to `ID.asc` the OpenPGP key alone.
+///
+/// Nothing is overwritten. If this was cut off, run it again with the same names: it goes on where it stopped.
+#[derive(Args)]
+#[command(after_help = "Example: holdfast-setup enroll --id custodian-1 --site zurich --dir /etc/holdfast")]
+pub(crate) struct Command {
+    /// This custodian's name: 1 to 63 of a-z, 0-9 and '-'
+    #[arg(long, value_name = "ID")]
+    id: Principal,
+    /// Where this host stands: hosts of one site are expected to fail together
+    #[arg(long, value_name = "SITE")]
+    site: Option<Site>,
+    /// Where the keys are to lie; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nobody was enrolled.
+#[derive(Debug, thiserror::Error)]
+enum EnrollError {
+    /// The directory could not be made, or a file in it not be removed.
+    #[error("{} cannot be {action}: {source}", .path.display())]
+    System {
+        /// What it is about.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody is enrolled here already.
+    #[error("{} exists already, with the fingerprint {fingerprint}: {custodian} is enrolled here, and nothing was changed; enroll another custodian in another directory", .path.display())]
+    Enrolled {
+        /// The enrollment.
+        path: PathBuf,
+        /// Who is enrolled.
+        custodian: Principal,
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// A file is there that this command did not make.
+    #[error("{} exists already, and no enrollment was begun here: nothing was changed; choose an empty directory", .0.display())]
+    Foreign(PathBuf),
+    /// An enrollment was begun for another custodian.
+    #[error("an enrollment of {begun} was begun in {}, and not finished: finish that one first, or choose another directory", .dir.display())]
+    Other {
+        /// Where.
+        dir: PathBuf,
+        /// For whom, and where that one stands.
+        begun: String,
+    },
+    /// The marker is not one.
+    #[error("{} is damaged ({why}): remove it and every key beside it, and enroll again", .path.display())]
+    Marker {
+        /// The marker.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The enrollment that is here is not one.
+    #[error("{}: {why}", .path.display())]
+    Enrollment {
+        /// The enrollment.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: CeremonyError,
+    },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Signing(#[from] KeyError),
+    #[error(transparent)]
+    Transport(#[from] TransportKeyError),
+}
+
+/// For whom an enrollment was begun.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    id: Principal,
+    site: Option<Site>,
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.site {
+            Some(site) => write!(f, "{} at site {site}", self.id),
+            None => write!(f, "{} without a site", self.id),
+        }
+    }
+}
+
+/// Where everything lies.
+struct Layout {
+    marker: PathBuf,
+    identity: PathBuf,
+    signing_key: PathBuf,
+    signing_key_public: PathBuf,
+    transport_key: PathBuf,
+    transport_key_public: PathBuf,
+    enrollment: PathBuf,
+}
+
+impl Layout {
+    fn new(dir: &Path, id: &Principal) -> Self {
+        Self {
+            marker: dir.join(".enrolling"),
+            identity: dir.join("identity.txt"),
+            signing_key: dir.join("signing.key"),
+            signing_key_public: dir.join("signing.key.pub"),
+            transport_key: dir.join("transport.key"),
+            transport_key_public: dir.join(format!("{id}.asc")),
+            enrollment: dir.join("enrollment.json"),
+        }
+    }
+
+    fn made(&self) -> [&Path; 6] {
+        [
+            &self.enrollment,
+            &self.identity,
+            &self.signing_key,
+            &self.signing_key_public,
+            &self.transport_key,
+            &self.transport_key_public,
+        ]
+    }
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Report {
+    custodian: Principal,
+    site: Option<Site>,
+    fingerprint: String,
+    enrollment: PathBuf,
+    openpgp_key: PathBuf,
+    identity: PathBuf,
+    signing_key: PathBuf,
+    transport_key: PathBuf,
+    age_recipient: String,
+    signing_key_public: String,
+    resumed: bool,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dir = self.enrollment.parent().unwrap_or(Path::new("."));
+        let finished = if self.resumed { " (an enrollment that was cut off is finished)" } else { "" };
+        writeln!(f, "{} is enrolled in {}{finished}.\n", self.custodian, dir.display())?;
+        writeln!(f, "  Fingerprint: {}\n", self.fingerprint)?;
+        writeln!(f, "Next:")?;
+        writeln!(f, "  1. Send {} to whoever runs the ceremony. It is public.", self.enrollment.display())?;
+        writeln!(
+            f,
+            "  2. When they ask, read the fingerprint to them, by voice: it tells them that the file is yours."
+        )?;
+        writeln!(f, "  3. They send back a packet and a manifest:")?;
+        write!(
+            f,
+            "     holdfast-setup install --dir {} --packet {}.packet.json --manifest CLUSTER.manifest.json",
+            dir.display(),
+            self.custodian
+        )
+    }
+}
+
+/// Enrolls, and says so.
+pub(crate) fn run(command: &Command) -> ExitCode {
+    match enroll(&command.id, command.site.as_ref(), &command.dir) {
+        Ok(report) => output::report(command.json, &report),
+        Err(error) => output::failure(&error, error.exit_code()),
+    }
+}
+
+impl EnrollError {
+    fn exit_code(&self) -> u8 {
+        let readable = |error: &FileError| matches!(error, FileError::Permissions { .. });
+        let refused = match self {
+            Self::Marker { .. } | Self::Enrollment { .. } => true,
+            Self::File(error)
+            | Self::Identity(IdentityError::File(error))
+            | Self::Signing(KeyError::File(error))
+            | Self::Transport(TransportKeyError::File(error)) => readable(error),
+            Self::Identity(_) => true,
+            Self::Signing(KeyError::Damaged { .. } | KeyError::Empty(_) | KeyError::Encrypted(_)) => true,
+            Self::Transport(TransportKeyError::Damaged { .. }) => true,
+            _ => false,
+        };
+        if refused { output::REFUSED } else { output::FAILED }
+    }
+}
+
+fn enroll(id: &Principal, site: Option<&Site>, dir: &Path) -> Result<Report, EnrollError> {
+    let layout = Layout::new(dir, id);
+    // Others may list the directory: what is secret in it has a mode of its own.
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.map_err(|source| EnrollError::System { path: dir.to_owned(), action: "made", source })?;
+    let resumed = begin(&layout, dir, Marker { id: id.clone(), site: site.cloned() })?;
+
+    let identity = if is_there(&layout.identity) {
+        AgeIdentity::load(&layout.identity)?
+    } else {
+        let identity = AgeIdentity::generate();
+        identity.save(&layout.identity, now())?;
+        identity
+    };
+    let signing_key = if is_there(&layout.signing_key) {
+        SigningKey::load(&layout.signing_key)?
+    } else {
+        let key = SigningKey::generate()?;
+        key.save(&layout.signing_key)?;
+        key
+    };
+    let transport_key = if is_there(&layout.transport_key) {
+        TransportKey::load(&layout.transport_key)?
+    } else {
+        let key = TransportKey::generate(id)?;
+        key.save(&layout.transport_key)?;
+        key
+    };
+
+    let public_line = format!("{}\n", signing_key.public_openssh(id.as_str()));
+    files::replace(&layout.signing_key_public, public_line.as_bytes(), PUBLIC_MODE)?;
+    files::replace(&layout.transport_key_public, &transport_key.public_armored()?, PUBLIC_MODE)?;
+
+    let enrollment = if is_there(&layout.enrollment) {
+        open(&layout.enrollment)?
+    } else {
+        let body = Enrollment {
+            custodian: id.clone(),
+            site: site.cloned(),
+            age_recipient: identity.recipient().to_text(),
+            signing_key: signing_key.public_key().clone(),
+            openpgp_key: transport_key.public_binary()?,
+            created_at: now(),
+        }
+        .to_body();
+        let mut file = Envelope::assemble(&body, &signing_key.sign(ENROLLMENT_NAMESPACE, &body));
+        file.push(b'\n');
+        files::create(&layout.enrollment, &file, PUBLIC_MODE)?;
+        open(&layout.enrollment)?
+    };
+    fs::remove_file(&layout.marker).map_err(|source| EnrollError::System {
+        path: layout.marker.clone(),
+        action: "removed",
+        source,
+    })?;
+
+    Ok(Report {
+        custodian: id.clone(),
+        site: site.cloned(),
+        fingerprint: enrollment.fingerprint().to_string(),
+        age_recipient: enrollment.enrollment().age_recipient.to_string(),
+        signing_key_public: enrollment.enrollment().signing_key.to_openssh(),
+        enrollment: layout.enrollment,
+        openpgp_key: layout.transport_key_public,
+        identity: layout.identity,
+        signing_key: layout.signing_key,
+        transport_key: layout.transport_key,
+        resumed,
+    })
+}
+
+/// Sees to it that the marker is there, and that every file beside it is ours. Says whether it was there before.
+fn begin(layout: &Layout, dir: &Path, ours: Marker) -> Result<bool, EnrollError> {
+    match files::read_bounded(&layout.marker, MARKER_MAX) {
+        Ok(file) => {
+            let refused = |why: String| EnrollError::Marker { path: layout.marker.clone(), why };
+            let begun: Marker = serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
+            if begun != ours {
+                return Err(EnrollError::Other { dir: dir.to_owned(), begun: begun.to_string() });
+            }
+            Ok(true)
+        }
+        Err(FileError::Missing { .. }) => {
+            if is_there(&layout.enrollment) {
+                let enrolled = open(&layout.enrollment)?;
+                return Err(EnrollError::Enrolled {
+                    path: layout.enrollment.clone(),
+                    custodian: enrolled.enrollment().custodian.clone(),
+                    fingerprint: enrolled.fingerprint().to_string(),
+                });
+            }
+            if let Some(foreign) = layout.made().into_iter().find(|path| is_there(path)) {
+                return Err(EnrollError::Foreign(foreign.to_owned()));
+            }
+            let marker = serde_json::to_vec(&ours).expect("names always become JSON");
+            files::create(&layout.marker, &marker, PUBLIC_MODE)?;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open(path: &Path) -> Result<SignedEnrollment, EnrollError> {
+    let file = files::read_bounded(path, ENVELOPE_MAX)?;
+    SignedEnrollment::open(&file).map_err(|why| EnrollError::Enrollment { path: path.to_owned(), why })
+}
+
+/// Whether there is anything of that name, be it a link to nowhere.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
