@@ -86,11 +86,7 @@ name!(
     ClusterName
 );
 name!(
-<<<<<<< HEAD
-    /// A place that can be lost as one: custodians of one site fall out together.
-=======
     /// A place where hosts stand and fail together, as an enrollment and a configuration name it.
->>>>>>> sentinel
     Site
 );
 

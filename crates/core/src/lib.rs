@@ -19,6 +19,7 @@ pub mod seal_status;
 pub mod share;
 pub mod sight;
 pub mod sshsig;
+pub mod status;
 pub mod time;
 pub mod topology;
 pub mod trust;

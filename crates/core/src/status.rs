@@ -1,0 +1,155 @@
+//! The document that a sentinel answers with at `/api/v1/status`: what it knows, for `holdfast status` and whoever else reads it.
+//!
+//! Read-only and public within the monitoring network: no secret, and nothing in it makes anybody release a share. Readers
+//! ignore fields that they do not know, so that a sentinel may be newer than they are.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cause::Cause;
+use crate::id::{ClusterId, ClusterName, IncidentId, MessageId, NodeName, Principal, Site};
+use crate::message::{Heartbeat, Lock, Needs, Seen, Submission};
+use crate::time::Timestamp;
+
+/// The whole document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The sentinel.
+    pub sentinel: Principal,
+    /// Its program's version.
+    pub version: String,
+    /// When this was put together.
+    pub at: Timestamp,
+    /// Whether it is connected to the broker; `None` where none is configured.
+    pub broker_up: Option<bool>,
+    /// The clusters, by the name that the sentinel's configuration gives them.
+    pub clusters: BTreeMap<ClusterName, ClusterStatus>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// Its id.
+    pub id: ClusterId,
+    /// `n`.
+    pub shares: u8,
+    /// `t`.
+    pub threshold: u8,
+    /// Custodians ready for the worst node, counted by distinct shares.
+    pub ready: u32,
+    /// `ready` minus `threshold`.
+    pub margin: i32,
+    /// The margin without the largest site.
+    pub margin_without_largest_site: i32,
+    /// Whether custodians disagree on policy or trust root.
+    pub diverged: bool,
+    /// Whether custodians hold shares of different generations.
+    pub generation_mismatch: bool,
+    /// The nodes.
+    pub nodes: BTreeMap<NodeName, NodeStatus>,
+    /// The custodians of the manifest, heard from or not.
+    pub custodians: BTreeMap<Principal, CustodianStatus>,
+    /// Approvals that were heard and have not expired.
+    pub approvals: Vec<ApprovalStatus>,
+    /// The latest incidents, newest first.
+    pub incidents: Vec<IncidentStatus>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Where it is.
+    pub url: String,
+    /// What the sentinel last saw with its own eyes.
+    pub seen: Seen,
+    /// Since when.
+    pub since: Timestamp,
+    /// The running incident's cause: the sentinel's own, or the strictest that a custodian tells.
+    pub cause: Option<Cause>,
+    /// What the custodians say that they wait for, and how many say so; most first.
+    pub needs: Vec<(Needs, u32)>,
+    /// Since when a marker says that somebody sealed it: the earliest that a custodian tells.
+    pub marker: Option<Timestamp>,
+    /// How many custodians are ready for it.
+    pub ready: u32,
+    /// When its certificate expires.
+    pub certificate_not_after: Option<Timestamp>,
+    /// Whether several processes were found behind its address.
+    pub shared_address: bool,
+    /// Why its identity was refused when it was last tried, if it was.
+    pub identity_refused: Option<String>,
+}
+
+/// One custodian.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CustodianStatus {
+    /// When its last heartbeat was signed; `None` if none was heard.
+    pub heard_at: Option<Timestamp>,
+    /// Whether a heartbeat was heard within the last three heartbeats' time.
+    pub up: bool,
+    /// Whether it is ready for every node.
+    pub ready: bool,
+    /// Its site.
+    pub site: Option<Site>,
+    /// Its last heartbeat.
+    pub heartbeat: Option<Heartbeat>,
+}
+
+/// One approval that waits or was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalStatus {
+    /// The message.
+    pub id: MessageId,
+    /// The node.
+    pub node: NodeName,
+    /// The operator.
+    pub from: Principal,
+    /// Until when it counts.
+    pub expires_at: Timestamp,
+}
+
+/// One incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IncidentStatus {
+    /// The node.
+    pub node: NodeName,
+    /// From the first moment the node was seen not open.
+    pub began_at: Timestamp,
+    /// When it was first seen sealed.
+    pub sealed_at: Option<Timestamp>,
+    /// Why it was not open.
+    pub cause: Option<Cause>,
+    /// When it was seen open again; `None` while it lasts.
+    pub opened_at: Option<Timestamp>,
+    /// From sealed seen to open seen, in milliseconds with fractions, by the sentinel's steady clock.
+    pub open_after_ms: Option<f64>,
+    /// Who submitted, and what came of it, in the order in which it was heard.
+    pub submissions: Vec<SubmissionStatus>,
+    /// Who refused, and which lock held.
+    pub refusals: Vec<RefusalStatus>,
+}
+
+/// One submission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionStatus {
+    /// The custodian.
+    pub custodian: Principal,
+    /// Its own id of the incident.
+    pub incident: IncidentId,
+    /// What came of it.
+    pub result: Submission,
+    /// When the answer was there.
+    pub answered_at: Timestamp,
+}
+
+/// One refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalStatus {
+    /// The custodian.
+    pub custodian: Principal,
+    /// The lock that held.
+    pub lock: Lock,
+    /// Why, for people.
+    pub why: String,
+}
