@@ -1,14 +1,21 @@
 //! `holdfast`: the operator's tool. This file is its table of contents; each command has a file or a folder of its own.
 
+mod approve;
+mod broker;
 mod lab;
+mod operator;
+mod status;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
 
 /// Keeps a Vault's key shares on machines of their own, and opens it again after a crash.
 #[derive(Parser)]
-#[command(name = "holdfast", version, propagate_version = true)]
+#[command(name = "holdfast", version, propagate_version = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,13 +23,38 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Sign your consent to open sealed nodes, once, within minutes
+    Approve(approve::Arguments),
+    /// What the sentinel knows: would it open by itself, and what waits for whom
+    Status(status::Arguments),
+    /// What the message queue has to be told
+    #[command(subcommand)]
+    Broker(broker::Command),
     /// A real network on this machine: Vault nodes, broker, custodians and sentinel on loopback
     #[command(subcommand)]
     Lab(lab::Command),
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Lab(command) => lab::run(command),
-    }
+    holdfast_edge::tls::install_provider();
+    let done = match Cli::parse().command {
+        Command::Approve(arguments) => approve::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Broker(command) => broker::run(&command),
+        Command::Lab(command) => return lab::run(command),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        // Nowhere left to say it if this fails.
+        let _ = writeln!(std::io::stderr(), "holdfast: {error:#}");
+        if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+    })
 }

@@ -10,15 +10,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Output, Start, State};
 use holdfast_core::id::{ClusterId, MessageId, NodeName};
-use holdfast_core::message::{AuditReport, Body, Content, Header, Lock};
+use holdfast_core::message::{AuditReport, Content, Lock};
 use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
 use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
 use holdfast_edge::audit::AuditLog;
 use holdfast_edge::broker::Outgoing;
 use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery};
+use holdfast_edge::clock::Clock;
 use holdfast_edge::config::ConfigError;
 use holdfast_edge::files;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
+use holdfast_edge::outgoing::seal_message;
 use holdfast_edge::vault::release::Expected;
 use sd_notify::NotifyState;
 use serde::Serialize;
@@ -29,7 +31,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use crate::config::{Config, SandboxMode};
 use crate::inbox;
 use crate::kernel;
-use crate::release::{self, Clock, Release};
+use crate::release::{self, Release};
 use crate::sandbox::Enforced;
 
 /// The state file's name in the state folder.
@@ -395,25 +397,16 @@ impl Driver {
 
     fn publish(&self, cluster: ClusterId, content: Content) {
         let Some((broker, _)) = &self.broker else { return };
-        let mut id = [0; 16];
-        if let Err(error) = getrandom::fill(&mut id) {
-            return tracing::error!(%error, "no random numbers: a report is not sent");
+        let (me, kind) = (&self.config.id, content.kind());
+        let now = self.clock.now().wall;
+        match seal_message(&self.config.signing_key, me, cluster, content, now, None) {
+            Ok((_, body)) => broker.publish(Outgoing {
+                exchange: Exchange::Reports,
+                routing_key: routing_key(cluster, me, kind.as_str()),
+                body,
+            }),
+            Err(error) => tracing::error!(%error, "a report is not sent"),
         }
-        let kind = content.kind();
-        let header = Header {
-            kind,
-            id: MessageId::from_bytes(id),
-            cluster,
-            from: self.config.id.clone(),
-            issued_at: self.clock.now().wall,
-            expires_at: None,
-        };
-        let body = Body { header, content }.to_json();
-        broker.publish(Outgoing {
-            exchange: Exchange::Reports,
-            routing_key: routing_key(cluster, &self.config.id, kind.as_str()),
-            body: self.config.signing_key.seal(kind.namespace(), &body),
-        });
     }
 
     fn append(&mut self, entry: &Entry) {

@@ -4,42 +4,16 @@
 //! `Sealed::submit` takes all six locks by value.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_core::custodian::{Answer, Outcome};
 use holdfast_core::id::Principal;
 use holdfast_core::message::{Lock, Submission};
 use holdfast_core::release::{Attempt, ReleaseOrder};
-use holdfast_core::time::{Now, Steady, Timestamp};
 use holdfast_edge::audit::Recorded;
+use holdfast_edge::clock::{self, Clock};
 use holdfast_edge::store::ShareStore;
 use holdfast_edge::vault::release::{self, Expected, ReleaseError};
 use holdfast_edge::vault::{self, NodeIdentity};
-
-/// The process's clocks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    started: Instant,
-}
-
-impl Clock {
-    /// Starts the steady clock.
-    pub(crate) fn start() -> Self {
-        Self { started: Instant::now() }
-    }
-
-    /// Both clocks, now.
-    pub(crate) fn now(self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall = Timestamp::from_millis(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX));
-        Now { steady: Steady::from_start(self.started.elapsed()), wall }
-    }
-
-    /// The moment of the steady clock as the runtime knows it.
-    pub(crate) fn instant(self, at: Steady) -> Instant {
-        self.started.checked_add(at.since_start()).unwrap_or_else(Instant::now)
-    }
-}
 
 /// What one release needs beside its order.
 pub(crate) struct Release {
@@ -80,7 +54,7 @@ async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
         release::Outcome::CombineFailed { .. } => (Submission::Failed, answer.before.nonce, 0),
         release::Outcome::Unknown(_) => (Submission::Unanswered, answer.before.nonce, answer.before.progress),
     };
-    let answered_at = clock.now().wall;
+    let answered_at = clock::wall();
     Ok(Answer { result, grounds, nonce, progress, submitted_at: submitted.wall, answered_at })
 }
 

@@ -5,11 +5,13 @@
 
 pub mod audit;
 pub mod broker;
+pub mod clock;
 pub mod config;
 pub mod files;
 pub mod keys;
 pub mod logging;
 pub mod node;
+pub mod outgoing;
 pub mod store;
 pub mod tls;
 pub mod vault;

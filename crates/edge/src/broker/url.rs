@@ -150,6 +150,11 @@ impl Password {
         Ok(Self(Zeroizing::new(line.to_owned())))
     }
 
+    /// The password, for whoever makes the broker's own list of hashes from it.
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// The answer to SASL PLAIN: NUL, user, NUL, password.
     pub(super) fn sasl_plain(&self, username: &str) -> Vec<u8> {
         let mut answer = Vec::with_capacity(username.len() + self.0.len() + 2);

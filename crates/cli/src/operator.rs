@@ -1,0 +1,93 @@
+//! `operator.toml`: who the operator is, which keys, which clusters. Loaded and checked before a command does anything.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use holdfast_core::ceremony::Manifest;
+use holdfast_core::id::{ClusterName, NodeName, Principal};
+use holdfast_core::trust::Namespace;
+use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeConfig, NodeSection, Spanned};
+use holdfast_edge::keys::SigningKey;
+use serde::Deserialize;
+
+/// An operator's configuration, loaded.
+pub(crate) struct Operator {
+    /// The operator.
+    pub(crate) principal: Principal,
+    /// The operator's key.
+    pub(crate) key: SigningKey,
+    /// The broker, if there is one.
+    pub(crate) broker: Option<BrokerConfig>,
+    /// The clusters.
+    pub(crate) clusters: BTreeMap<ClusterName, OperatedCluster>,
+}
+
+/// One cluster, as an operator knows it.
+pub(crate) struct OperatedCluster {
+    /// Its manifest.
+    pub(crate) manifest: Manifest,
+    /// Its nodes.
+    pub(crate) nodes: BTreeMap<NodeName, NodeConfig>,
+    /// The sentinel's address, if one is named.
+    pub(crate) sentinel: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    principal: Spanned<Principal>,
+    key: Spanned<PathBuf>,
+    allowed_signers: Spanned<PathBuf>,
+    broker: Option<BrokerSection>,
+    clusters: Spanned<BTreeMap<Spanned<ClusterName>, ClusterSection>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterSection {
+    manifest: Spanned<PathBuf>,
+    ca_cert: Spanned<PathBuf>,
+    nodes: Spanned<BTreeMap<Spanned<NodeName>, NodeSection>>,
+    sentinel: Option<Spanned<String>>,
+}
+
+impl Operator {
+    /// Reads the configuration at `path` and every file that it names.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let source = ConfigFile::read(path)?;
+        let file: File = source.parse()?;
+        let key = source.signing_key(&file.key)?;
+        let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
+        source.check_listed(&key, &file.principal, Namespace::Approval, &allowed_signers)?;
+        source.check_clusters(&file.clusters)?;
+        let broker =
+            file.broker.as_ref().map(|section| source.broker(section, file.principal.get_ref())).transpose()?;
+        let mut clusters = BTreeMap::new();
+        for (name, section) in file.clusters.get_ref() {
+            let manifest = source.manifest(&section.manifest)?;
+            let ca_pem = source.ca_cert(&section.ca_cert)?;
+            let nodes = source.nodes(manifest.id(), &ca_pem, &section.nodes)?;
+            let sentinel = section.sentinel.as_ref().map(|url| url.get_ref().trim_end_matches('/').to_owned());
+            clusters.insert(name.get_ref().clone(), OperatedCluster { manifest, nodes, sentinel });
+        }
+        source.check_distinct(
+            file.clusters.get_ref().keys().map(|name| (name, clusters[name.get_ref()].manifest.id())),
+        )?;
+        Ok(Self { principal: file.principal.into_inner(), key, broker, clusters })
+    }
+
+    /// The cluster that a command is about: the one that is named, or the only one there is.
+    pub(crate) fn cluster(&self, named: Option<&ClusterName>) -> anyhow::Result<(&ClusterName, &OperatedCluster)> {
+        let names = || self.clusters.keys().map(ClusterName::as_str).collect::<Vec<_>>().join(", ");
+        match named {
+            Some(name) => self
+                .clusters
+                .get_key_value(name)
+                .ok_or_else(|| anyhow::anyhow!("no cluster {name} in the configuration, which has: {}", names())),
+            None if self.clusters.len() == 1 => {
+                self.clusters.first_key_value().ok_or_else(|| anyhow::anyhow!("the configuration has no cluster"))
+            }
+            None => anyhow::bail!("the configuration has several clusters, say which with --cluster: {}", names()),
+        }
+    }
+}
