@@ -129,13 +129,19 @@ impl Watcher {
             events: VecDeque::new(),
             records: VecDeque::new(),
         };
-        watcher.reconfigure(clusters, now);
+        watcher.reconfigure(clusters, &BTreeSet::new(), now);
         watcher
     }
 
-    /// Takes over a changed configuration. What is known of clusters, nodes and custodians that are still in it stays.
-    pub fn reconfigure(&mut self, clusters: BTreeMap<ClusterId, ClusterWatch>, now: Now) {
+    /// Takes over a changed configuration. What is known of clusters, nodes and custodians that are still in it stays, but for
+    /// `renewed` nodes: those are found elsewhere now, or prove themselves in another way, and are looked at anew.
+    pub fn reconfigure(&mut self, clusters: BTreeMap<ClusterId, ClusterWatch>, renewed: &BTreeSet<Place>, now: Now) {
         let mut before = std::mem::take(&mut self.clusters);
+        for place in renewed {
+            if let Some(cluster) = before.get_mut(&place.cluster) {
+                cluster.nodes.remove(&place.node);
+            }
+        }
         for (id, watch) in clusters {
             let cluster = match before.remove(&id) {
                 Some(cluster) => cluster.reconfigured(watch, now),
@@ -145,7 +151,7 @@ impl Watcher {
         }
         let known =
             |place: &Place| self.clusters.get(&place.cluster).is_some_and(|c| c.nodes.contains_key(&place.node));
-        self.actions.retain(|(place, _)| known(place));
+        self.actions.retain(|(place, _)| known(place) && !renewed.contains(place));
     }
 
     /// Takes back what an earlier process knew of a cluster's incidents, the oldest first.

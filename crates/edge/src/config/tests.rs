@@ -1,3 +1,5 @@
+//! Configurations as people write them: right, and wrong in each way that deserves a line of its own.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
