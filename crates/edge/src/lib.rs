@@ -6,6 +6,8 @@
 #[cfg(test)]
 // The tests' real server is included by tests of both kinds, and names this crate from outside.
 extern crate self as holdfast_edge;
+
+pub mod admin;
 pub mod audit;
 pub mod broker;
 pub mod clock;

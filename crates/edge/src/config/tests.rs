@@ -1,4 +1,4 @@
-//! Configurations as people write them: right, and wrong in each way that deserves a line of its own.
+//! What a configuration file may and may not say, each refusal with its line.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
