@@ -133,6 +133,8 @@ pub(super) struct Node {
     orders: Vec<Order>,
     status: Option<SealStatus>,
     needs: Option<Needs>,
+    /// What the last heartbeat told of it.
+    told: Option<(Seen, Option<Needs>, bool)>,
     saved_open: Option<Timestamp>,
     deadline: Option<Steady>,
 }
@@ -151,6 +153,7 @@ impl Node {
             orders: Vec::new(),
             status: None,
             needs: None,
+            told: None,
             deadline: None,
         }
     }
@@ -644,8 +647,18 @@ impl Node {
         cx.outputs.push_back(Output::Publish { cluster, content: Content::Refusal(refusal) });
     }
 
+    fn news(&self) -> (Seen, Option<Needs>, bool) {
+        (self.sight.seen(), self.needs, self.state.marker.is_some())
+    }
+
+    /// Whether the others should hear of this node before the next regular heartbeat.
+    pub(super) fn has_news(&self) -> bool {
+        self.told != Some(self.news())
+    }
+
     /// What goes into the heartbeat about this node.
-    pub(super) fn report(&self, cx: &Context<'_>) -> NodeReport {
+    pub(super) fn report(&mut self, cx: &Context<'_>) -> NodeReport {
+        self.told = Some(self.news());
         let proven = self.sight.identity_proven();
         let identity = proven.is_some_and(|at| cx.now.steady.since(at) < IDENTITY_FRESH);
         NodeReport {
