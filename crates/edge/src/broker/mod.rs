@@ -219,8 +219,8 @@ impl BrokerHandle {
         self.shared.outbox.len()
     }
 
-    /// Sends what waits, acknowledgements too, closes the connection, and ends the task; [`CLOSE_DEADLINE`] at most. Returns how many messages
-    /// were given up.
+    /// Sends what waits, acknowledgements too, closes the connection, and ends the task; [`CLOSE_DEADLINE`] at most.
+    /// Returns how many messages were given up.
     pub async fn close(&self) -> usize {
         self.close.send_replace(true);
         let mut closed = self.closed.clone();
