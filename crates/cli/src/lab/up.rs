@@ -271,21 +271,26 @@ fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
     [sentinel].into_iter().chain(custodians).collect()
 }
 
-/// The first opening of each node, approved by an operator: the first node, then those that can join it now.
+/// The first opening of each node, approved by an operator: the first node, and then those that can join it.
 async fn open_nodes(lab: &mut Assembly, tools: &Tools, network: &Network, nodes: &[Node]) -> Result<(), UpError> {
-    let layout = lab.journal.layout.clone();
-    let ca = fs::read(layout.vault_ca())?;
-    for (number, node) in nodes.iter().enumerate() {
-        let vault = Admin::new(&node.url(), &ca)?;
-        if number > 0 {
-            // A node that has not joined does not know yet how many shares open it.
+    let ca = fs::read(lab.journal.layout.vault_ca())?;
+    let (first, rest) = nodes.split_at(1);
+    for (together, joins) in [(first, false), (rest, true)] {
+        let vaults = together.iter().map(|node| Ok((node, Admin::new(&node.url(), &ca)?)));
+        let vaults = vaults.collect::<Result<Vec<_>, AdminError>>()?;
+        // A node that has not joined does not know yet how many shares open it.
+        for (node, vault) in vaults.iter().filter(|_| joins) {
             let joined = format!("{} joining", node.name);
-            lab.until(&joined, &node.name, async || expect(&vault, |status| status.initialized).await).await?;
+            lab.until(&joined, &node.name, async || expect(vault, |status| status.initialized).await).await?;
         }
-        approve(lab, tools, network, node).await?;
-        let open = format!("{} opening", node.name);
-        let witness = network.custodians.first().map_or(SENTINEL, String::as_str);
-        lab.until(&open, witness, async || expect(&vault, |status| !status.sealed).await).await?;
+        if !together.is_empty() {
+            approve(lab, tools, network, together).await?;
+        }
+        for (node, vault) in &vaults {
+            let open = format!("{} opening", node.name);
+            let witness = network.custodians.first().map_or(SENTINEL, String::as_str);
+            lab.until(&open, witness, async || expect(vault, |status| !status.sealed).await).await?;
+        }
     }
     Ok(())
 }
@@ -303,12 +308,14 @@ async fn expect(vault: &Admin, wanted: impl Fn(&SealStatus) -> bool) -> Result<(
     }
 }
 
-/// An operator approves; without a broker the approval is carried to every custodian by hand.
-async fn approve(lab: &Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
+/// An operator approves; without a broker the approvals are carried to every custodian by hand.
+async fn approve(lab: &Assembly, tools: &Tools, network: &Network, nodes: &[Node]) -> Result<(), UpError> {
     let layout = &lab.journal.layout;
-    let words = ["approve", "--json", "--no-wait", "--cluster", CLUSTER, "--node", &node.name];
+    let words = ["approve", "--json", "--no-wait", "--cluster", CLUSTER];
     let line = Line::new(&tools.holdfast, &words).with("--config", layout.operator_config());
-    let approved = format!("{} approves the opening of {}", OPERATORS[0], node.name);
+    let line = nodes.iter().fold(line, |line, node| line.with("--node", &node.name));
+    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let approved = format!("{} approves the opening of {}", OPERATORS[0], names.join(", "));
     if network.broker_url.is_some() {
         lab.run(&approved, [line]).await?;
         return Ok(());
@@ -323,7 +330,7 @@ async fn approve(lab: &Assembly, tools: &Tools, network: &Network, node: &Node) 
         .custodians
         .iter()
         .map(|id| Line::new(&tools.setup, &["deliver"]).and(&files).with("--config", network.custodian_config(id)));
-    lab.run("the approval is delivered to every custodian", deliveries).await?;
+    lab.run("the approvals are delivered to every custodian", deliveries).await?;
     Ok(())
 }
 
