@@ -2,7 +2,7 @@
 //!
 //! The ceremony is walked with the programs that people use, so that the lab tries them too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -343,8 +343,7 @@ struct Approved {
 /// Waits until the sentinel has heard from every custodian that it is ready for every node.
 async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
     if network.broker_url.is_none() {
-        // Nobody hears a custodian that has no broker: that it opened nodes is what there is to see.
-        return Ok(());
+        return quiet_ready(lab, network).await;
     }
     let url = format!("{}/api/v1/status", network.sentinel_url());
     let client = reqwest::Client::builder().no_proxy().timeout(LOOK_PATIENCE).build().map_err(io::Error::other)?;
@@ -358,6 +357,35 @@ async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
             if ready == all { Ok(()) } else { Err(format!("{ready} of {all} are ready")) }
         })
         .await?)
+}
+
+/// Without a broker nobody hears a custodian: its audit log tells that it saw every node open.
+async fn quiet_ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
+    #[derive(Deserialize)]
+    struct Line {
+        entry: Entry,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        what: String,
+        node: Option<String>,
+    }
+    let layout = lab.journal.layout.clone();
+    for id in &network.custodians {
+        let log = layout.home(id).join("state/audit.jsonl");
+        lab.until(&format!("{id} ready"), id, async || {
+            let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
+            // The last line may be half written.
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+            let opened = lines.filter(|line| line.entry.what == "opened").filter_map(|line| line.entry.node);
+            let opened: BTreeSet<String> = opened.collect();
+            let missing: Vec<&str> =
+                network.nodes.iter().map(|node| node.name.as_str()).filter(|node| !opened.contains(*node)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("it has not seen {} open", missing.join(", "))) }
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn describe(lab: &Assembly, layout: &Layout, network: &Network, broker: Option<&Broker>) -> LabFile {
