@@ -145,7 +145,7 @@ impl Admin {
             url,
             // The parser's own words could repeat whatever was sent.
             why: match error {
-                StatusError::Malformed(_) => "not a seal-status".to_owned(),
+                StatusError::Malformed => "not a seal-status".to_owned(),
                 StatusError::Impossible(what) => what.to_owned(),
             },
         })
