@@ -2,7 +2,6 @@
 
 mod approve;
 mod broker;
-mod clock;
 mod init;
 mod lab;
 mod operator;

@@ -3,7 +3,7 @@
 //! What lives here: its TLS (one CA, no proxy, no redirect, a deadline and a size for every answer) and the requests. What
 //! does not: anything with a share in it in the clear; those go over `vault`'s connections, each proven by itself.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -145,7 +145,7 @@ impl Admin {
             url,
             // The parser's own words could repeat whatever was sent.
             why: match error {
-                StatusError::Malformed(_) => "not a seal-status".to_owned(),
+                StatusError::Malformed => "not a seal-status".to_owned(),
                 StatusError::Impossible(what) => what.to_owned(),
             },
         })
@@ -230,7 +230,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> AdminError {
     let mut why = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        if let Some(refusal) = cause.downcast_ref::<io::Error>().and_then(tls::refusal) {
+        if let Some(refusal) = peer_refusal(cause) {
             return AdminError::Peer { url: url.clone(), why: refusal };
         }
         why = cause.to_string();
@@ -240,6 +240,12 @@ fn failed(url: &Url, error: &reqwest::Error) -> AdminError {
         why = "the deadline passed".to_owned();
     }
     AdminError::Unreachable { url: url.clone(), why }
+}
+
+/// What was wrong with the peer, however often the error was wrapped: an `io::Error` hides what is in it from `source`.
+fn peer_refusal(cause: &(dyn Error + 'static)) -> Option<PeerRefusal> {
+    let wrapped = cause.downcast_ref::<io::Error>()?;
+    tls::refusal(wrapped).or_else(|| peer_refusal(wrapped.get_ref()?))
 }
 
 #[cfg(test)]

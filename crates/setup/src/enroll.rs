@@ -19,9 +19,9 @@ use holdfast_edge::files::{self, FileError, PUBLIC_MODE};
 use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::now;
 use crate::openpgp::{TransportKey, TransportKeyError};
 use crate::output;
+use holdfast_edge::clock::wall as now;
 
 /// The largest marker that is read, in bytes: two names of 63 characters.
 const MARKER_MAX: usize = 1024;

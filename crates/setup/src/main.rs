@@ -3,7 +3,6 @@
 //! What lives here: making the host's keys, and putting its share to rest. What does not: anything that runs for longer than
 //! the person waits; that is the custodian, which links none of the OpenPGP code that this needs.
 
-mod clock;
 mod enroll;
 mod install;
 mod openpgp;

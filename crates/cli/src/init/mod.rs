@@ -30,8 +30,8 @@ use self::directory::Directory;
 use self::enrollments::Candidate;
 use self::openpgp::{Addressee, KeyRefusal};
 use self::report::Report;
-use crate::clock::now;
 use crate::output;
+use holdfast_edge::clock::wall as now;
 
 /// The set of shares that an initialisation makes.
 const GENERATION: u32 = 1;
