@@ -467,6 +467,6 @@ fn summary(dir: &Path, file: &LabFile) -> String {
         let start = words.join(" ");
         text += &format!("  kill -9 {}; {start} >/dev/null 2>&1 &\n", node.process.pid);
     }
-    text += &format!("  holdfast lab down --dir '{dir}'\n");
+    text += &format!("  holdfast lab down --dir '{dir}' --restarted\n");
     text
 }
