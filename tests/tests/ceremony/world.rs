@@ -212,12 +212,13 @@ impl Vault {
         let mut command = Command::new(bao());
         command.args(["server", "-config"]).arg(dir.join("config.hcl"));
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
-        let (started, wait) = mpsc::channel();
+        // It says it once.
+        let (started, wait) = mpsc::sync_channel(1);
         let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
         std::thread::spawn(move || {
             // To the end, so that it never waits for a reader.
             for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
-                let _ = started.send(line);
+                let _ = started.try_send(line);
             }
         });
         let ca = dir.join("ca.pem");
