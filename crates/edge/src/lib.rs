@@ -3,10 +3,6 @@
 //! What lives here: TLS, the Vault's API, the broker, keys, the share store, the audit log, files. What does not: a
 //! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
 
-#[cfg(test)]
-// The tests' real server is included by tests of both kinds, and names this crate from outside.
-extern crate self as holdfast_edge;
-
 pub mod admin;
 pub mod audit;
 pub mod broker;
@@ -21,3 +17,7 @@ pub mod outgoing;
 pub mod store;
 pub mod tls;
 pub mod vault;
+
+// The tests' real server is included by tests of both kinds, and names this crate from outside.
+#[cfg(test)]
+extern crate self as holdfast_edge;
