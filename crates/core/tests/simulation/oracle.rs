@@ -50,7 +50,6 @@ struct Known {
 
 #[derive(Debug, Clone, Copy)]
 struct LastOpen {
-    at: Duration,
     wall: Timestamp,
     boot: u64,
 }
@@ -166,7 +165,7 @@ impl Oracle {
         view.ever = true;
         view.opened = Some(now);
         view.known.void_before = view.known.void_before.max(Some(at));
-        view.known.last_open = Some(LastOpen { at, wall, boot });
+        view.known.last_open = Some(LastOpen { wall, boot });
         view.known.stopped = false;
         if view.known.marker.is_some_and(|marker| marker < wall) {
             view.known.marker = None;
@@ -186,7 +185,8 @@ pub(crate) struct Sight {
 impl World {
     /// A custodian is about to be told what its kept connection answered.
     pub(crate) fn oracle_saw(&mut self, c: usize, n: usize, sight: Sight) {
-        let (now, wall) = (self.now, Self::wall_at(sight.at, self.hosts[c].offset));
+        let (now, wall) = (self.now, self.wall_at(sight.at, self.hosts[c].offset));
+        let told = self.wall(self.hosts[c].offset);
         let direct = self.setup.direct;
         let oracle = &mut self.oracle;
         let view = &mut oracle.views[c][n];
@@ -197,7 +197,7 @@ impl World {
             oracle.were_open.insert(sight.process);
             oracle.learned_open(c, n, sight.at, wall, now);
         } else if before == Some((sight.process, true)) && direct {
-            view.known.marker.get_or_insert(Self::wall_at(now, self.hosts[c].offset));
+            view.known.marker.get_or_insert(told);
         }
     }
 

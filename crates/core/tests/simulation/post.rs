@@ -259,7 +259,7 @@ impl World {
     }
 
     pub(crate) fn sentinel_says(&mut self, n: usize, seen: Seen, cause: Option<Cause>, seen_at: Duration) {
-        let at = Self::wall_at(seen_at, 0);
+        let at = self.wall_at(seen_at, 0);
         self.sentinel_claims(n, seen, cause, at);
     }
 

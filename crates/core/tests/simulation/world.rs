@@ -141,6 +141,8 @@ pub(crate) struct World {
     pub(crate) next_process: ProcessId,
     pub(crate) next_conn: ConnId,
     pub(crate) next_token: u64,
+    /// True time's wall clock at the beginning.
+    beginning: i64,
     queue: BTreeMap<(Duration, u64), Event>,
     seq: u64,
 }
@@ -208,6 +210,7 @@ impl World {
             next_process: 1,
             next_conn: 1,
             next_token: 1,
+            beginning: BEGINNING,
             queue: BTreeMap::new(),
             seq: 0,
             dice,
@@ -309,12 +312,17 @@ impl World {
         Now { steady: Steady::from_start(self.now - started), wall: self.wall(host.offset) }
     }
 
-    pub(crate) fn wall(&self, offset: i64) -> Timestamp {
-        Self::wall_at(self.now, offset)
+    /// Moves everybody's wall clock on, true time's too.
+    pub(crate) fn advance_clocks(&mut self, millis: i64) {
+        self.beginning += millis;
     }
 
-    pub(crate) fn wall_at(at: Duration, offset: i64) -> Timestamp {
-        Timestamp::from_millis(BEGINNING + at.as_millis() as i64 + offset)
+    pub(crate) fn wall(&self, offset: i64) -> Timestamp {
+        self.wall_at(self.now, offset)
+    }
+
+    pub(crate) fn wall_at(&self, at: Duration, offset: i64) -> Timestamp {
+        Timestamp::from_millis(self.beginning + at.as_millis() as i64 + offset)
     }
 
     pub(crate) fn fail(&self, what: &str) -> ! {
@@ -437,6 +445,7 @@ impl World {
         }
         let seed = self.dice.bytes();
         let nodes = self.vaults.len();
+        let wall = self.wall(self.hosts[c].offset);
         let host = &mut self.hosts[c];
         host.incarnation += 1;
         let state = host.disk.as_ref().map_or_else(State::default, |bytes| State::parse(bytes).expect("a sound state"));
@@ -447,7 +456,7 @@ impl World {
             audit: AuditReport { seq: 0, head: "00".repeat(32), ok: true },
         };
         let settings = host.settings.clone();
-        let now = Now { steady: Steady::default(), wall: Self::wall_at(self.now, host.offset) };
+        let now = Now { steady: Steady::default(), wall };
         let (incarnation, sound) = (host.incarnation, host.integrity.then_some(host.piece.x));
         note!(self, "custodian-{}: starts ({incarnation})", c + 1);
         self.hosts[c].running = Some(Running {
