@@ -26,6 +26,9 @@ needed=(
     /etc/ssl/certs/ca-certificates.crt:ca-certificates       # to fetch crates and the wheel
 )
 
+# Quiet, and patient with another run that holds the lock.
+apt=(-qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+
 say() {
     printf '\n== %s\n' "$*" >&2
 }
@@ -50,22 +53,24 @@ install_packages() {
     command -v apt-get >/dev/null || die "this system has no apt-get: install by hand, then run this again: $*"
     say "installing from the distribution: $*"
     # A package that starts its service asks this file first. RabbitMQ's would take the usual port, and nobody asked for it.
-    local no_services=/usr/sbin/policy-rc.d made=
+    local no_services=/usr/sbin/policy-rc.d made=''
     if [ ! -e "$no_services" ]; then
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_services" >/dev/null
         as_root chmod 755 "$no_services"
         made=yes
     fi
-    local failed=
+    local failed='' log=$tools/apt.log
     {
-        as_root apt-get -o DPkg::Lock::Timeout=300 -qq update &&
-            as_root env DEBIAN_FRONTEND=noninteractive \
-                apt-get -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -qq -y --no-install-recommends install "$@"
-    } >&2 || failed=yes
+        as_root apt-get "${apt[@]}" update &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get "${apt[@]}" -y --no-install-recommends install "$@"
+    } >"$log" 2>&1 || failed=yes
     if [ -n "$made" ]; then
         as_root rm "$no_services"
     fi
-    [ -z "$failed" ] || die "the distribution's packages could not be installed: $*"
+    if [ -n "$failed" ]; then
+        tail -n 20 "$log" >&2
+        die "the distribution's packages could not be installed: $* (all of it: $log)"
+    fi
     if [ -n "$made" ] && [ -d /run/systemd/system ] && [[ " $* " == *" rabbitmq-server "* ]]; then
         say "RabbitMQ's own service was not started; to keep it from starting at the next boot: systemctl disable rabbitmq-server"
     fi
@@ -84,6 +89,8 @@ install_rust() {
         have=$(rustc --version | cut -d ' ' -f 2)
         version_at_least "$have" "$rust_needed" && return
     elif command -v apt-cache >/dev/null; then
+        say "looking for Rust in the distribution"
+        as_root apt-get "${apt[@]}" update >&2 || true
         local offered
         offered=$(apt-cache policy rustc | sed -n 's/^ *Candidate: *\([0-9.]*\).*/\1/p')
         if [ -n "$offered" ] && version_at_least "$offered" "$rust_needed"; then
@@ -121,6 +128,8 @@ install_openbao() {
 
 # Everything, once at a time.
 install_tools() {
+    mkdir -p "$tools"
+    install_rust
     local entry missing=()
     for entry in "${needed[@]}"; do
         [ -e "${entry%%:*}" ] || missing+=("${entry##*:}")
@@ -128,8 +137,6 @@ install_tools() {
     if [ "${#missing[@]}" -gt 0 ]; then
         install_packages "${missing[@]}"
     fi
-    install_rust
-    mkdir -p "$tools"
     # The lock is this subshell's alone and ends with it.
     (
         flock 9

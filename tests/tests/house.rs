@@ -17,10 +17,16 @@ const PROGRAMS: [&str; 4] = ["holdfast-custodian", "holdfast-setup", "holdfast-s
 /// No file is longer: one sitting's reading, with its tests.
 const FILE_LINES_MAX: usize = 900;
 
-/// The places outside tests that open a share, and how often each does.
-const EXPOSE: [(&str, usize); 1] = [
+/// The places outside tests that open a secret, a share or a password, and how often each does.
+const EXPOSE: [(&str, usize); 4] = [
+    // The broker's password, into the salted hash that RabbitMQ imports.
+    ("crates/cli/src/broker.rs", 2),
     // The salted digest by which a custodian knows its share again.
     ("crates/core/src/share.rs", 1),
+    // Its text on the way into its age file, once, when it is installed.
+    ("crates/edge/src/store.rs", 1),
+    // The body of the request that carries it to a node, behind all six locks.
+    ("crates/edge/src/vault/release.rs", 1),
 ];
 
 /// Where `unsafe` may be written: what the kernel has to be asked for in C.
@@ -129,7 +135,7 @@ fn unsafe_is_in_one_file() {
 }
 
 #[test]
-fn the_places_that_open_a_share_are_counted() {
+fn the_places_that_open_a_secret_are_counted() {
     let mut found = BTreeMap::new();
     for file in rust_files("crates") {
         let calls: usize = product_code(&file).map(|(_, line)| line.matches(".expose()").count()).sum();
@@ -138,32 +144,39 @@ fn the_places_that_open_a_share_are_counted() {
         }
     }
     let expected: BTreeMap<_, _> = EXPOSE.iter().map(|(file, calls)| ((*file).to_owned(), *calls)).collect();
-    assert_eq!(found, expected, "a new place that opens a share is a decision: say here why it is one");
+    assert_eq!(found, expected, "a new place that opens a secret is a decision: say here why it is one");
 }
 
 #[test]
 fn every_file_says_what_lives_in_it_and_can_be_read_at_one_sitting() {
+    let mut found = Vec::new();
     for file in rust_files("crates").into_iter().chain(rust_files("tests")) {
         let text = read(&file);
-        assert!(text.starts_with("//! "), "{file} opens with what lives here and what does not (`//!`)");
         let lines = text.lines().count();
-        assert!(lines <= FILE_LINES_MAX, "{file} has {lines} lines, and {FILE_LINES_MAX} is the most");
+        if !text.starts_with("//! ") {
+            found.push(format!("{file} does not open with what lives there and what does not (`//!`)"));
+        }
+        if lines > FILE_LINES_MAX {
+            found.push(format!("{file} has {lines} lines, and {FILE_LINES_MAX} is the most"));
+        }
     }
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
 fn every_silenced_lint_has_its_reason() {
+    let mut found = Vec::new();
     for file in rust_files("crates").into_iter().chain(rust_files("tests")) {
         let text = read(&file);
-        for (at, _) in
-            text.match_indices("#[allow(").chain(text.match_indices("#[expect(")).chain(text.match_indices("#!["))
-        {
+        for (at, _) in text.match_indices("#[").chain(text.match_indices("#![")) {
             let attribute: String = text[at..].chars().take_while(|c| *c != ']').collect();
             let silences = attribute.contains("allow(") || attribute.contains("expect(");
-            let said = attribute.contains("reason = ") || file == "tests/tests/house.rs";
-            assert!(!silences || said, "{file}: {attribute}] silences a lint without a reason");
+            if silences && !attribute.contains("reason = ") && file != "tests/tests/house.rs" {
+                found.push(format!("{file}: {attribute}]"));
+            }
         }
     }
+    assert!(found.is_empty(), "lints silenced without `reason = \"…\"`: {found:#?}");
 }
 
 #[test]
@@ -343,10 +356,10 @@ fn code(file: &str) -> impl Iterator<Item = (usize, String)> {
     numbered.into_iter().filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// The same, without tests: nothing of a file that is only compiled for them, and nothing behind the first line that says so.
+/// The same, without tests: nothing of a file that is only compiled for them, and nothing from `mod tests {` on.
 fn product_code(file: &str) -> impl Iterator<Item = (usize, String)> {
     let only_tests = file.ends_with("/tests.rs") || file.contains("/tests/");
-    code(file).take_while(move |(_, line)| !only_tests && line.trim() != "#[cfg(test)]")
+    code(file).take_while(move |(_, line)| !only_tests && line != "mod tests {")
 }
 
 /// Whether `word` is in `line` with neither a letter, a digit nor `_` on either side.

@@ -2,8 +2,10 @@
 
 mod approve;
 mod broker;
+mod init;
 mod lab;
 mod operator;
+mod output;
 mod status;
 
 use std::io::Write as _;
@@ -15,14 +17,17 @@ use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
 
 /// Keeps a Vault's key shares on machines of their own, and opens it again after a crash.
 #[derive(Parser)]
-#[command(name = "holdfast", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "holdfast", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file that was given is refused as it is.";
+
 #[derive(Subcommand)]
 enum Command {
+    Init(init::Arguments),
     /// Sign your consent to open sealed nodes, once, within minutes
     Approve(approve::Arguments),
     /// What the sentinel knows: would it open by itself, and what waits for whom
@@ -43,6 +48,7 @@ enum Command {
 fn main() -> ExitCode {
     holdfast_edge::tls::install_provider();
     let done = match Cli::parse().command {
+        Command::Init(arguments) => return init::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Broker(command) => broker::run(&command),

@@ -39,16 +39,18 @@ pub enum SealKind {
 /// The answer was not a seal status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatusError {
-    /// Not JSON, not an object, a field missing, doubled or of another type.
-    #[error("the answer is not a seal-status: {0}")]
-    Malformed(String),
+    /// Not JSON, not an object, a field missing, doubled or of another type. What exactly is not said: the parser's words
+    /// would quote the peer, who may be echoing a share.
+    #[error("the answer is not a seal-status")]
+    Malformed,
     /// A number outside 0 to 255, a nonce that is no nonce, or a threshold above the number of shares.
     #[error("the seal-status contradicts itself: {0}")]
     Impossible(&'static str),
 }
 
-/// The longest nonce that is accepted, in bytes: servers use a UUID of 36.
-const NONCE_MAX: usize = 64;
+/// The longest nonce that is accepted, in bytes: a UUID's 36. Shorter than a share in base64, so that no impostor can have
+/// one written down as a nonce.
+const NONCE_MAX: usize = 36;
 
 #[derive(Deserialize)]
 struct Wire {
@@ -65,7 +67,7 @@ struct Wire {
 impl SealStatus {
     /// Parses the body of an answer. Takes the bytes as they came; whoever sent them may be an impostor.
     pub fn parse(body: &[u8]) -> Result<Self, StatusError> {
-        let wire: Wire = serde_json::from_slice(body).map_err(|e| StatusError::Malformed(e.to_string()))?;
+        let wire: Wire = serde_json::from_slice(body).map_err(|_| StatusError::Malformed)?;
         let small = |n: u64, what| u8::try_from(n).map_err(|_| StatusError::Impossible(what));
         let status = Self {
             initialized: wire.initialized,
@@ -82,7 +84,7 @@ impl SealStatus {
         if !status.initialized && !status.sealed {
             return Err(StatusError::Impossible("open, but not initialised"));
         }
-        if status.nonce.len() > NONCE_MAX || !status.nonce.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        if status.nonce.len() > NONCE_MAX || !status.nonce.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
             return Err(StatusError::Impossible("the nonce is not a nonce"));
         }
         Ok(status)

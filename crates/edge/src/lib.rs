@@ -3,12 +3,14 @@
 //! What lives here: TLS, the Vault's API, the broker, keys, the share store, the audit log, files. What does not: a
 //! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
 
+pub mod admin;
 pub mod audit;
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod files;
 pub mod keys;
+pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod outgoing;

@@ -19,13 +19,15 @@ use holdfast_edge::files::{self, FileError, PUBLIC_MODE};
 use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::now;
 use crate::openpgp::{TransportKey, TransportKeyError};
 use crate::output;
+use holdfast_edge::clock::wall as now;
 
 /// The largest marker that is read, in bytes: two names of 63 characters.
 const MARKER_MAX: usize = 1024;
 
+/// Make this custodian's keys, and the enrollment that brings them to a ceremony
+///
 /// Makes three keys in DIR, none of which ever leaves this host: `identity.txt` (age: the share at rest), `signing.key`
 /// (OpenSSH: reports) and `transport.key` (OpenPGP: the share on its way here). Then writes their public halves to
 /// `enrollment.json`, signed by the signing key, which is what the ceremony needs, and to `ID.asc` the OpenPGP key alone.
@@ -33,7 +35,7 @@ const MARKER_MAX: usize = 1024;
 /// Nothing is overwritten. If this was cut off, run it again with the same names: it goes on where it stopped.
 #[derive(Args)]
 #[command(after_help = "Example: holdfast-setup enroll --id custodian-1 --site zurich --dir /etc/holdfast")]
-pub(crate) struct Command {
+pub(crate) struct Arguments {
     /// This custodian's name: 1 to 63 of a-z, 0-9 and '-'
     #[arg(long, value_name = "ID")]
     id: Principal,
@@ -200,9 +202,9 @@ impl fmt::Display for Report {
 }
 
 /// Enrolls, and says so.
-pub(crate) fn run(command: &Command) -> ExitCode {
-    match enroll(&command.id, command.site.as_ref(), &command.dir) {
-        Ok(report) => output::report(command.json, &report),
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    match enroll(&arguments.id, arguments.site.as_ref(), &arguments.dir) {
+        Ok(report) => output::report(arguments.json, &report),
         Err(error) => output::failure(&error, error.exit_code()),
     }
 }

@@ -14,6 +14,8 @@ use serde::Serialize;
 use crate::openpgp::{DecryptError, TransportKey, TransportKeyError};
 use crate::output;
 
+/// Put this custodian's share, as a ceremony encrypted it, to rest on this host
+///
 /// Decrypts the share in a packet with this host's transport key, in memory, and writes it to `CLUSTER.share.age`, encrypted to
 /// this host's age identity, with a record of its salted digest beside it. The packet has to be the one that the manifest
 /// names for the custodian whose keys are here.
@@ -24,7 +26,7 @@ use crate::output;
 #[command(
     after_help = "Example: holdfast-setup install --dir /etc/holdfast --packet custodian-1.packet.json --manifest prod.manifest.json"
 )]
-pub(crate) struct Command {
+pub(crate) struct Arguments {
     /// This custodian's packet, from `holdfast init`
     #[arg(long, value_name = "FILE")]
     packet: PathBuf,
@@ -139,29 +141,29 @@ impl fmt::Display for Report {
 }
 
 /// Installs, and says so.
-pub(crate) fn run(command: &Command) -> ExitCode {
-    match install(command) {
-        Ok(report) => output::report(command.json, &report),
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    match install(arguments) {
+        Ok(report) => output::report(arguments.json, &report),
         Err(error) => output::failure(&error, error.exit_code()),
     }
 }
 
-fn install(command: &Command) -> Result<Report, InstallError> {
-    let beside = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| command.dir.join(name));
-    let identity_path = beside(&command.identity, "identity.txt");
-    let transport_path = beside(&command.transport_key, "transport.key");
+fn install(arguments: &Arguments) -> Result<Report, InstallError> {
+    let beside = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| arguments.dir.join(name));
+    let identity_path = beside(&arguments.identity, "identity.txt");
+    let transport_path = beside(&arguments.transport_key, "transport.key");
 
     let (manifest, packet) = admit(
-        command,
+        arguments,
         &AgeIdentity::load(&identity_path)?,
-        &SigningKey::load(&beside(&command.signing_key, "signing.key"))?,
+        &SigningKey::load(&beside(&arguments.signing_key, "signing.key"))?,
     )?;
-    let share_path = beside(&command.share, &format!("{}.share.age", manifest.cluster_name()));
+    let share_path = beside(&arguments.share, &format!("{}.share.age", manifest.cluster_name()));
     let store = ShareStore::open(&share_path, &identity_path);
 
     let share = TransportKey::load(&transport_path)?
         .decrypt_share(&packet.openpgp_message)
-        .map_err(|why| InstallError::Packet { path: command.packet.clone(), why })?;
+        .map_err(|why| InstallError::Packet { path: arguments.packet.clone(), why })?;
     let installed = store.install(&share, manifest.id(), manifest.generation(), &packet.custodian)?;
 
     Ok(Report {
@@ -179,15 +181,15 @@ fn install(command: &Command) -> Result<Report, InstallError> {
         share: store.share_path().to_owned(),
         record: store.record_path().to_owned(),
         identity: identity_path,
-        manifest: command.manifest.clone(),
-        packet: command.packet.clone(),
+        manifest: arguments.manifest.clone(),
+        packet: arguments.packet.clone(),
         transport_key: transport_path,
     })
 }
 
 /// The packet, if it is the one that the manifest names for the holder of these keys.
 fn admit(
-    command: &Command,
+    arguments: &Arguments,
     identity: &AgeIdentity,
     signing_key: &SigningKey,
 ) -> Result<(Manifest, Packet), InstallError> {
@@ -195,11 +197,11 @@ fn admit(
         let path = path.to_owned();
         move |why| InstallError::Refused { path, why }
     };
-    let manifest = files::read_bounded(&command.manifest, MANIFEST_MAX)?;
-    let manifest = Manifest::parse(&manifest).map_err(refused(&command.manifest))?;
-    let packet = files::read_bounded(&command.packet, PACKET_MAX)?;
+    let manifest = files::read_bounded(&arguments.manifest, MANIFEST_MAX)?;
+    let manifest = Manifest::parse(&manifest).map_err(refused(&arguments.manifest))?;
+    let packet = files::read_bounded(&arguments.packet, PACKET_MAX)?;
     let packet = manifest
         .admit(&packet, &identity.recipient().to_text(), signing_key.public_key())
-        .map_err(refused(&command.packet))?;
+        .map_err(refused(&arguments.packet))?;
     Ok((manifest, packet))
 }

@@ -3,7 +3,6 @@
 //! What lives here: making the host's keys, and putting its share to rest. What does not: anything that runs for longer than
 //! the person waits; that is the custodian, which links none of the OpenPGP code that this needs.
 
-mod clock;
 mod enroll;
 mod install;
 mod openpgp;
@@ -34,15 +33,13 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make this custodian's keys, and the enrollment that brings them to a ceremony
-    Enroll(enroll::Command),
-    /// Put this custodian's share, as a ceremony encrypted it, to rest on this host
-    Install(install::Command),
+    Enroll(enroll::Arguments),
+    Install(install::Arguments),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Enroll(command) => enroll::run(&command),
-        Command::Install(command) => install::run(&command),
+        Command::Enroll(arguments) => enroll::run(&arguments),
+        Command::Install(arguments) => install::run(&arguments),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use holdfast_edge::tls::SpkiPin;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PublicKeyData,
@@ -58,13 +59,9 @@ impl Authority {
         let certificate = params.signed_by(&pair, &self.issuer).map_err(made)?;
         file::write(cert, certificate.pem().as_bytes(), file::PUBLIC)?;
         file::write(key, pair.serialize_pem().as_bytes(), file::PRIVATE)?;
-        Ok(SpkiPin(Sha256::digest(pair.subject_public_key_info()).into()))
+        Ok(Sha256::digest(pair.subject_public_key_info()).into())
     }
 }
-
-/// SHA-256 over the public key of a certificate, DER as in the certificate.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SpkiPin(pub(crate) [u8; 32]);
 
 fn params(common_name: &str, names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;

@@ -1,17 +1,14 @@
-//! lab.json as scripts read it, and the way the lab writes files: whole or not at all, with the mode they are to have.
+//! lab.json as scripts read it, and the way the lab writes files: whole or not at all, in folders made on the way.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use holdfast_edge::files::{self, FileError};
 use serde::{Deserialize, Serialize};
 
-/// Mode of what anybody may read.
-pub(crate) const PUBLIC: u32 = 0o644;
-/// Mode of keys, passwords and tokens.
-pub(crate) const PRIVATE: u32 = 0o600;
+pub(crate) use holdfast_edge::files::{PUBLIC_MODE as PUBLIC, SECRET_MODE as PRIVATE};
 
 /// lab.json: everything that a script needs in order to kill, restart, cut off and forge.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -114,39 +111,35 @@ pub(crate) struct Operator {
     pub(crate) id: String,
     /// The operator's private key.
     pub(crate) key: PathBuf,
+    /// The operator's own operator.toml.
+    pub(crate) config: PathBuf,
 }
 
 /// A file that could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {}", .path.display(), .error)]
-pub(crate) struct WriteError {
-    path: PathBuf,
-    error: io::Error,
+pub(crate) enum WriteError {
+    /// The folder for it could not be made.
+    #[error("cannot make {folder}: {1}", folder = .0.display())]
+    Folder(PathBuf, io::Error),
+    /// The file itself.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
-/// Writes a file whole or not at all, with this mode from the first byte on, and its folder where that is missing.
+/// Writes a file whole or not at all, and makes its folder where that is missing.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), WriteError> {
-    let refused = |error| WriteError { path: path.to_owned(), error };
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(refused)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = folder.join(name);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        // The umask may have taken bits away.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(refused)
+    make_folder(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(files::replace(path, content, mode)?)
 }
 
 /// Writes a value as indented JSON.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), WriteError> {
-    let refused = |error: serde_json::Error| WriteError { path: path.to_owned(), error: error.into() };
-    let mut text = serde_json::to_vec_pretty(value).map_err(refused)?;
+    let mut text = serde_json::to_vec_pretty(value).expect("what the lab writes has text for keys, so it is JSON");
     text.push(b'\n');
     write(path, &text, mode)
+}
+
+/// Makes a folder and those above it.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), WriteError> {
+    fs::create_dir_all(folder).map_err(|e| WriteError::Folder(folder.to_owned(), e))
 }

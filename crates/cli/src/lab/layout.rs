@@ -50,9 +50,19 @@ impl Layout {
         self.dir.join("vault-ca.pem")
     }
 
+    /// Its key.
+    pub(crate) fn vault_ca_key(&self) -> PathBuf {
+        self.dir.join("vault-ca.key")
+    }
+
     /// The CA that signed the broker's certificate: another one, so that neither can stand in for the other.
     pub(crate) fn broker_ca(&self) -> PathBuf {
         self.dir.join("broker-ca.pem")
+    }
+
+    /// Its key.
+    pub(crate) fn broker_ca_key(&self) -> PathBuf {
+        self.dir.join("broker-ca.key")
     }
 
     /// The operators' trust file.
@@ -75,8 +85,28 @@ impl Layout {
         self.dir.join("operator.toml")
     }
 
-    /// What passes between the parties in the ceremony: enrollments and packets.
+    /// What the lab's person has at hand in the ceremony.
     pub(crate) fn ceremony(&self) -> PathBuf {
         self.dir.join("ceremony")
+    }
+
+    /// What `holdfast init` writes.
+    pub(crate) fn ceremony_output(&self) -> PathBuf {
+        self.ceremony().join("output")
+    }
+
+    /// The operators' keys and configurations.
+    pub(crate) fn operators(&self) -> PathBuf {
+        self.dir.join("operators")
+    }
+
+    /// Where `holdfast broker definitions` puts the parties' passwords.
+    pub(crate) fn passwords(&self) -> PathBuf {
+        self.home("broker").join("passwords")
+    }
+
+    /// One party's password at the broker.
+    pub(crate) fn password(&self, party: &str) -> PathBuf {
+        self.passwords().join(format!("{party}.password"))
     }
 }

@@ -4,16 +4,20 @@
 //! ceremony walked with the real commands, and `lab.json`, which tells a script where everything is. What does not: any
 //! rule of Holdfast's. The lab knows its parties from outside, as a person at a keyboard does.
 
+mod assembly;
 mod certificates;
 mod down;
 mod file;
 mod journal;
 mod layout;
+mod network;
 mod openbao;
 mod ports;
 mod process;
 mod progress;
 mod rabbitmq;
+mod root_token;
+mod tools;
 mod up;
 
 use std::io::Write;
@@ -38,10 +42,10 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     pub(crate) dir: PathBuf,
     /// How many custodians, each with one share
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=i64::from(CUSTODIANS_MAX)))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=i64::from(CUSTODIANS_MAX)))]
     pub(crate) custodians: u8,
     /// How many shares open a node
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(CUSTODIANS_MAX)))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=i64::from(CUSTODIANS_MAX)))]
     pub(crate) threshold: u8,
     /// How many Vault nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use holdfast_edge::tls::SpkiPin;
+
 use super::certificates::{Authority, CertificateError};
 use super::file::{self, WriteError};
 use super::layout::Layout;
@@ -28,9 +30,6 @@ pub(crate) enum OpenBaoError {
         .0.display()
     )]
     Missing(PathBuf),
-    /// A folder could not be made.
-    #[error("cannot make {folder}: {1}", folder = .0.display())]
-    Folder(PathBuf, std::io::Error),
     /// No port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -50,7 +49,7 @@ pub(crate) struct Node {
     /// Where its API listens.
     pub(crate) port: u16,
     /// SHA-256 of its public key.
-    pub(crate) pin: super::certificates::SpkiPin,
+    pub(crate) pin: SpkiPin,
     cluster_port: u16,
 }
 
@@ -78,7 +77,7 @@ pub(crate) fn prepare(
     for node in &nodes {
         let home = layout.home(&node.name);
         let data = home.join("data");
-        fs::create_dir_all(&data).map_err(|e| OpenBaoError::Folder(data, e))?;
+        file::make_folder(&data)?;
         file::write(&home.join("config.hcl"), configuration(layout, node, &nodes).as_bytes(), file::PUBLIC)?;
     }
     Ok(nodes)

@@ -1,14 +1,7 @@
 //! RabbitMQ as the lab runs it: TLS only, on loopback only, all of its files in the lab's folder, with an `epmd` of its own.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::certificates::{Authority, CertificateError};
 use super::file::{self, WriteError};
@@ -40,9 +33,6 @@ pub(crate) enum RabbitMqError {
     /// Erlang's name server is not installed.
     #[error("Erlang's epmd was not found in PATH: install erlang-base, or leave the broker out with --no-broker")]
     EpmdMissing,
-    /// A folder could not be made.
-    #[error("cannot make {folder}: {1}", folder = .0.display())]
-    Folder(PathBuf, io::Error),
     /// The kernel has no random bytes to give.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
@@ -76,43 +66,29 @@ impl Broker {
     }
 }
 
-/// Where the administrator's password lies.
-pub(crate) fn admin_password_file(layout: &Layout) -> PathBuf {
-    layout.home(NAME).join("admin.password")
-}
-
 /// Where the definitions lie that the broker imports each time it starts.
 pub(crate) fn definitions_file(layout: &Layout) -> PathBuf {
     layout.home(NAME).join("definitions.json")
 }
 
-/// Makes ports, certificate and configuration. `definitions` is the network's own; the administrator is added to it.
-pub(crate) fn prepare(
-    layout: &Layout,
-    ca: &Authority,
-    ports: &mut Reservation,
-    mut definitions: Value,
-) -> Result<Broker, RabbitMqError> {
+/// Makes ports, certificate and configuration. The definitions are not there yet: they need the cluster's id.
+pub(crate) fn prepare(layout: &Layout, ca: &Authority, ports: &mut Reservation) -> Result<Broker, RabbitMqError> {
     let server = SERVERS.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or(RabbitMqError::Missing)?;
     let epmd = find_epmd().ok_or(RabbitMqError::EpmdMissing)?;
     let home = layout.home(NAME);
     for folder in ["home", "data", "log"] {
-        let folder = home.join(folder);
-        fs::create_dir_all(&folder).map_err(|e| RabbitMqError::Folder(folder, e))?;
+        file::make_folder(&home.join(folder))?;
     }
     ca.issue(NAME, &home.join("tls.pem"), &home.join("tls.key"))?;
     let broker =
         Broker { port: ports.take()?, epmd_port: ports.take()?, distribution_port: ports.take()?, server, epmd };
 
-    let password = random_hex::<16>()?;
-    file::write(&admin_password_file(layout), password.as_bytes(), file::PRIVATE)?;
-    add_admin(&mut definitions, &password)?;
-    file::write_json(&definitions_file(layout), &definitions, file::PRIVATE)?;
     file::write(&home.join("rabbitmq.conf"), configuration(layout, &broker).as_bytes(), file::PUBLIC)?;
     file::write(&home.join("enabled_plugins"), b"[].\n", file::PUBLIC)?;
     // Empty, so that the machine's own settings in /etc are not read.
     file::write(&home.join("env.conf"), b"", file::PUBLIC)?;
-    file::write(&home.join("home/.erlang.cookie"), random_hex::<16>()?.as_bytes(), 0o400)?;
+    // Made here from real randomness: Erlang's own is a weak one from the clock.
+    file::write(&home.join("home/.erlang.cookie"), random_hex()?.as_bytes(), file::PRIVATE)?;
     Ok(broker)
 }
 
@@ -186,37 +162,8 @@ raft.wal_max_size_bytes = 33554432
     )
 }
 
-/// What the broker imports in a lab whose parties are not there yet: the virtual host alone.
-pub(crate) fn bare_definitions() -> Value {
-    json!({ "vhosts": [{ "name": VHOST }], "users": [], "permissions": [] })
-}
-
-fn add_admin(definitions: &mut Value, password: &str) -> Result<(), RabbitMqError> {
-    let mut salt = [0; 4];
-    getrandom::fill(&mut salt).map_err(RabbitMqError::Random)?;
-    let user = json!({
-        "name": ADMIN,
-        "password_hash": password_hash(salt, password),
-        "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": ["administrator"],
-    });
-    let all = json!({ "user": ADMIN, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*" });
-    for (key, value) in [("users", user), ("permissions", all)] {
-        if let Some(list) = definitions[key].as_array_mut() {
-            list.push(value);
-        }
-    }
-    Ok(())
-}
-
-/// As RabbitMQ stores it: the salt, then SHA-256 over salt and password.
-fn password_hash(salt: [u8; 4], password: &str) -> String {
-    let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
-    BASE64_STANDARD.encode([salt.as_slice(), &digest].concat())
-}
-
-fn random_hex<const N: usize>() -> Result<String, RabbitMqError> {
-    let mut bytes = [0; N];
+fn random_hex() -> Result<String, RabbitMqError> {
+    let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(RabbitMqError::Random)?;
     Ok(hex::encode(bytes))
 }
@@ -225,16 +172,4 @@ fn find_epmd() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).map(|dir| dir.join("epmd")).find(|epmd| epmd.is_file());
     in_path.or_else(|| Some(Path::new("/usr/bin/epmd").to_owned()).filter(|epmd| epmd.is_file()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_stored_as_rabbitmqs_documentation_computes_it() {
-        // The worked example of the page "Credentials and Passwords".
-        let salt = [0x90, 0x8d, 0xc6, 0x0a];
-        assert_eq!(password_hash(salt, "test12"), "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR");
-    }
 }

@@ -1,47 +1,49 @@
 //! `holdfast lab up`: puts the network together, one step after the other, and takes it apart again when a step fails.
+//!
+//! The ceremony is walked with the programs that people use, so that the lab tries them too.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use tokio::net::TcpStream;
+use holdfast_core::seal_status::SealStatus;
+use holdfast_core::status::Status;
+use holdfast_edge::admin::{Admin, AdminError};
+use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::UpArgs;
+use super::assembly::{Assembly, LOOK_PATIENCE, StepError};
 use super::certificates::{Authority, CertificateError};
-use super::down::{self, DownError};
 use super::file::{self, LabFile, Operator, Vault, WriteError};
 use super::journal::{FolderError, Journal};
 use super::layout::Layout;
-use super::openbao::{self, OpenBaoError};
+use super::network::{CLUSTER, Network, NetworkError, OPERATORS, SENTINEL};
+use super::openbao::{self, Node, OpenBaoError};
 use super::ports::{PortError, Reservation};
-use super::process::{Recipe, StartError, Started};
-use super::progress::Progress;
-use super::rabbitmq::{self, RabbitMqError};
-
-/// How long a server may take from its start to its first answer: RabbitMQ takes 9 s on two idle cores.
-const SERVER_PATIENCE: Duration = Duration::from_secs(45);
-/// How often something awaited is looked at: often enough not to be noticed among the milliseconds reported.
-const LOOK: Duration = Duration::from_millis(25);
-/// How long one look may take, on loopback.
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+use super::process::Recipe;
+use super::rabbitmq::{self, Broker, RabbitMqError};
+use super::root_token::{Receiver, RootTokenError};
+use super::tools::{CommandError, Line, Tools, reported};
 
 /// Why there is no lab.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpError {
     /// More shares are needed than there are.
     #[error("--threshold {threshold} cannot be met by --custodians {custodians}: each has one share")]
-    Threshold { threshold: u8, custodians: u8 },
-    /// A threshold of one with several shares, which the server refuses.
-    #[error("--threshold 1 with --custodians {0} would make every custodian enough alone: ask for 2 or more")]
-    Alone(u8),
+    Threshold {
+        /// Shares needed.
+        threshold: u8,
+        /// Shares there would be.
+        custodians: u8,
+    },
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// No runtime, or no signal handler.
-    #[error("cannot start: {0}")]
-    Runtime(#[from] io::Error),
+    /// No runtime, no signal handler, no standard output.
+    #[error("cannot go on: {0}")]
+    System(#[from] io::Error),
     /// No port.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -54,30 +56,36 @@ pub(crate) enum UpError {
     /// The broker could not be prepared.
     #[error(transparent)]
     RabbitMq(#[from] RabbitMqError),
+    /// A party could not be prepared.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A program of the project is not there.
+    #[error(transparent)]
+    Tools(#[from] CommandError),
     /// A file could not be written.
     #[error(transparent)]
     Written(#[from] WriteError),
-    /// A process could not be started.
+    /// A node's address or CA was refused: the lab's own mistake.
     #[error(transparent)]
-    Start(#[from] StartError),
-    /// A process ended while it was waited for.
-    #[error("{name} ended ({status}) before it {awaited}; the end of its log:{log}")]
-    Ended { name: String, status: String, awaited: &'static str, log: String },
-    /// A process did not get there in time.
-    #[error("{name} runs and has not {awaited} within {SERVER_PATIENCE:?}; the end of its log:{log}")]
-    Late { name: String, awaited: &'static str, log: String },
+    Admin(#[from] AdminError),
+    /// The lab has no root token.
+    #[error(transparent)]
+    RootToken(#[from] RootTokenError),
+    /// A step came to nothing.
+    #[error(transparent)]
+    Step(#[from] StepError),
     /// Ctrl-C, or a request to end.
     #[error("interrupted")]
     Interrupted,
     /// A step failed, and so did taking the lab apart.
-    #[error("{0}; and then: {1}")]
-    NotCleaned(Box<UpError>, DownError),
+    #[error("{0}; {1}")]
+    Twice(Box<UpError>, StepError),
 }
 
 impl UpError {
     /// Whether the command itself was wrong, whatever the machine.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Threshold { .. } | Self::Alone(_))
+        matches!(self, Self::Threshold { .. })
     }
 }
 
@@ -87,145 +95,16 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     if threshold > custodians {
         return Err(UpError::Threshold { threshold, custodians });
     }
-    if threshold == 1 && custodians > 1 {
-        return Err(UpError::Alone(custodians));
-    }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut lab = Lab { journal: Journal::create(&args.dir)?, started: Vec::new(), progress: Progress::start() };
-        match until_interrupted(lab.put_together(args)).await {
+        let mut lab = Assembly::new(Journal::create(&args.dir)?);
+        match until_interrupted(put_together(&mut lab, args)).await {
             Ok(file) => tell(&lab, &file, args.json),
-            Err(failed) => Err(lab.take_apart(failed)),
+            Err(failed) => Err(match lab.take_apart() {
+                Ok(()) => failed,
+                Err(second) => UpError::Twice(Box::new(failed), second),
+            }),
         }
     })
-}
-
-/// The lab while it is put together.
-struct Lab {
-    journal: Journal,
-    started: Vec<Started>,
-    progress: Progress,
-}
-
-impl Lab {
-    async fn put_together(&mut self, args: &UpArgs) -> Result<LabFile, UpError> {
-        let layout = self.journal.layout.clone();
-        let mut ports = Reservation::new()?;
-        let bao = openbao::find()?;
-        let vault_ca_key = layout.home("vault-ca.key");
-        let vault_ca = Authority::create("Holdfast lab Vault CA", &layout.vault_ca(), &vault_ca_key)?;
-        let nodes = openbao::prepare(&layout, &vault_ca, &mut ports, args.nodes)?;
-        let broker = if args.no_broker {
-            None
-        } else {
-            let key = layout.home("broker-ca.key");
-            let ca = Authority::create("Holdfast lab broker CA", &layout.broker_ca(), &key)?;
-            Some(rabbitmq::prepare(&layout, &ca, &mut ports, rabbitmq::bare_definitions())?)
-        };
-
-        // The slowest first: while RabbitMQ starts, everything else is made.
-        if let Some(broker) = &broker {
-            self.start(rabbitmq::epmd_recipe(&layout, broker))?;
-            self.listening(rabbitmq::EPMD, broker.epmd_port).await?;
-            self.start(rabbitmq::recipe(&layout, broker))?;
-        }
-        for node in &nodes {
-            self.start(openbao::recipe(&layout, &bao, node))?;
-        }
-        for node in &nodes {
-            self.listening(&node.name, node.port).await?;
-        }
-        if let Some(broker) = &broker {
-            self.listening(rabbitmq::NAME, broker.port).await?;
-        }
-
-        let vault = nodes.iter().map(|node| {
-            Some(Vault { name: node.name.clone(), url: node.url(), process: self.find(&node.name)?.process() })
-        });
-        let broker = broker.as_ref().and_then(|broker| {
-            Some(file::Broker {
-                url: broker.url(),
-                ca_cert: layout.broker_ca(),
-                admin_user: rabbitmq::ADMIN.to_owned(),
-                admin_password_file: rabbitmq::admin_password_file(&layout),
-                process: self.find(rabbitmq::NAME)?.process(),
-                epmd: self.find(rabbitmq::EPMD)?.process(),
-            })
-        });
-        let operator = |id: &str| Operator { id: id.to_owned(), key: layout.home("operators").join(id) };
-        let file = LabFile {
-            cluster: "lab".to_owned(),
-            ca_cert: layout.vault_ca(),
-            ca_key: vault_ca_key,
-            root_token_file: layout.root_token(),
-            allowed_signers: layout.allowed_signers(),
-            manifest: layout.manifest(),
-            vault: vault.flatten().collect(),
-            broker,
-            custodians: Vec::new(),
-            sentinel: None,
-            operators: vec![operator("alice"), operator("bob")],
-            operator_config: layout.operator_config(),
-        };
-        file::write_json(&layout.lab_json(), &file, file::PUBLIC)?;
-        Ok(file)
-    }
-
-    /// Starts a process and notes it on disk before anything else is done.
-    fn start(&mut self, recipe: Recipe) -> Result<(), UpError> {
-        self.progress.say(format_args!("starting {}", recipe.name));
-        let started = recipe.start(self.journal.layout.dir())?;
-        self.journal.add(&started.recipe.name, started.identity.clone())?;
-        self.started.push(started);
-        Ok(())
-    }
-
-    fn find(&self, name: &str) -> Option<&Started> {
-        self.started.iter().find(|started| started.recipe.name == name)
-    }
-
-    /// Waits until this process listens on its port.
-    async fn listening(&mut self, name: &str, port: u16) -> Result<(), UpError> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        self.until(name, "listens", async || {
-            matches!(tokio::time::timeout(LOOK_PATIENCE, TcpStream::connect(address)).await, Ok(Ok(_)))
-        })
-        .await
-    }
-
-    /// Waits until what this process is awaited to do is seen.
-    async fn until(
-        &mut self,
-        name: &str,
-        awaited: &'static str,
-        mut seen: impl AsyncFnMut() -> bool,
-    ) -> Result<(), UpError> {
-        let since = Instant::now();
-        while !seen().await {
-            let Some(process) = self.started.iter_mut().find(|started| started.recipe.name == name) else {
-                // Only what was started is waited for; were it otherwise, the deadline would say so.
-                return Err(UpError::Late { name: name.to_owned(), awaited, log: String::new() });
-            };
-            if let Some(status) = process.ended() {
-                let log = process.last_lines();
-                return Err(UpError::Ended { name: name.to_owned(), status, awaited, log });
-            }
-            if since.elapsed() > SERVER_PATIENCE {
-                return Err(UpError::Late { name: name.to_owned(), awaited, log: process.last_lines() });
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        self.progress.done(format_args!("{name} {awaited}"), since);
-        Ok(())
-    }
-
-    /// Ends what was started; the folder stays, for its logs.
-    fn take_apart(&mut self, failed: UpError) -> UpError {
-        self.progress.say("taking the lab apart again");
-        match down::end_all(&mut self.journal) {
-            Ok(_) => failed,
-            Err(e) => UpError::NotCleaned(Box::new(failed), e),
-        }
-    }
 }
 
 /// Runs the work until it is done, or somebody asks to stop.
@@ -241,27 +120,318 @@ async fn until_interrupted<T>(work: impl Future<Output = Result<T, UpError>>) ->
     }
 }
 
+async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpError> {
+    let layout = lab.journal.layout.clone();
+    let (tools, bao) = (Tools::find()?, openbao::find()?);
+    // Held until the end: by then every port has its listener.
+    let mut ports = Reservation::new()?;
+    let vault_ca = Authority::create("Holdfast lab Vault CA", &layout.vault_ca(), &layout.vault_ca_key())?;
+    let nodes = openbao::prepare(&layout, &vault_ca, &mut ports, args.nodes)?;
+    let broker = if args.no_broker {
+        None
+    } else {
+        let ca = Authority::create("Holdfast lab broker CA", &layout.broker_ca(), &layout.broker_ca_key())?;
+        Some(rabbitmq::prepare(&layout, &ca, &mut ports)?)
+    };
+    let url = broker.as_ref().map(Broker::url);
+    let network = Network::new(layout.clone(), args.custodians, nodes.clone(), url, ports.take()?);
+
+    lab.progress.say(format_args!("starting {} OpenBao nodes, and making everybody's keys", nodes.len()));
+    for node in &nodes {
+        lab.start(openbao::recipe(&layout, &bao, node))?;
+    }
+    network.make_keys()?;
+    let enrolled = enroll(lab, &tools, &network).await?;
+    network.write_trust()?;
+    for node in &nodes {
+        lab.listening(&node.name, node.port).await?;
+    }
+    initialise(lab, &tools, &enrolled, &nodes[0], args.threshold).await?;
+
+    if let Some(broker) = &broker {
+        define(lab, &tools, &network).await?;
+        lab.progress.say("starting RabbitMQ");
+        lab.start(rabbitmq::epmd_recipe(&layout, broker))?;
+        lab.listening(rabbitmq::EPMD, broker.epmd_port).await?;
+        lab.start(rabbitmq::recipe(&layout, broker))?;
+    }
+    install(lab, &tools, &network).await?;
+    network.write_configurations()?;
+    if let Some(broker) = &broker {
+        lab.listening(rabbitmq::NAME, broker.port).await?;
+    }
+    for daemon in daemons(&layout, &tools, &network) {
+        lab.start(daemon)?;
+    }
+    lab.listening(SENTINEL, network.sentinel_port).await?;
+    open_nodes(lab, &tools, &network, &nodes).await?;
+    ready(lab, &network).await?;
+
+    let file = describe(lab, &layout, &network, broker.as_ref());
+    file::write_json(&layout.lab_json(), &file, file::PUBLIC)?;
+    Ok(file)
+}
+
+/// Each custodian makes its keys on its own host, and its person reads out the fingerprint.
+async fn enroll(lab: &Assembly, tools: &Tools, network: &Network) -> Result<Vec<Enrolled>, UpError> {
+    let layout = &lab.journal.layout;
+    let lines = network.custodians.iter().enumerate().map(|(number, id)| {
+        let site = Network::site(number);
+        Line::new(&tools.setup, &["enroll", "--json", "--id", id, "--site", site]).with("--dir", layout.home(id))
+    });
+    let reports = lab.run("custodians enrolled", lines).await?;
+    Ok(reports.iter().map(|report| reported("holdfast-setup enroll", report)).collect::<Result<_, _>>()?)
+}
+
+/// What `enroll` reports, as far as the ceremony needs it.
+#[derive(Deserialize)]
+struct Enrolled {
+    custodian: String,
+    fingerprint: String,
+    enrollment: PathBuf,
+}
+
+/// The ceremony on an operator's machine: every share encrypted to its custodian, the root token to the lab.
+async fn initialise(
+    lab: &Assembly,
+    tools: &Tools,
+    enrolled: &[Enrolled],
+    node: &Node,
+    threshold: u8,
+) -> Result<(), UpError> {
+    let layout = &lab.journal.layout;
+    let receiver = Receiver::generate()?;
+    let root_key = layout.ceremony().join("root-token-key.asc");
+    file::write(&root_key, &receiver.public()?, file::PUBLIC)?;
+    let mut line = Line::new(&tools.holdfast, &["init", "--cluster", CLUSTER])
+        .with("--vault", node.url())
+        .with("--ca-cert", layout.vault_ca())
+        .with("--threshold", threshold.to_string())
+        .with("--root-token-key", &root_key)
+        .with("--output", layout.ceremony_output());
+    for Enrolled { custodian, fingerprint, enrollment } in enrolled {
+        line = line.with("--enrollment", enrollment).with("--fingerprint", format!("{custodian}={fingerprint}"));
+    }
+    lab.run("the cluster is initialised", [line]).await?;
+
+    let read = |name: &str| {
+        let path = layout.ceremony_output().join(name);
+        fs::read(&path).map_err(|e| NetworkError::Read(path, e))
+    };
+    file::write(&layout.manifest(), &read("lab.manifest.json")?, file::PUBLIC)?;
+    file::write(&layout.root_token(), &receiver.open(&read("root-token.pgp")?)?, file::PRIVATE)?;
+    Ok(())
+}
+
+/// Everybody's user, password, queues and rights at the broker.
+async fn define(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), UpError> {
+    let layout = &lab.journal.layout;
+    file::make_folder(&layout.passwords())?;
+    let mut line = Line::new(&tools.holdfast, &["broker", "definitions"])
+        .with("--manifest", layout.manifest())
+        .with("--sentinel", SENTINEL)
+        .with("--administrator", rabbitmq::ADMIN)
+        .with("--passwords", layout.passwords())
+        .with("--output", rabbitmq::definitions_file(layout));
+    for operator in OPERATORS {
+        line = line.with("--operator", operator);
+    }
+    if let Some(conductor) = network.conductor() {
+        line = line.with("--conductor", conductor);
+    }
+    lab.run("the broker's users and queues are defined", [line]).await?;
+    Ok(())
+}
+
+/// Each custodian puts its share to rest on its own host.
+async fn install(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), UpError> {
+    let layout = &lab.journal.layout;
+    let lines = network.custodians.iter().map(|id| {
+        Line::new(&tools.setup, &["install"])
+            .with("--dir", layout.home(id))
+            .with("--packet", layout.ceremony_output().join(format!("packets/{id}.packet.json")))
+            .with("--manifest", layout.manifest())
+    });
+    lab.run("shares installed", lines).await?;
+    Ok(())
+}
+
+/// The sentinel, then the custodians.
+fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
+    let daemon = |name: &str, program: &Path, config: PathBuf| Recipe {
+        name: name.to_owned(),
+        start: [program.as_os_str(), "run".as_ref(), "--config".as_ref(), config.as_os_str()]
+            .map(|word| word.to_string_lossy().into_owned())
+            .to_vec(),
+        env: BTreeMap::new(),
+        log: layout.log(name),
+    };
+    let sentinel = daemon(SENTINEL, &tools.sentinel, network.sentinel_config());
+    let custodians = network.custodians.iter().map(|id| daemon(id, &tools.custodian, network.custodian_config(id)));
+    [sentinel].into_iter().chain(custodians).collect()
+}
+
+/// The first opening of each node, approved by an operator: the first node, then those that can join it now.
+async fn open_nodes(lab: &mut Assembly, tools: &Tools, network: &Network, nodes: &[Node]) -> Result<(), UpError> {
+    let layout = lab.journal.layout.clone();
+    let ca = fs::read(layout.vault_ca())?;
+    for (number, node) in nodes.iter().enumerate() {
+        let vault = Admin::new(&node.url(), &ca)?;
+        if number > 0 {
+            // A node that has not joined does not know yet how many shares open it.
+            let joined = format!("{} joining", node.name);
+            lab.until(&joined, &node.name, async || expect(&vault, |status| status.initialized).await).await?;
+        }
+        approve(lab, tools, network, node).await?;
+        let open = format!("{} opening", node.name);
+        let witness = network.custodians.first().map_or(SENTINEL, String::as_str);
+        lab.until(&open, witness, async || expect(&vault, |status| !status.sealed).await).await?;
+    }
+    Ok(())
+}
+
+/// One look at a node.
+async fn expect(vault: &Admin, wanted: impl Fn(&SealStatus) -> bool) -> Result<(), String> {
+    match tokio::time::timeout(LOOK_PATIENCE, vault.seal_status()).await {
+        Ok(Ok(status)) if wanted(&status) => Ok(()),
+        Ok(Ok(status)) => Err(format!(
+            "it says initialised: {}, sealed: {}, {} of {} shares there",
+            status.initialized, status.sealed, status.progress, status.threshold
+        )),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err("it does not answer".to_owned()),
+    }
+}
+
+/// An operator approves; without a broker the approval is carried to every custodian by hand.
+async fn approve(lab: &Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
+    let layout = &lab.journal.layout;
+    let words = ["approve", "--json", "--no-wait", "--cluster", CLUSTER, "--node", &node.name];
+    let line = Line::new(&tools.holdfast, &words).with("--config", layout.operator_config());
+    let approved = format!("{} approves the opening of {}", OPERATORS[0], node.name);
+    if network.broker_url.is_some() {
+        lab.run(&approved, [line]).await?;
+        return Ok(());
+    }
+    let reports = lab.run(&approved, [line.with("--output", layout.ceremony().join("approvals"))]).await?;
+    let mut files = Vec::new();
+    for report in &reports {
+        let signed: Vec<Approved> = reported("holdfast approve", report)?;
+        files.extend(signed.into_iter().map(|approved| approved.file));
+    }
+    let deliveries = network
+        .custodians
+        .iter()
+        .map(|id| Line::new(&tools.setup, &["deliver"]).and(&files).with("--config", network.custodian_config(id)));
+    lab.run("the approval is delivered to every custodian", deliveries).await?;
+    Ok(())
+}
+
+/// What `approve` reports of each approval that it wrote to a file.
+#[derive(Deserialize)]
+struct Approved {
+    file: PathBuf,
+}
+
+/// Waits until the sentinel has heard from every custodian that it is ready for every node.
+async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
+    if network.broker_url.is_none() {
+        // Nobody hears a custodian that has no broker: that it opened nodes is what there is to see.
+        return Ok(());
+    }
+    let url = format!("{}/api/v1/status", network.sentinel_url());
+    let client = reqwest::Client::builder().no_proxy().timeout(LOOK_PATIENCE).build().map_err(io::Error::other)?;
+    let all = network.custodians.len();
+    Ok(lab
+        .until("every custodian ready", SENTINEL, async || {
+            let answer = client.get(&url).send().await.map_err(|e| e.to_string())?;
+            let status: Status = answer.json().await.map_err(|e| e.to_string())?;
+            let custodians = status.clusters.values().flat_map(|cluster| cluster.custodians.values());
+            let ready = custodians.filter(|custodian| custodian.ready).count();
+            if ready == all { Ok(()) } else { Err(format!("{ready} of {all} are ready")) }
+        })
+        .await?)
+}
+
+fn describe(lab: &Assembly, layout: &Layout, network: &Network, broker: Option<&Broker>) -> LabFile {
+    let process = |name: &str| lab.find(name).map(super::process::Started::process);
+    let vault = network
+        .nodes
+        .iter()
+        .filter_map(|node| Some(Vault { name: node.name.clone(), url: node.url(), process: process(&node.name)? }));
+    let custodians = network.custodians.iter().filter_map(|id| {
+        Some(file::Custodian {
+            id: id.clone(),
+            config: network.custodian_config(id),
+            state_dir: layout.home(id).join("state"),
+            process: process(id)?,
+        })
+    });
+    let sentinel = process(SENTINEL).map(|process| file::Sentinel {
+        config: network.sentinel_config(),
+        url: network.sentinel_url(),
+        process,
+    });
+    let broker = broker.and_then(|broker| {
+        Some(file::Broker {
+            url: broker.url(),
+            ca_cert: layout.broker_ca(),
+            admin_user: rabbitmq::ADMIN.to_owned(),
+            admin_password_file: layout.password(rabbitmq::ADMIN),
+            process: process(rabbitmq::NAME)?,
+            epmd: process(rabbitmq::EPMD)?,
+        })
+    });
+    let operator =
+        |id: &str| Operator { id: id.to_owned(), key: network.operator_key(id), config: network.operator_config(id) };
+    LabFile {
+        cluster: CLUSTER.to_owned(),
+        ca_cert: layout.vault_ca(),
+        ca_key: layout.vault_ca_key(),
+        root_token_file: layout.root_token(),
+        allowed_signers: layout.allowed_signers(),
+        manifest: layout.manifest(),
+        vault: vault.collect(),
+        broker,
+        custodians: custodians.collect(),
+        sentinel,
+        operators: OPERATORS.map(operator).to_vec(),
+        operator_config: layout.operator_config(),
+    }
+}
+
 /// Tells what there is now, and what to try next.
-fn tell(lab: &Lab, file: &LabFile, json: bool) -> Result<(), UpError> {
-    let dir = lab.journal.layout.dir();
+fn tell(lab: &Assembly, file: &LabFile, json: bool) -> Result<(), UpError> {
     lab.progress.done("the lab is up", lab.progress.began());
     let mut out = io::stdout().lock();
     if json {
-        let text = serde_json::to_string_pretty(file).map_err(io::Error::from)?;
-        writeln!(out, "{text}")?;
+        writeln!(out, "{}", serde_json::to_string_pretty(file).map_err(io::Error::from)?)?;
     } else {
-        write!(out, "{}", summary(dir, file))?;
+        write!(out, "{}", summary(lab.journal.layout.dir(), file))?;
     }
     Ok(())
 }
 
 fn summary(dir: &Path, file: &LabFile) -> String {
-    let nodes: String = file.vault.iter().map(|node| format!("  {:<12} {}\n", node.name, node.url)).collect();
-    let shown = dir.display();
-    format!("{nodes}Everything about it is in {shown}/lab.json. When done: holdfast lab down --dir '{shown}'\n")
-}
-
-#[allow(dead_code, reason = "the ceremony's steps come next and use it")]
-fn layout(lab: &Lab) -> &Layout {
-    &lab.journal.layout
+    let mut text = String::from("\n");
+    for node in &file.vault {
+        text += &format!("{:<12} {}  pid {}\n", node.name, node.url, node.process.pid);
+    }
+    if let Some(broker) = &file.broker {
+        text += &format!("{:<12} {}  pid {}\n", "broker", broker.url, broker.process.pid);
+    }
+    if let Some(sentinel) = &file.sentinel {
+        text += &format!("{:<12} {}  pid {}\n", "sentinel", sentinel.url, sentinel.process.pid);
+    }
+    text += &format!("{:<12} {} of them, and nothing listens there\n", "custodians", file.custodians.len());
+    let dir = dir.display();
+    text += &format!("\nEverything else is in {dir}/lab.json. Try:\n");
+    text += &format!("  holdfast status --config '{dir}/operator.toml'\n");
+    if let Some(node) = file.vault.first() {
+        let words: Vec<String> = node.process.start.iter().map(|word| format!("'{word}'")).collect();
+        let start = words.join(" ");
+        text += &format!("  kill -9 {}; {start} >/dev/null 2>&1 &\n", node.process.pid);
+    }
+    text += &format!("  holdfast lab down --dir '{dir}'\n");
+    text
 }

@@ -1,3 +1,5 @@
+//! What a configuration file may and may not say, each refusal with its line.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

@@ -90,7 +90,7 @@ pub enum Impossible {
 impl From<StatusError> for Impossible {
     fn from(error: StatusError) -> Self {
         match error {
-            StatusError::Malformed(_) => Self::Form,
+            StatusError::Malformed => Self::Form,
             StatusError::Impossible(what) => Self::Contradiction(what),
         }
     }
@@ -98,7 +98,7 @@ impl From<StatusError> for Impossible {
 
 /// A connection to a node whose identity was proven. Dropped, it is closed at once.
 pub struct Connection {
-    identity: NodeIdentity,
+    identity: Arc<NodeIdentity>,
     handshake: Handshake,
     ticket_was_offered: bool,
     certificate_not_after: Option<Timestamp>,
@@ -135,7 +135,7 @@ impl Connection {
             drop(ended);
         })
         .abort_handle();
-        let requests = Some(requests);
+        let (requests, identity) = (Some(requests), Arc::new(identity));
         Ok(Self { identity, handshake, ticket_was_offered, certificate_not_after, tickets, requests, closed, task })
     }
 

@@ -1,7 +1,6 @@
 //! One real OpenBao server of a test's own: TLS, raft, a folder and a port that end with it.
 
-// Included by several test programs, each of which uses a part.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "included by several test programs, each of which uses a part")]
 
 use std::fs::File;
 use std::net::TcpListener;

@@ -107,6 +107,11 @@ impl Rabbit {
         wait_for_port(self.port);
     }
 
+    /// The server's own process.
+    pub fn pid(&self) -> u32 {
+        self.server.lock().expect("not poisoned").as_ref().expect("it runs").id()
+    }
+
     /// `kill -9`.
     pub fn kill(&self) {
         if let Some(mut server) = self.server.lock().expect("not poisoned").take() {

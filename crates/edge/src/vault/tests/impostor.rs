@@ -80,7 +80,7 @@ impl TestCa {
     pub(super) fn node(&self, server: &Impostor, pins: &[SpkiPin]) -> NodeIdentity {
         let url = format!("https://localhost:{}", server.address.port());
         let node = "vault-1".parse().expect("a name");
-        NodeIdentity::new(CLUSTER, node, &url, self.pem.as_bytes(), pins).expect("good").with_deadlines(SHORT)
+        NodeIdentity::new(CLUSTER, node, &url, self.pem.as_bytes(), pins).expect("good")
     }
 }
 
@@ -320,7 +320,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             }
             Reply::Drip(bytes) => {
                 stream.write_all(&bytes).await?;
-                let mut drip = tokio::time::interval(SHORT.answer / 20);
+                let mut drip = tokio::time::interval(SHORT / 20);
                 loop {
                     drip.tick().await;
                     stream.write_all(b" ").await?;

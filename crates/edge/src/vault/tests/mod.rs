@@ -27,15 +27,11 @@ pub(super) const NOW: Steady = Steady::from_start(Duration::from_secs(1000));
 pub(super) const SEALED: &str =
     r#"{"type":"shamir","initialized":true,"sealed":true,"t":3,"n":5,"progress":1,"nonce":"3f1c"}"#;
 
-/// The deadlines of the tests: short, because some servers here use them up.
-pub(super) const SHORT: Deadlines = Deadlines {
-    connect: Duration::from_millis(800),
-    answer: Duration::from_millis(800),
-    submit: Duration::from_millis(800),
-};
+/// A deadline that some server here uses up. All others are the programs' own, so that a busy machine fails no test.
+pub(super) const SHORT: Duration = Duration::from_millis(500);
 
-/// What all deadlines of one release together can take, and as much again for a busy machine.
-const ALL_DEADLINES: Duration = Duration::from_secs(6);
+/// The longest that one release may take: every deadline on its way used up, and some more for a busy machine.
+const ALL_DEADLINES: Duration = Duration::from_secs(35);
 
 /// A share whose every part is easy to tell from anything else.
 pub(super) const SHARE: [u8; SHARE_LEN] =

@@ -1,7 +1,5 @@
 //! Impostors, before a share would leave: another identity, another state, another answer than a node's. None gets a byte.
 
-use std::time::Duration;
-
 use super::impostor::{Front, Impostor, Reply, TestCa, http};
 use super::*;
 use crate::tls::PeerRefusal;
@@ -98,8 +96,11 @@ async fn what_speaks_no_tls_or_an_old_one_is_refused() {
 async fn one_that_never_shakes_hands_uses_up_the_deadline_and_no_more() {
     let ca = TestCa::new();
     let impostor = Impostor::start(Front::Silent, |_| sealed()).await;
-    let error = refused(&ca.node(&impostor, &[]), &impostor).await;
+    let node = ca.node(&impostor, &[]).with_deadlines(Deadlines { connect: SHORT, ..Deadlines::default() });
+    let started = Instant::now();
+    let error = refused(&node, &impostor).await;
     assert!(matches!(error, ReleaseError::Unreachable(ConnectError::Deadline { .. })), "{error:?}");
+    assert!(started.elapsed() < Deadlines::default().connect, "{:?}", started.elapsed());
     let impostor = Impostor::start(Front::Closing, |_| sealed()).await;
     let error = refused(&ca.node(&impostor, &[]), &impostor).await;
     assert!(matches!(error, ReleaseError::Unreachable(ConnectError::Handshake { .. })), "{error:?}");
@@ -175,7 +176,8 @@ async fn another_answer_than_a_status_gets_nothing() {
     let ca = TestCa::new();
     type Right = fn(&AskError) -> bool;
     let not_a_status: Right = |error| matches!(error, AskError::NotAStatus(_));
-    let answers: [(&str, fn() -> Reply, Right); 13] = [
+    type Case = (&'static str, fn() -> Reply, Right);
+    let answers: [Case; 13] = [
         ("html", || http(200, "Content-Type: text/html\r\n", "<html><body>OK</body></html>"), not_a_status),
         ("nothing", || http(200, "", ""), not_a_status),
         ("a half", || http(200, "", &SEALED[..40]), not_a_status),
@@ -231,10 +233,11 @@ async fn one_that_stalls_or_drips_uses_up_the_deadline_and_no_more() {
     ];
     for reply in answers {
         let impostor = Impostor::answering(&ca, reply).await;
+        let node = ca.node(&impostor, &[]).with_deadlines(Deadlines { answer: SHORT, ..Deadlines::default() });
         let started = Instant::now();
-        let error = refused(&ca.node(&impostor, &[]), &impostor).await;
+        let error = refused(&node, &impostor).await;
         assert!(matches!(error, ReleaseError::Transport(AskError::Deadline(_))), "{error:?}");
-        assert!(started.elapsed() < SHORT.answer + Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Deadlines::default().answer, "{:?}", started.elapsed());
     }
 }
 
