@@ -21,8 +21,19 @@ pub struct Status {
     pub version: String,
     /// When this was put together.
     pub at: Timestamp,
+    /// When its process started.
+    pub started_at: Timestamp,
     /// Whether it is connected to the broker; `None` where none is configured.
     pub broker_up: Option<bool>,
+    /// Why it is not connected to the broker.
+    #[serde(default)]
+    pub broker_trouble: Option<String>,
+    /// Why its history is not being written down, if it is not.
+    #[serde(default)]
+    pub history_trouble: Option<String>,
+    /// Messages that it refused since it started, by reason.
+    #[serde(default)]
+    pub rejected: BTreeMap<String, u64>,
     /// The clusters, by the name that the sentinel's configuration gives them.
     pub clusters: BTreeMap<ClusterName, ClusterStatus>,
 }
@@ -40,12 +51,18 @@ pub struct ClusterStatus {
     pub ready: u32,
     /// `ready` minus `threshold`.
     pub margin: i32,
-    /// The margin without the largest site.
+    /// The margin without the site whose loss costs most. A custodian that names no site is lost alone.
     pub margin_without_largest_site: i32,
     /// Whether custodians disagree on policy or trust root.
     pub diverged: bool,
     /// Whether custodians hold shares of different generations.
     pub generation_mismatch: bool,
+    /// The generation that the sentinel's manifest names.
+    #[serde(default)]
+    pub generation: u32,
+    /// How many nodes should be open at any time.
+    #[serde(default)]
+    pub min_unsealed: usize,
     /// The nodes.
     pub nodes: BTreeMap<NodeName, NodeStatus>,
     /// The custodians of the manifest, heard from or not.
@@ -79,6 +96,9 @@ pub struct NodeStatus {
     pub shared_address: bool,
     /// Why its identity was refused when it was last tried, if it was.
     pub identity_refused: Option<String>,
+    /// Why it does not answer, while it does not.
+    #[serde(default)]
+    pub lost_because: Option<String>,
 }
 
 /// One custodian.
@@ -92,6 +112,12 @@ pub struct CustodianStatus {
     pub ready: bool,
     /// Its site.
     pub site: Option<Site>,
+    /// Whether its policy, trust root or threshold is not what most others have.
+    #[serde(default)]
+    pub config_diverged: bool,
+    /// By how many milliseconds its clock is ahead of the sentinel's; the message's way counts against it.
+    #[serde(default)]
+    pub clock_offset_millis: Option<i64>,
     /// Its last heartbeat.
     pub heartbeat: Option<Heartbeat>,
 }
@@ -105,6 +131,9 @@ pub struct ApprovalStatus {
     pub node: NodeName,
     /// The operator.
     pub from: Principal,
+    /// When it was signed.
+    #[serde(default)]
+    pub issued_at: Timestamp,
     /// Until when it counts.
     pub expires_at: Timestamp,
 }
@@ -118,11 +147,15 @@ pub struct IncidentStatus {
     pub began_at: Timestamp,
     /// When it was first seen sealed.
     pub sealed_at: Option<Timestamp>,
-    /// Why it was not open.
+    /// Why it was not open, as far as the sentinel's own eyes could prove it.
     pub cause: Option<Cause>,
+    /// Why, as most custodians that submitted shares say.
+    #[serde(default)]
+    pub told_cause: Option<Cause>,
     /// When it was seen open again; `None` while it lasts.
     pub opened_at: Option<Timestamp>,
-    /// From sealed seen to open seen, in milliseconds with fractions, by the sentinel's steady clock.
+    /// From sealed seen to open seen, in milliseconds with fractions, by the sentinel's steady clock; or as the custodian
+    /// that opened it measured, where the sentinel did not see it sealed.
     pub open_after_ms: Option<f64>,
     /// Who submitted, and what came of it, in the order in which it was heard.
     pub submissions: Vec<SubmissionStatus>,
@@ -137,6 +170,18 @@ pub struct SubmissionStatus {
     pub custodian: Principal,
     /// Its own id of the incident.
     pub incident: IncidentId,
+    /// The share's x coordinate.
+    #[serde(default)]
+    pub x: u8,
+    /// Which set of shares was being tried, from 0.
+    #[serde(default)]
+    pub round: u32,
+    /// The cause, as the custodian sees it.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// The approvals on which the share was released.
+    #[serde(default)]
+    pub approvals: Vec<MessageId>,
     /// What came of it.
     pub result: Submission,
     /// When the answer was there.

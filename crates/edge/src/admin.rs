@@ -60,7 +60,7 @@ pub enum AdminError {
         /// The address.
         url: String,
         /// What is wrong with it.
-        why: PeerRefusal,
+        why: Box<PeerRefusal>,
     },
     /// There was no connection, or it ended, or the deadline passed.
     #[error("{url} did not answer: {why}")]
@@ -224,7 +224,7 @@ fn failed(url: &Url, error: &reqwest::Error) -> AdminError {
     let mut next = error.source();
     while let Some(cause) = next {
         if let Some(refusal) = peer_refusal(cause) {
-            return AdminError::Peer { url: url.to_string(), why: refusal };
+            return AdminError::Peer { url: url.to_string(), why: Box::new(refusal) };
         }
         why = cause.to_string();
         next = cause.source();

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod files;
 pub mod keys;
+pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod outgoing;

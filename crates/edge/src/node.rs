@@ -95,6 +95,7 @@ pub fn spawn<K>(identity: Arc<NodeIdentity>, key: K, reports: mpsc::Sender<NodeR
 where
     K: Clone + Send + Sync + 'static,
 {
+    #[expect(clippy::disallowed_methods, reason = "short by nature: see NodeHandle::actions")]
     let (actions, asked) = mpsc::unbounded_channel();
     let task = Task {
         identity,

@@ -384,9 +384,7 @@ impl Node {
 
     /// Decides what is to be done now, and says what is missing.
     fn decide(&mut self, cx: &mut Context<'_>) -> Option<Needs> {
-        if self.incident.is_none() {
-            return None;
-        }
+        self.incident.as_ref()?;
         if self.sight.seen() != Seen::Sealed {
             return Some(Needs::Contact);
         }

@@ -219,6 +219,10 @@ impl Session<'_> {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(name.clone(), ShortString::default(), options, none);
         let consumer = answer("the reading of a queue", consumer).await?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an ack for each message that is out, and those are PREFETCH at most"
+        )]
         let (ack, acks) = mpsc::unbounded_channel();
         let drain = Drain::default();
         Ok(Reader { driver: self.driver, queue, name, channel, consumer, ack, acks, handed_out: 0, drain })

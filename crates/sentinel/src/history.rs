@@ -1,0 +1,336 @@
+//! The history: incidents, receipts and refusals, and each custodian's last heartbeat, in SQLite.
+//!
+//! It is for people, and nothing depends on it: a database that cannot be used is moved aside or done without, loudly. It is
+//! written by a thread of its own, because a disk can take its time and a sentinel cannot.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use holdfast_core::id::{ClusterId, Principal};
+use holdfast_core::message::{Body, Content};
+use holdfast_core::status::IncidentStatus;
+use holdfast_core::time::Timestamp;
+use holdfast_core::watch::{INCIDENTS_KEPT, Record};
+use rusqlite::{Connection, OpenFlags, params};
+
+/// Records that may wait for the disk: a minute of a large network. Beyond it they are dropped, and that is told.
+const RECORDS_MAX: usize = 4096;
+
+/// Records that are written in one transaction.
+const BATCH_MAX: usize = 256;
+
+/// Incidents that are kept in the database.
+const INCIDENTS_MAX: i64 = 10_000;
+
+/// Receipts, refusals and sightings that are kept in the database.
+const REPORTS_MAX: i64 = 50_000;
+
+/// After how many records the oldest beyond these numbers are deleted.
+const PRUNE_EVERY: usize = 1_000;
+
+/// How long another process may keep the database locked, such as somebody who looks into it.
+const BUSY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the end of the process waits for the last records.
+const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
+
+/// How long nothing is written after a failure: a full disk fails every record, and not each is worth a line in the log.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The version of the tables, in `user_version`.
+const SCHEMA: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE incidents (
+        cluster TEXT NOT NULL, node TEXT NOT NULL, began_at INTEGER NOT NULL, content TEXT NOT NULL,
+        PRIMARY KEY (cluster, node, began_at)
+    ) STRICT;
+    CREATE TABLE heartbeats (
+        cluster TEXT NOT NULL, custodian TEXT NOT NULL, issued_at INTEGER NOT NULL, heard_at INTEGER NOT NULL,
+        content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
+    ) STRICT;
+    CREATE TABLE reports (
+        id TEXT NOT NULL PRIMARY KEY, cluster TEXT NOT NULL, kind TEXT NOT NULL, custodian TEXT NOT NULL,
+        issued_at INTEGER NOT NULL, heard_at INTEGER NOT NULL, content TEXT NOT NULL
+    ) STRICT;
+    PRAGMA user_version = 1;";
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    /// It is damaged, or no database at all.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// A newer sentinel wrote it.
+    #[error(
+        "the database is of version {0}, and this sentinel knows version {SCHEMA}: use the newer one, or name another file"
+    )]
+    Newer(i64),
+    /// It cannot be opened or set up.
+    #[error("the database cannot be used: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// The history, being written.
+#[derive(Debug)]
+pub(crate) struct History {
+    records: Option<SyncSender<Record>>,
+    trouble: Trouble,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why the history is not being written, if it is not. Shared with the thread that writes it.
+type Trouble = Arc<Mutex<Option<String>>>;
+
+fn set(trouble: &Trouble, why: Option<String>) {
+    *trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+}
+
+impl History {
+    /// Opens the database and fetches the latest incidents of each cluster, the oldest first. Never fails: without a
+    /// database there is no history, and [`History::trouble`] says why.
+    pub(crate) fn open(path: Option<&Path>, clusters: &[ClusterId]) -> (Self, Vec<(ClusterId, Vec<IncidentStatus>)>) {
+        let trouble = Trouble::default();
+        let Some(path) = path else { return (Self { records: None, trouble, thread: None }, Vec::new()) };
+        let opened = open_or_move_aside(path).and_then(|database| {
+            let known =
+                clusters.iter().map(|id| Ok((*id, incidents(&database, *id)?))).collect::<Result<_, OpenError>>();
+            Ok((database, known?))
+        });
+        match opened {
+            Ok((database, known)) => {
+                let (records, waiting) = sync_channel(RECORDS_MAX);
+                let shared = Arc::clone(&trouble);
+                let thread = std::thread::Builder::new()
+                    .name("history".to_owned())
+                    .spawn(move || write_all(database, &waiting, &shared))
+                    .inspect_err(|error| tracing::error!(%error, "no history is kept: no thread for it"))
+                    .ok();
+                (Self { records: thread.is_some().then_some(records), trouble, thread }, known)
+            }
+            Err(error) => {
+                tracing::error!(database = %path.display(), %error, "no history is kept");
+                set(&trouble, Some(error.to_string()));
+                (Self { records: None, trouble, thread: None }, Vec::new())
+            }
+        }
+    }
+
+    /// Has a record written, soon. Never waits.
+    pub(crate) fn write(&self, record: Record) {
+        let Some(records) = &self.records else { return };
+        if let Err(TrySendError::Full(_)) = records.try_send(record) {
+            set(&self.trouble, Some("the disk is too slow: records were dropped".to_owned()));
+        }
+    }
+
+    /// Why the history is not being written, if it is not.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes what waits, and closes the database.
+    pub(crate) fn close(mut self) {
+        self.records = None;
+        let limit = Instant::now() + CLOSE_DEADLINE;
+        while let Some(thread) = self.thread.take() {
+            if thread.is_finished() {
+                break;
+            }
+            if Instant::now() > limit {
+                return tracing::warn!("the history was not written to its end: the disk is too slow");
+            }
+            self.thread = Some(thread);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Opens the database. One that is damaged is moved aside, and a new one begun.
+fn open_or_move_aside(path: &Path) -> Result<Connection, OpenError> {
+    match open(path) {
+        Err(OpenError::Damaged(why)) => {
+            let aside =
+                move_aside(path).map_err(|error| OpenError::Damaged(format!("{why}; and not moved aside: {error}")))?;
+            tracing::error!(
+                database = %path.display(),
+                aside = %aside.display(),
+                why,
+                "the database is damaged: it was moved aside, and the history begins anew"
+            );
+            open(path)
+        }
+        opened => opened,
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(path, flags)?;
+    set_up(&database).map_err(|error| match error {
+        OpenError::Sqlite(rusqlite::Error::SqliteFailure(failure, why))
+            if matches!(failure.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) =>
+        {
+            OpenError::Damaged(why.unwrap_or_else(|| failure.to_string()))
+        }
+        other => other,
+    })?;
+    Ok(database)
+}
+
+fn set_up(database: &Connection) -> Result<(), OpenError> {
+    database.busy_timeout(BUSY_DEADLINE)?;
+    let found: String = database.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if found != "ok" {
+        return Err(OpenError::Damaged(found));
+    }
+    database.pragma_update(None, "journal_mode", "WAL")?;
+    database.pragma_update(None, "synchronous", "NORMAL")?;
+    let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        SCHEMA => Ok(()),
+        0 => {
+            let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if tables > 0 {
+                return Err(OpenError::Damaged("it holds tables that no sentinel made".to_owned()));
+            }
+            Ok(database.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?)
+        }
+        newer => Err(OpenError::Newer(newer)),
+    }
+}
+
+/// Renames the database and what belongs to it. Returns its new name.
+fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let seconds = holdfast_edge::clock::wall().as_millis() / 1000;
+    let renamed = |suffix: &str| {
+        let mut from = path.as_os_str().to_owned();
+        from.push(suffix);
+        let mut to = path.as_os_str().to_owned();
+        to.push(format!(".damaged-{seconds}{suffix}"));
+        (PathBuf::from(from), PathBuf::from(to))
+    };
+    for suffix in ["-wal", "-shm"] {
+        let (from, to) = renamed(suffix);
+        match std::fs::rename(from, to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let (from, to) = renamed("");
+    std::fs::rename(from, &to)?;
+    Ok(to)
+}
+
+/// The latest incidents of a cluster, the oldest first. One that cannot be read is left out.
+fn incidents(database: &Connection, cluster: ClusterId) -> Result<Vec<IncidentStatus>, OpenError> {
+    let mut select =
+        database.prepare("SELECT content FROM incidents WHERE cluster = ?1 ORDER BY began_at DESC LIMIT ?2")?;
+    let latest = i64::try_from(INCIDENTS_KEPT).unwrap_or(i64::MAX);
+    let rows = select.query_map(params![cluster.to_string(), latest], |row| row.get::<_, String>(0))?;
+    let mut known = Vec::new();
+    for content in rows {
+        known.extend(serde_json::from_str::<IncidentStatus>(&content?).ok());
+    }
+    known.reverse();
+    Ok(known)
+}
+
+fn write_all(mut database: Connection, waiting: &Receiver<Record>, trouble: &Trouble) {
+    let mut since_pruned = 0;
+    while let Ok(first) = waiting.recv() {
+        let batch: Vec<_> = std::iter::once(first).chain(waiting.try_iter().take(BATCH_MAX - 1)).collect();
+        since_pruned += batch.len();
+        let written = write_batch(&mut database, &batch).and_then(|()| {
+            if since_pruned < PRUNE_EVERY {
+                return Ok(());
+            }
+            since_pruned = 0;
+            prune(&database)
+        });
+        match written {
+            Ok(()) => set(trouble, None),
+            Err(error) => {
+                tracing::error!(%error, records = batch.len(), "records could not be written into the history");
+                set(trouble, Some(error.to_string()));
+                std::thread::sleep(FAILURE_PAUSE);
+            }
+        }
+    }
+}
+
+fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<()> {
+    let transaction = database.transaction()?;
+    for record in batch {
+        match record {
+            Record::Incident(cluster, incident) => write_incident(&transaction, *cluster, incident)?,
+            Record::Report(body, heard_at) => write_report(&transaction, body, *heard_at)?,
+        }
+    }
+    transaction.commit()
+}
+
+fn write_incident(database: &Connection, cluster: ClusterId, incident: &IncidentStatus) -> rusqlite::Result<()> {
+    let mut insert = database.prepare_cached("INSERT OR REPLACE INTO incidents VALUES (?1, ?2, ?3, ?4)")?;
+    let began_at = incident.began_at.as_millis();
+    insert.execute(params![cluster.to_string(), incident.node.as_str(), began_at, json(incident)])?;
+    Ok(())
+}
+
+fn write_report(database: &Connection, body: &Body, heard_at: Timestamp) -> rusqlite::Result<()> {
+    let Body { header, content } = body;
+    let (cluster, from, issued_at) = (header.cluster.to_string(), &header.from, header.issued_at.as_millis());
+    let said = match content {
+        Content::Heartbeat(heartbeat) => {
+            return write_heartbeat(database, (&cluster, from), issued_at, heard_at, json(heartbeat));
+        }
+        Content::Event(c) | Content::Sighting(c) => json(c),
+        Content::Approval(c) => json(c),
+        Content::Receipt(c) => json(c),
+        Content::Refusal(c) => json(c),
+    };
+    let mut insert = database.prepare_cached("INSERT OR IGNORE INTO reports VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let kind = header.kind.as_str();
+    insert.execute(params![
+        header.id.to_string(),
+        cluster,
+        kind,
+        from.as_str(),
+        issued_at,
+        heard_at.as_millis(),
+        said
+    ])?;
+    Ok(())
+}
+
+fn write_heartbeat(
+    database: &Connection,
+    (cluster, from): (&str, &Principal),
+    issued_at: i64,
+    heard_at: Timestamp,
+    said: String,
+) -> rusqlite::Result<()> {
+    let mut insert = database.prepare_cached("INSERT OR REPLACE INTO heartbeats VALUES (?1, ?2, ?3, ?4, ?5)")?;
+    insert.execute(params![cluster, from.as_str(), issued_at, heard_at.as_millis(), said])?;
+    Ok(())
+}
+
+fn prune(database: &Connection) -> rusqlite::Result<()> {
+    database.execute(
+        "DELETE FROM incidents WHERE rowid NOT IN (SELECT rowid FROM incidents ORDER BY began_at DESC LIMIT ?1)",
+        [INCIDENTS_MAX],
+    )?;
+    database.execute(
+        "DELETE FROM reports WHERE rowid NOT IN (SELECT rowid FROM reports ORDER BY heard_at DESC LIMIT ?1)",
+        [REPORTS_MAX],
+    )?;
+    Ok(())
+}
+
+/// Names, numbers and texts always have a JSON form.
+fn json(content: &impl serde::Serialize) -> String {
+    serde_json::to_string(content).unwrap_or_default()
+}

@@ -1,0 +1,222 @@
+//! What the sentinel knows, as Prometheus reads it.
+//!
+//! Everything but the histogram is written anew for each scrape, from the status and the counters: so no series outlives what
+//! it is about. docs/OPERATIONS.md says what each means to people.
+
+use std::time::Duration;
+
+use holdfast_core::message::{Needs, Seen};
+use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
+use holdfast_core::time::Timestamp;
+use holdfast_core::watch::{Place, Totals};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
+
+const UNSEAL_DURATION: &str = "holdfast_unseal_duration_seconds";
+
+/// The histogram's bounds, in seconds: from custodians alone (milliseconds) to people with approvals (an hour).
+const UNSEAL_BUCKETS: [f64; 16] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
+
+/// Each metric's name and meaning.
+const GAUGES: [(&str, &str); 25] = [
+    ("holdfast_build_info", "1; the version is in the label"),
+    ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
+    ("holdfast_vault_up", "Whether the node answers as itself"),
+    ("holdfast_vault_sealed", "Whether the node says that it is sealed; absent while it does not answer"),
+    ("holdfast_vault_unsealed_nodes", "Nodes that are seen open"),
+    ("holdfast_vault_min_unsealed_nodes", "Nodes that should be open at any time"),
+    ("holdfast_node_certificate_not_after_timestamp_seconds", "When the node's certificate expires"),
+    ("holdfast_custodian_up", "Whether the custodian's last heartbeat is recent"),
+    ("holdfast_custodian_last_heartbeat_timestamp_seconds", "When the custodian signed its last heartbeat"),
+    ("holdfast_custodian_ready", "Whether the custodian could release its share to the node"),
+    ("holdfast_custodian_share_ok", "Whether the custodian's share was decrypted and matched its digest"),
+    ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
+    ("holdfast_custodian_audit_ok", "Whether the custodian can write its audit log"),
+    ("holdfast_custodian_clock_offset_seconds", "How far the custodian's clock is ahead of the sentinel's"),
+    ("holdfast_custodian_config_diverged", "Whether its policy, trust root or threshold differs from most others'"),
+    ("holdfast_quorum_threshold", "Shares that open a node"),
+    ("holdfast_quorum_ready", "Distinct shares that are ready, for the node with the fewest"),
+    ("holdfast_quorum_margin", "Ready minus threshold"),
+    ("holdfast_quorum_margin_without_largest_site", "The margin after the loss of the site whose loss costs most"),
+    ("holdfast_generation_mismatch", "Whether custodians hold shares of different generations"),
+    ("holdfast_markers", "Custodians that hold a marker: somebody sealed the node"),
+    ("holdfast_approvals_waiting", "Approvals that custodians still wait for before the node is opened"),
+    ("holdfast_budget_remaining", "Automatic openings that the custodian's budget still allows"),
+    ("holdfast_node_shared_address", "Whether several processes were found behind the node's address"),
+    ("holdfast_node_identity_refused", "Whether somebody who is not the node last answered at its address"),
+];
+
+const COUNTERS: [(&str, &str); 4] = [
+    ("holdfast_incidents_total", "Incidents that the sentinel saw, by cause"),
+    ("holdfast_unseals_total", "Incidents that custodians ended, by cause"),
+    ("holdfast_share_submissions_total", "Shares that the custodian submitted, by result"),
+    ("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason"),
+];
+
+/// The metrics that need a memory of their own.
+pub(crate) struct Metrics {
+    durations: PrometheusRecorder,
+}
+
+impl Metrics {
+    /// None measured yet.
+    pub(crate) fn new() -> Result<Self, BuildError> {
+        let matcher = Matcher::Full(UNSEAL_DURATION.to_owned());
+        let durations = PrometheusBuilder::new().set_buckets_for_metric(matcher, &UNSEAL_BUCKETS)?.build_recorder();
+        with_local_recorder(&durations, || {
+            describe_histogram!(
+                UNSEAL_DURATION,
+                "From the first moment a node is seen sealed to the first it is seen open"
+            );
+        });
+        Ok(Self { durations })
+    }
+
+    /// A node was opened.
+    pub(crate) fn measure(&self, place: &Place, cluster: &str, took: Duration) {
+        let node = place.node.to_string();
+        with_local_recorder(&self.durations, || {
+            histogram!(UNSEAL_DURATION, "cluster" => cluster.to_owned(), "node" => node).record(took);
+        });
+    }
+
+    /// Everything, in Prometheus' text format.
+    pub(crate) fn render(&self, status: &Status, totals: &Totals) -> String {
+        let now = PrometheusBuilder::new().build_recorder();
+        with_local_recorder(&now, || {
+            for (name, meaning) in GAUGES {
+                describe_gauge!(name, meaning);
+            }
+            for (name, meaning) in COUNTERS {
+                describe_counter!(name, meaning);
+            }
+            gauge!("holdfast_build_info", "version" => status.version.clone()).set(1);
+            if let Some(up) = status.broker_up {
+                gauge!("holdfast_broker_up").set(flag(up));
+            }
+            for (name, cluster) in &status.clusters {
+                write_cluster(name.as_str(), cluster);
+                write_totals(name.as_str(), cluster, totals);
+            }
+            write_rejected(status, totals);
+        });
+        let durations = self.durations.handle();
+        durations.run_upkeep();
+        now.handle().render() + &durations.render()
+    }
+}
+
+fn write_cluster(name: &str, status: &ClusterStatus) {
+    let cluster = || ("cluster", name.to_owned());
+    let open = status.nodes.values().filter(|node| node.seen == Seen::Open).count();
+    gauge!("holdfast_vault_unsealed_nodes", &[cluster()]).set(count(open));
+    gauge!("holdfast_vault_min_unsealed_nodes", &[cluster()]).set(count(status.min_unsealed));
+    gauge!("holdfast_quorum_threshold", &[cluster()]).set(status.threshold);
+    gauge!("holdfast_quorum_ready", &[cluster()]).set(status.ready);
+    gauge!("holdfast_quorum_margin", &[cluster()]).set(status.margin);
+    gauge!("holdfast_quorum_margin_without_largest_site", &[cluster()]).set(status.margin_without_largest_site);
+    gauge!("holdfast_generation_mismatch", &[cluster()]).set(flag(status.generation_mismatch));
+    for (node, seen) in &status.nodes {
+        write_node(&[cluster(), ("node", node.to_string())], seen);
+        let markers = fresh(status).filter_map(|(_, c)| c.heartbeat.as_ref()?.nodes.get(node)?.marker).count();
+        gauge!("holdfast_markers", &[cluster(), ("node", node.to_string())]).set(count(markers));
+    }
+    for (custodian, known) in &status.custodians {
+        write_custodian(name, custodian.as_str(), status, known);
+    }
+}
+
+fn write_node(labels: &[(&'static str, String)], node: &NodeStatus) {
+    let answers = matches!(node.seen, Seen::Open | Seen::Sealed);
+    gauge!("holdfast_vault_up", labels).set(flag(answers));
+    if answers {
+        gauge!("holdfast_vault_sealed", labels).set(flag(node.seen == Seen::Sealed));
+    }
+    if let Some(end) = node.certificate_not_after {
+        gauge!("holdfast_node_certificate_not_after_timestamp_seconds", labels).set(seconds(end));
+    }
+    let missing = node.needs.iter().filter_map(|(needs, _)| match needs {
+        Needs::Approvals { have, need } => Some(need.saturating_sub(*have)),
+        _ => None,
+    });
+    gauge!("holdfast_approvals_waiting", labels).set(missing.max().unwrap_or(0));
+    gauge!("holdfast_node_shared_address", labels).set(flag(node.shared_address));
+    gauge!("holdfast_node_identity_refused", labels).set(flag(node.identity_refused.is_some()));
+}
+
+fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian: &CustodianStatus) {
+    let labels = [("cluster", cluster.to_owned()), ("custodian", name.to_owned())];
+    gauge!("holdfast_custodian_up", &labels).set(flag(custodian.up));
+    gauge!("holdfast_custodian_config_diverged", &labels).set(flag(custodian.config_diverged));
+    if let Some(at) = custodian.heard_at {
+        gauge!("holdfast_custodian_last_heartbeat_timestamp_seconds", &labels).set(seconds(at));
+    }
+    if let Some(offset) = custodian.clock_offset_millis {
+        gauge!("holdfast_custodian_clock_offset_seconds", &labels).set(millis(offset));
+    }
+    let heartbeat = custodian.heartbeat.as_ref();
+    if let Some(heartbeat) = heartbeat {
+        gauge!("holdfast_custodian_share_ok", &labels).set(flag(heartbeat.share.ok));
+        gauge!("holdfast_custodian_sandboxed", &labels).set(flag(heartbeat.sandboxed));
+        gauge!("holdfast_custodian_audit_ok", &labels).set(flag(heartbeat.audit.ok));
+    }
+    for node in status.nodes.keys() {
+        let [cluster, custodian_label] = labels.clone();
+        let labels = [cluster, ("node", node.to_string()), custodian_label];
+        let report = heartbeat.and_then(|heartbeat| heartbeat.nodes.get(node));
+        let ready = custodian.up && report.is_some_and(|report| report.ready);
+        gauge!("holdfast_custodian_ready", &labels).set(flag(ready));
+        if let Some(report) = report {
+            gauge!("holdfast_budget_remaining", &labels).set(report.budget_remaining);
+        }
+    }
+}
+
+fn write_totals(name: &str, status: &ClusterStatus, totals: &Totals) {
+    let cluster = || ("cluster", name.to_owned());
+    for (counts, metric) in
+        [(&totals.incidents, "holdfast_incidents_total"), (&totals.unseals, "holdfast_unseals_total")]
+    {
+        for ((_, cause), total) in counts.iter().filter(|((id, _), _)| *id == status.id) {
+            counter!(metric, &[cluster(), ("cause", cause.as_str().to_owned())]).absolute(*total);
+        }
+    }
+    for ((_, from, result), total) in totals.submissions.iter().filter(|((id, ..), _)| *id == status.id) {
+        let labels = [cluster(), ("custodian", from.to_string()), ("result", result.as_str().to_owned())];
+        counter!("holdfast_share_submissions_total", &labels).absolute(*total);
+    }
+}
+
+fn write_rejected(status: &Status, totals: &Totals) {
+    let own = status.rejected.iter().map(|(reason, total)| (&status.sentinel, reason.as_str(), *total));
+    let told = totals.rejected.iter().map(|((receiver, reason), total)| (receiver, *reason, *total));
+    for (receiver, reason, total) in own.chain(told) {
+        let labels = [("receiver", receiver.to_string()), ("reason", reason.to_owned())];
+        counter!("holdfast_messages_rejected_total", &labels).absolute(total);
+    }
+}
+
+fn fresh(status: &ClusterStatus) -> impl Iterator<Item = (&holdfast_core::id::Principal, &CustodianStatus)> {
+    status.custodians.iter().filter(|(_, custodian)| custodian.up)
+}
+
+fn flag(on: bool) -> f64 {
+    if on { 1.0 } else { 0.0 }
+}
+
+/// Exact for every number that occurs: a float's 53 bits hold more than there are nodes, or milliseconds in ten millennia.
+#[expect(clippy::cast_precision_loss, reason = "nothing is lost below 2^53, see above")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+/// See [`count`].
+#[expect(clippy::cast_precision_loss, reason = "nothing is lost below 2^53, see above")]
+fn millis(millis: i64) -> f64 {
+    millis as f64 / 1000.0
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    millis(at.as_millis())
+}
