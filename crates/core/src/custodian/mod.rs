@@ -30,6 +30,9 @@ pub use state::{BootId, LastOpen, Marker, NodeState, STATE_VERSION, StandingAppr
 /// The time between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// The shortest time between two: what changes about a node is told at once, but no node that flaps makes a flood.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+
 /// After how long without a heartbeat a custodian is taken to be silent, and ranked last.
 const SILENT: Duration = Duration::from_secs(35);
 
@@ -121,6 +124,7 @@ struct Cluster {
     x: Option<u8>,
     peers: BTreeMap<Principal, Peer>,
     submissions: BTreeMap<Submission, u64>,
+    last_heartbeat: Option<Steady>,
     next_heartbeat: Steady,
 }
 
@@ -227,6 +231,7 @@ impl Custodian {
                 x: None,
                 peers: BTreeMap::new(),
                 submissions: BTreeMap::new(),
+                last_heartbeat: None,
                 next_heartbeat: now.steady + stagger,
             });
             let mut remembered = state.remove(id).unwrap_or_default();
@@ -326,6 +331,10 @@ impl Custodian {
     pub fn handle_message(&mut self, bytes: &[u8], now: Now) -> Result<(), Refused> {
         let Body { header, content } = self.admission.admit(bytes, now)?;
         let (cluster, from) = (header.cluster, header.from);
+        if from == self.settings.id {
+            // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking.
+            return Ok(());
+        }
         match content {
             Content::Event(sighting) | Content::Sighting(sighting) => self.hear_sighting(cluster, from, &sighting, now),
             Content::Approval(approval) => {
@@ -400,6 +409,7 @@ impl Custodian {
         let (Some(cluster), Some(settings)) = (self.clusters.get_mut(&id), self.settings.clusters.get(&id)) else {
             return;
         };
+        cluster.last_heartbeat = Some(now.steady);
         cluster.next_heartbeat = now.steady + HEARTBEAT;
         let (share_ok, x) = (cluster.share_ok, cluster.x);
         let submissions = cluster.submissions.iter().map(|(r, n)| (r.as_str().to_owned(), *n)).collect();
@@ -480,6 +490,9 @@ impl Custodian {
         };
         let done = act(node, &mut cx);
         node.consider(&mut cx);
+        if let Some(last) = cluster.last_heartbeat.filter(|_| node.has_news()) {
+            cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN).max(now.steady);
+        }
         Some(done)
     }
 }

@@ -91,6 +91,8 @@ struct Incident {
     /// An order that was given out and has not come back.
     releasing: Option<Revocation>,
     submitted: Option<Submitted>,
+    /// When a node took the last share of a set and did not open yet.
+    completed: Option<Steady>,
     eligible: Option<Steady>,
     progress: Progress,
     stall: Duration,
@@ -133,6 +135,8 @@ pub(super) struct Node {
     orders: Vec<Order>,
     status: Option<SealStatus>,
     needs: Option<Needs>,
+    /// What the last heartbeat told of it.
+    told: Option<(Seen, Option<Needs>, bool)>,
     saved_open: Option<Timestamp>,
     deadline: Option<Steady>,
 }
@@ -151,6 +155,7 @@ impl Node {
             orders: Vec::new(),
             status: None,
             needs: None,
+            told: None,
             deadline: None,
         }
     }
@@ -238,6 +243,7 @@ impl Node {
             counted: false,
             releasing: None,
             submitted: None,
+            completed: None,
             eligible: None,
             progress: Progress { since: cx.now.steady, ..Progress::default() },
             stall: STALL,
@@ -319,6 +325,7 @@ impl Node {
                 self.end_incident(Some(from), cx);
             }
             Submission::Failed => incident.next_round(),
+            Submission::Counted if receipt.progress == 0 => incident.completed = Some(cx.now.steady),
             Submission::Counted | Submission::Unanswered => incident.retry_at = None,
         }
     }
@@ -343,6 +350,9 @@ impl Node {
         match answer.result {
             Submission::Failed => incident.next_round(),
             Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
+                if answer.result == Submission::Counted && answer.progress == 0 {
+                    incident.completed = Some(cx.now.steady);
+                }
                 incident.submitted = Some(Submitted { nonce: answer.nonce, at: cx.now.steady });
             }
             Submission::Counted | Submission::Unanswered => {}
@@ -531,13 +541,10 @@ impl Node {
         }
         let running = incident.progress.shares > 0;
         let counted_in = running && incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
-        let waits_for_end = !running && incident.submitted.is_some();
-        if incident.releasing.is_some() || counted_in || waits_for_end {
-            let wake = match &incident.submitted {
-                Some(submitted) if waits_for_end => Some(submitted.at + VANISHED_MAX),
-                Some(_) => Some(incident.progress.since + incident.stall),
-                None => None,
-            };
+        let ended_since = incident.ended_since();
+        if incident.releasing.is_some() || counted_in || ended_since.is_some() {
+            let stalls = counted_in.then(|| incident.progress.since + incident.stall);
+            let wake = ended_since.map(|since| since + VANISHED_MAX).or(stalls);
             self.wake_at(wake);
             return Some(Needs::Others);
         }
@@ -582,13 +589,12 @@ impl Node {
         cx.outputs.push_back(Output::Release(ReleaseOrder { authority, budget }));
     }
 
-    /// A share that was counted, and is in no attempt any more, with no failure told and the node still sealed: the set failed.
+    /// A whole set was taken, or a share was counted and is in no attempt any more, and the node is still sealed with no
+    /// failure told: the set failed.
     fn give_up_vanished(&mut self, now: Steady) {
-        let Some(incident) = &mut self.incident else { return };
-        let Some(submitted) = &incident.submitted else { return };
-        let gone =
-            incident.progress.shares == 0 && now.since(submitted.at.max(incident.progress.since)) >= VANISHED_MAX;
-        if gone {
+        if let Some(incident) = &mut self.incident
+            && incident.ended_since().is_some_and(|since| now.since(since) >= VANISHED_MAX)
+        {
             incident.next_round();
         }
     }
@@ -644,8 +650,18 @@ impl Node {
         cx.outputs.push_back(Output::Publish { cluster, content: Content::Refusal(refusal) });
     }
 
+    fn news(&self) -> (Seen, Option<Needs>, bool) {
+        (self.sight.seen(), self.needs, self.state.marker.is_some())
+    }
+
+    /// Whether the others should hear of this node before the next regular heartbeat.
+    pub(super) fn has_news(&self) -> bool {
+        self.told != Some(self.news())
+    }
+
     /// What goes into the heartbeat about this node.
-    pub(super) fn report(&self, cx: &Context<'_>) -> NodeReport {
+    pub(super) fn report(&mut self, cx: &Context<'_>) -> NodeReport {
+        self.told = Some(self.news());
         let proven = self.sight.identity_proven();
         let identity = proven.is_some_and(|at| cx.now.steady.since(at) < IDENTITY_FRESH);
         NodeReport {
@@ -664,10 +680,20 @@ impl Node {
 }
 
 impl Incident {
+    /// Since when this custodian's share, or a whole set, was taken and is in no attempt any more.
+    fn ended_since(&self) -> Option<Steady> {
+        let vanished = || {
+            let submitted = self.submitted.as_ref().filter(|_| self.progress.shares == 0)?;
+            Some(submitted.at.max(self.progress.since))
+        };
+        self.completed.or_else(vanished)
+    }
+
     /// The set of shares that was tried does not fit together: the next one is tried.
     fn next_round(&mut self) {
         self.round += 1;
         self.submitted = None;
+        self.completed = None;
         self.eligible = None;
         self.retry_at = None;
         self.retry = RETRY;
