@@ -52,7 +52,7 @@ async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
     let submitted = clock.now();
     let answer = sealed.submit(order, share, record, submitted.steady).await.map_err(refused)?;
     let (result, nonce, progress) = match answer.outcome {
-        release::Outcome::Taken(status) if !status.sealed => (Submission::Opened, String::new(), 0),
+        release::Outcome::Taken(status) if !status.sealed => (Submission::Opened, answer.before.nonce, 0),
         release::Outcome::Taken(status) => (Submission::Counted, status.nonce, status.progress),
         release::Outcome::CombineFailed { code: COMBINE_FAILED } => (Submission::Failed, answer.before.nonce, 0),
         // An old server's way to say the same, or a follower's that is joining with the set of before: time will tell.

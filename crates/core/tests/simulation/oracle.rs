@@ -413,8 +413,11 @@ impl World {
     }
 
     pub(crate) fn check_heartbeat(&self, c: usize, heartbeat: &Heartbeat) {
+        let now = self.wall(self.hosts[c].offset);
         for (node, report) in &heartbeat.nodes {
-            if report.seen == Seen::Open && (report.needs.is_some() || report.cause.is_some()) {
+            // A marker that was just told is looked into; the answer may take its time.
+            let looked = report.marker.is_none_or(|marker| now.since(marker) > Duration::from_secs(10));
+            if report.seen == Seen::Open && looked && (report.needs.is_some() || report.cause.is_some()) {
                 let n = self.index(node).unwrap_or_default();
                 self.wrong(c, n, &format!("sees the node open and still has an incident: {report:?}"));
             }

@@ -482,9 +482,7 @@ impl World {
             let Some(Conn { purpose: Purpose::Release(releasing), .. }) = self.conns.remove(&id) else { return };
             let nonce = before.map_or(String::new(), |before| before.nonce);
             let outcome = match reply {
-                Reply::Status(status, _) if !status.sealed => {
-                    self.answer(c, &releasing, Submission::Opened, String::new(), 0)
-                }
+                Reply::Status(status, _) if !status.sealed => self.answer(c, &releasing, Submission::Opened, nonce, 0),
                 Reply::Status(status, _) => {
                     self.answer(c, &releasing, Submission::Counted, status.nonce, status.progress)
                 }

@@ -669,6 +669,9 @@ impl World {
             && before != after
         {
             self.oracle_opened_myself(c, n);
+            if self.hosts[c].running.as_ref().is_some_and(|running| !running.dirty && running.state_ok) {
+                self.oracle.saved(c);
+            }
         }
     }
 
