@@ -152,6 +152,10 @@ fn headline(name: &ClusterName, cluster: &ClusterStatus) -> String {
 }
 
 fn waits(node: &NodeStatus) -> String {
+    if node.seen == Seen::Open {
+        // What custodians said before it opened.
+        return String::new();
+    }
     let said: Vec<_> = node.needs.iter().map(|(needs, many)| format!("{} ({many} say so)", in_words(*needs))).collect();
     said.join(", ")
 }
