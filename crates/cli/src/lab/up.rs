@@ -272,7 +272,7 @@ fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
     [sentinel].into_iter().chain(custodians).collect()
 }
 
-/// Waits until every custodian has made its inbox, which is the last thing it does before it looks at its nodes.
+/// Waits until every custodian has read its configuration and made its inbox, where approvals may be carried.
 async fn running(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
     let layout = lab.journal.layout.clone();
     let name = network.custodians.last().map_or(SENTINEL, String::as_str);
