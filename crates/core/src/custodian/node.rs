@@ -4,7 +4,7 @@
 //! when an attempt is given up. What is not: the messages' admission and everything that concerns the custodian as a whole
 //! (`super`), and the four locks that are proven at the edge.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::cause::Cause;
@@ -25,6 +25,9 @@ use super::{Answer, Outcome, Output};
 /// How long an order to release holds: a connection, a handshake and a status fit in many times over.
 const ORDER_LIFE: Duration = Duration::from_secs(20);
 
+/// How many nonces of attempts that ended are remembered: news of one comes seconds later at most.
+const NONCES_KEPT: usize = 16;
+
 /// How many approvals of one node are kept: more operators than that nobody has.
 const APPROVALS_MAX: usize = 64;
 
@@ -37,6 +40,9 @@ const VANISHED_MAX: Duration = Duration::from_secs(3);
 
 /// How long an attempt may stand still before it is reset; doubled with each reset, up to [`STALL_MAX`].
 const STALL: Duration = Duration::from_secs(10);
+
+/// An attempt that ends after it stood still for this long was reset, and no set of shares failed: stand-bys come sooner.
+const STOOD_STILL: Duration = Duration::from_secs(5);
 
 /// The longest that an attempt stands still before it is reset.
 const STALL_MAX: Duration = Duration::from_secs(300);
@@ -88,6 +94,7 @@ struct Incident {
     sealed: Option<Now>,
     cause: Option<Cause>,
     round: u32,
+    tried: Tried,
     counted: bool,
     /// An order that was given out and has not come back.
     releasing: Option<Revocation>,
@@ -113,6 +120,15 @@ struct Order {
 struct Submitted {
     nonce: String,
     at: Steady,
+}
+
+/// What is known of sets of shares that did not open the node.
+#[derive(Debug, Default)]
+struct Tried {
+    /// The nonces of attempts that ended, the latest [`NONCES_KEPT`]: several may tell of the same one.
+    ended: VecDeque<String>,
+    /// The rounds, counted around, of which the node itself said that their set does not fit together.
+    failed: BTreeSet<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -218,11 +234,8 @@ impl Node {
             self.note_open(self.sight.asked_at(), cx);
             self.end_incident(None, cx);
         } else if let Some(incident) = &mut self.incident {
-            let progress = &mut incident.progress;
-            if (progress.shares, &progress.nonce) != (status.progress, &status.nonce) {
-                let (shares, nonce) = (status.progress, status.nonce.clone());
-                *progress = Progress { shares, nonce, since: cx.now.steady };
-            }
+            let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
+            incident.see_progress(&status, rounds, cx.now.steady);
         }
         self.status = Some(status);
     }
@@ -250,6 +263,7 @@ impl Node {
             sealed: None,
             cause: None,
             round: 0,
+            tried: Tried::default(),
             counted: false,
             releasing: None,
             submitted: None,
@@ -317,6 +331,9 @@ impl Node {
         if self.state.approvals.len() < APPROVALS_MAX {
             self.state.approvals.push(approval);
         }
+        if let Some(incident) = &mut self.incident {
+            incident.start_over();
+        }
         // The id first, so that a crash between cannot make it count twice.
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(entry));
@@ -334,8 +351,9 @@ impl Node {
         if receipt.answered_at <= sealed.wall {
             return;
         }
+        let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         match receipt.result {
-            Submission::Failed => incident.fail(receipt.round),
+            Submission::Failed => incident.fail(receipt.round, &receipt.nonce, rounds, cx.now.steady),
             Submission::Counted if receipt.progress == 0 => drop(incident.completed.get_or_insert(cx.now.steady)),
             _ => incident.retry_at = None,
         }
@@ -382,8 +400,9 @@ impl Node {
             Outcome::Answered(answer) => answer,
         };
         incident.refused = None;
+        let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         match answer.result {
-            Submission::Failed => incident.fail(attempt.round),
+            Submission::Failed => incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady),
             Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
                 if answer.result == Submission::Counted && answer.progress == 0 {
                     incident.completed = Some(cx.now.steady);
@@ -563,14 +582,15 @@ impl Node {
     /// All that is decided here holds: submits if it is this custodian's turn, and else says when it will be.
     fn take_turn(&mut self, cause: Option<Cause>, grounds: Grounds, cx: &mut Context<'_>) -> Option<Needs> {
         let now = cx.now.steady;
-        self.give_up_vanished(now);
+        self.give_up_vanished(cx);
         if self.stalled(cx) {
             self.reset("the attempt stood still", cx);
         }
         let rank = self.rank(cx);
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
-        if incident.round >= ranking::rounds(custodians, threshold) {
+        let rounds = ranking::rounds(custodians, threshold);
+        if incident.tried.failed.len() >= rounds as usize {
             self.refuse(Lock::State, "every set of shares was tried and none opened the node", cx);
             return Some(Needs::Generation);
         }
@@ -584,7 +604,8 @@ impl Node {
             return Some(Needs::Others);
         }
         let eligible = *incident.eligible.get_or_insert(now);
-        let turn = eligible.max(incident.progress.since) + ranking::delay(custodians, threshold, incident.round, rank);
+        let turn = eligible.max(incident.progress.since)
+            + ranking::delay(custodians, threshold, incident.round % rounds, rank);
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
@@ -628,11 +649,13 @@ impl Node {
 
     /// A whole set was taken, or a share was counted and is in no attempt any more, and the node is still sealed with no
     /// failure told: the set failed.
-    fn give_up_vanished(&mut self, now: Steady) {
+    fn give_up_vanished(&mut self, cx: &Context<'_>) {
+        let now = cx.now.steady;
+        let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         if let Some(incident) = &mut self.incident
             && incident.ended_since().is_some_and(|since| now.since(since) >= VANISHED_MAX)
         {
-            incident.next_round();
+            incident.next_round(rounds, now);
         }
     }
 
@@ -717,6 +740,40 @@ impl Node {
 }
 
 impl Incident {
+    fn see_progress(&mut self, status: &SealStatus, rounds: u32, now: Steady) {
+        let before = &self.progress;
+        if (before.shares, &before.nonce) == (status.progress, &status.nonce) {
+            return;
+        }
+        let stood_still = now.since(before.since) >= STOOD_STILL;
+        if status.progress > before.shares {
+            // Others are at it: no reason to wait any longer.
+            self.retry_at = None;
+        }
+        let ended = match &self.submitted {
+            Some(submitted) => submitted.nonce.clone(),
+            None => before.nonce.clone(),
+        };
+        self.progress = Progress { shares: status.progress, nonce: status.nonce.clone(), since: now };
+        if stood_still && status.progress == 0 {
+            // Nobody completed the set: somebody reset it, because it stood still.
+            self.submitted = None;
+        } else if status.progress > 0 && !ended.is_empty() && ended != status.nonce && self.tried.is_news(&ended) {
+            // Another attempt runs: whoever began it knows what became of this one, and it did not open the node.
+            self.next_round(rounds, now);
+        }
+    }
+
+    /// An operator wants it: what was tried before, and how long to wait after it, counts no more.
+    fn start_over(&mut self) {
+        self.round = 0;
+        self.tried.failed.clear();
+        self.completed = None;
+        self.retry_at = None;
+        self.retry = RETRY;
+        self.stall = STALL;
+    }
+
     /// Since when this custodian's share, or a whole set, was taken and is in no attempt any more.
     fn ended_since(&self) -> Option<Steady> {
         let vanished = || {
@@ -726,11 +783,13 @@ impl Incident {
         self.completed.or_else(vanished)
     }
 
-    /// The set of shares that was tried in `round` did not open the node. Several may tell of the same one.
-    fn fail(&mut self, round: u32) {
-        if self.round <= round && round < ranking::ROUNDS_MAX {
+    /// The node said of the set of shares that was tried in `round` that it does not fit together.
+    fn fail(&mut self, round: u32, nonce: &str, rounds: u32, now: Steady) {
+        self.tried.failed.insert(round % rounds.max(1));
+        // Nobody is that far ahead: a liar could skip every set.
+        if self.tried.is_news(nonce) && self.round <= round && round - self.round < rounds {
             self.round = round;
-            self.next_round();
+            self.next_round(rounds, now);
         }
     }
 
@@ -750,13 +809,35 @@ impl Incident {
         !nonce.is_empty() && (submitted || self.progress.nonce == nonce)
     }
 
-    /// The set of shares that was tried does not fit together: the next one is tried.
-    fn next_round(&mut self) {
+    /// The set of shares that was tried did not open the node: the next one is tried. Around and around, ever slower: what
+    /// strangers spoil must not count as having been tried.
+    fn next_round(&mut self, rounds: u32, now: Steady) {
         self.round += 1;
         self.submitted = None;
         self.completed = None;
         self.eligible = None;
-        self.retry_at = None;
-        self.retry = RETRY;
+        if self.round < rounds {
+            self.retry_at = None;
+            self.retry = RETRY;
+        } else {
+            self.retry_at = Some(now + self.retry);
+            self.retry = (self.retry * 2).min(RETRY_MAX);
+        }
+    }
+}
+
+impl Tried {
+    /// Notes the end of the attempt with this nonce, and whether that is news.
+    fn is_news(&mut self, nonce: &str) -> bool {
+        if self.ended.iter().any(|known| known == nonce) {
+            return false;
+        }
+        if !nonce.is_empty() {
+            self.ended.push_back(nonce.to_owned());
+        }
+        if self.ended.len() > NONCES_KEPT {
+            self.ended.pop_front();
+        }
+        true
     }
 }

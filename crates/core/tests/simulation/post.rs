@@ -138,6 +138,7 @@ impl World {
     pub(crate) fn publish(&mut self, c: usize, content: Content) {
         if let Content::Heartbeat(heartbeat) = &content {
             self.check_heartbeat(c, heartbeat);
+            self.hosts[c].told = heartbeat.nodes.clone();
         }
         if !self.post.exists {
             return;

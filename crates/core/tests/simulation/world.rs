@@ -13,7 +13,7 @@ use holdfast_core::custodian::{
     BootId, ClusterSettings, Custodian, Entry, NodeSettings, Outcome, Output, Settings, Start, State,
 };
 use holdfast_core::id::{ClusterId, NodeName};
-use holdfast_core::message::{AuditReport, Lock, Seen};
+use holdfast_core::message::{AuditReport, Lock, NodeReport, Seen};
 use holdfast_core::policy::Policy;
 use holdfast_core::release::Attempt;
 use holdfast_core::time::{Now, Steady, Timestamp};
@@ -103,6 +103,8 @@ pub(crate) struct Host {
     /// The process is killed before it carries out one more output than this.
     pub(crate) crash_in: Option<u32>,
     pub(crate) audit: VecDeque<(Duration, Entry)>,
+    /// What its last heartbeat said.
+    pub(crate) told: BTreeMap<NodeName, NodeReport>,
 }
 
 /// A custodian's process.
@@ -193,6 +195,7 @@ impl World {
             running: None,
             crash_in: None,
             audit: VecDeque::new(),
+            told: BTreeMap::new(),
         });
         let vaults =
             names.iter().map(|name| Vault::new(name.to_string(), setup.threshold, setup.custodians as u8)).collect();
@@ -326,7 +329,9 @@ impl World {
     }
 
     pub(crate) fn fail(&self, what: &str) -> ! {
-        panic!("{what} (at {:.6} s)", self.now.as_secs_f64());
+        let told = |(node, report): (&NodeName, &NodeReport)| format!("{node} {:?} {:?}", report.seen, report.needs);
+        let told: Vec<Vec<_>> = self.hosts.iter().map(|host| host.told.iter().map(told).collect()).collect();
+        panic!("{what} (at {:.6} s; the last heartbeats: {told:?})", self.now.as_secs_f64());
     }
 
     // What can be seen from outside.
