@@ -203,6 +203,10 @@ fn readiness(custodian: &CustodianStatus) -> String {
 }
 
 fn waits(node: &NodeStatus) -> String {
+    if node.seen == Seen::Open {
+        // What custodians said before it opened.
+        return String::new();
+    }
     let said: Vec<_> = node.needs.iter().map(|(needs, many)| format!("{} ({many} say so)", in_words(*needs))).collect();
     said.join(", ")
 }

@@ -115,7 +115,10 @@ impl Driver {
         let start = Start { boot: host.boot, clock_synchronised, seed, audit: report(&audit, true) };
         let core = Custodian::new(config.settings.clone(), state, start, clock.now());
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
-        #[expect(clippy::disallowed_methods, reason = "an outcome for each order that is out, and that is one for each node")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an outcome for each order that is out, and that is one for each node"
+        )]
         let (outcomes_in, outcomes) = mpsc::unbounded_channel();
         Ok(Self {
             config_path,

@@ -30,6 +30,9 @@ pub use state::{BootId, LastOpen, Marker, NodeState, STATE_VERSION, StandingAppr
 /// The time between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// The shortest time between two: what changes about a node is told at once, but no node that flaps makes a flood.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+
 /// After how long without a heartbeat a custodian is taken to be silent, and ranked last.
 const SILENT: Duration = Duration::from_secs(35);
 
@@ -121,6 +124,7 @@ struct Cluster {
     x: Option<u8>,
     peers: BTreeMap<Principal, Peer>,
     submissions: BTreeMap<Submission, u64>,
+    last_heartbeat: Option<Steady>,
     next_heartbeat: Steady,
 }
 
@@ -227,6 +231,7 @@ impl Custodian {
                 x: None,
                 peers: BTreeMap::new(),
                 submissions: BTreeMap::new(),
+                last_heartbeat: None,
                 next_heartbeat: now.steady + stagger,
             });
             let mut remembered = state.remove(id).unwrap_or_default();
@@ -326,12 +331,16 @@ impl Custodian {
     pub fn handle_message(&mut self, bytes: &[u8], now: Now) -> Result<(), Refused> {
         let Body { header, content } = self.admission.admit(bytes, now)?;
         let (cluster, from) = (header.cluster, header.from);
+        if from == self.settings.id {
+            // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking.
+            return Ok(());
+        }
         match content {
             Content::Event(sighting) | Content::Sighting(sighting) => self.hear_sighting(cluster, from, &sighting, now),
             Content::Approval(approval) => {
                 let (id, issued_at) = (header.id, header.issued_at);
                 let expires_at = header.expires_at.unwrap_or(issued_at);
-                let standing = StandingApproval { id, from, issued_at, expires_at };
+                let standing = StandingApproval { id, from, issued_at, expires_at, used: false };
                 self.with_node(cluster, &approval.node, now, |node, cx| node.approve(standing, cx));
             }
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
@@ -379,7 +388,8 @@ impl Custodian {
         self.with_node(cluster, &sighting.node, now, |node, cx| {
             if in_place {
                 node.adopt_marker(from, sighting.seen_at, cx);
-            } else if sighting.seen != node.sight.seen() {
+            }
+            if sighting.seen != node.sight.seen() {
                 node.sight.attend(now);
             }
         });
@@ -388,7 +398,13 @@ impl Custodian {
     fn hear_heartbeat(&mut self, cluster: ClusterId, from: Principal, heartbeat: &Heartbeat, now: Now) {
         if let Some(known) = self.clusters.get_mut(&cluster) {
             let ready = heartbeat.nodes.iter().map(|(name, report)| (name.clone(), report.ready)).collect();
-            known.peers.insert(from, Peer { heard: now.steady, ready });
+            known.peers.insert(from.clone(), Peer { heard: now.steady, ready });
+        }
+        // A marker that was missed when it was new: this host was down, or cut off.
+        for (name, report) in &heartbeat.nodes {
+            if let Some(marker) = report.marker {
+                self.with_node(cluster, name, now, |node, cx| node.adopt_marker(from.clone(), marker, cx));
+            }
         }
     }
 
@@ -400,6 +416,7 @@ impl Custodian {
         let (Some(cluster), Some(settings)) = (self.clusters.get_mut(&id), self.settings.clusters.get(&id)) else {
             return;
         };
+        cluster.last_heartbeat = Some(now.steady);
         cluster.next_heartbeat = now.steady + HEARTBEAT;
         let (share_ok, x) = (cluster.share_ok, cluster.x);
         let submissions = cluster.submissions.iter().map(|(r, n)| (r.as_str().to_owned(), *n)).collect();
@@ -480,6 +497,9 @@ impl Custodian {
         };
         let done = act(node, &mut cx);
         node.consider(&mut cx);
+        if let Some(last) = cluster.last_heartbeat.filter(|_| node.has_news()) {
+            cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN).max(now.steady);
+        }
         Some(done)
     }
 }

@@ -69,7 +69,7 @@ pub struct NodeSettings {
 impl Settings {
     pub(super) fn roles(&self) -> BTreeMap<ClusterId, Roles> {
         let roles = |cluster: &ClusterSettings| Roles {
-            custodians: cluster.custodians.iter().filter(|c| **c != self.id).cloned().collect(),
+            custodians: cluster.custodians.clone(),
             sentinels: cluster.sentinels.clone(),
             operators: cluster.operators.clone(),
             conductors: cluster.conductors.clone(),
