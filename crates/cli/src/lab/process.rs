@@ -106,6 +106,22 @@ impl Started {
         self.child.try_wait().ok().flatten().map(|status| status.to_string())
     }
 
+    /// Kills it as a crash would, and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Freezes it, as if its host hung.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        self.identity.send(Signal::STOP)
+    }
+
+    /// Lets it go on where it was.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.identity.send(Signal::CONT)
+    }
+
     /// The end of its log, for a failure's message.
     pub(crate) fn last_lines(&self) -> String {
         let bytes = fs::read(&self.recipe.log).unwrap_or_default();
@@ -159,6 +175,10 @@ impl Identity {
     /// Whether this very process still runs.
     pub(crate) fn runs(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    fn send(&self, what: Signal) -> io::Result<()> {
+        self.open()?.map_or(Ok(()), |handle| signal(&handle, what))
     }
 
     /// A handle on this very process, or `None` when it is gone.

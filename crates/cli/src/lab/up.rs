@@ -109,18 +109,29 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
 
 /// Runs the work until it is done, or somebody asks to stop.
 async fn until_interrupted<T>(work: impl Future<Output = Result<T, UpError>>) -> Result<T, UpError> {
+    tokio::select! {
+        // In this order, so that the signals are caught before anything is started.
+        biased;
+        asked = interruption() => Err(asked.map_or_else(UpError::System, |()| UpError::Interrupted)),
+        done = work => done,
+    }
+}
+
+/// Waits until somebody asks to stop.
+pub(crate) async fn interruption() -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
-        done = work => done,
-        _ = interrupt.recv() => Err(UpError::Interrupted),
-        _ = terminate.recv() => Err(UpError::Interrupted),
-        _ = hangup.recv() => Err(UpError::Interrupted),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
+    Ok(())
 }
 
-async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpError> {
+/// Starts everything, one step after the other, until every node is open and every custodian ready.
+pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpError> {
     let layout = lab.journal.layout.clone();
     let (tools, bao) = (Tools::find()?, openbao::find()?);
     // Held until the end: by then every port has its listener.
