@@ -127,7 +127,7 @@ pub enum Observation {
 #[derive(Debug)]
 enum Kept {
     Down { next: Steady },
-    Up { id: ConnectionId, answered: bool, asked: Option<Steady>, next: Steady, open: bool, ignore_answer: bool },
+    Up { id: ConnectionId, answered: bool, asked: Option<Now>, next: Steady, open: bool, ignore_answer: bool },
 }
 
 #[derive(Debug)]
@@ -159,6 +159,8 @@ pub struct Sight {
     watch: Watch,
     seen: Seen,
     since: Timestamp,
+    /// When the question left that the last status answers.
+    asked_at: Timestamp,
     kept: Kept,
     next_connection: ConnectionId,
     side: Option<Purpose>,
@@ -187,6 +189,7 @@ impl Sight {
             watch,
             seen: Seen::Never,
             since: now.wall,
+            asked_at: now.wall,
             kept: Kept::Down { next: now.steady },
             next_connection: 1,
             side: None,
@@ -222,6 +225,11 @@ impl Sight {
         self.since
     }
 
+    /// When the question left that the last [`Observation::Status`] answers: what it says was so at that time or later.
+    pub fn asked_at(&self) -> Timestamp {
+        self.asked_at
+    }
+
     /// Whether several processes were found behind the address.
     pub fn shared_address(&self) -> bool {
         self.shared_address
@@ -247,22 +255,31 @@ impl Sight {
         }
     }
 
-    /// Somebody trusted in this says that the node opened after we last saw it sealed. Whatever was proven about the incident
-    /// is void; if the node is still seen sealed after this, then that is another incident.
-    pub fn told_open(&mut self, now: Now) {
+    /// The node opened after we last saw it sealed, or lost it: our own share did it, or somebody trusted in this says so. Whatever
+    /// was proven about the incident is void; if the node is still seen sealed after this, then that is another incident.
+    /// `this_process` tells whether it is known to be the kept connection's process that opened, and not one before it.
+    pub fn told_open(&mut self, this_process: bool, now: Now) {
         if self.incident.take().is_none() {
             return;
         }
         let mut epoch = None;
         if let Kept::Up { id, asked, open, ignore_answer, answered: true, .. } = &mut self.kept {
-            // The connection is the same process's, which was open meanwhile. An answer already under way may be from before.
-            *open = true;
+            // An answer already under way may be from before.
             *ignore_answer = asked.is_some();
-            epoch = Some(*id);
+            *open = this_process;
+            epoch = this_process.then_some(*id);
         }
         self.open_epoch = epoch;
         self.ever_open = true;
-        self.discard_tickets(|ticket| Some(ticket.epoch) != epoch);
+        let kept = self.kept_id();
+        self.discard_tickets(|ticket| Some(ticket.epoch) != kept);
+        self.attend(now);
+    }
+
+    /// Somebody trusted in this says that the node was sealed and opened after we last saw it open, and we noticed nothing:
+    /// until it is seen open again, nothing of before can prove anything.
+    pub fn told_missed(&mut self, now: Now) {
+        self.open_epoch = None;
         self.attend(now);
     }
 
@@ -293,7 +310,9 @@ impl Sight {
         if *kept != id {
             return;
         }
-        *asked = None;
+        if let Some(asked) = asked.take() {
+            self.asked_at = asked.wall;
+        }
         if !std::mem::replace(answered, true) {
             self.gather_budget = GATHER_MAX;
             self.refreshed = now.steady;
@@ -378,13 +397,13 @@ impl Sight {
             self.last_look = Some(now.steady);
             match &mut self.kept {
                 Kept::Up { id, asked, .. } => {
-                    *asked = Some(now.steady);
+                    *asked = Some(now);
                     self.actions.push_back(Action::Poll(*id));
                 }
                 Kept::Down { .. } => {
                     let id = self.next_connection;
                     self.next_connection += 1;
-                    let asked = Some(now.steady);
+                    let asked = Some(now);
                     self.kept =
                         Kept::Up { id, answered: false, asked, next: now.steady, open: false, ignore_answer: false };
                     self.actions.push_back(Action::Open(id));
@@ -413,6 +432,13 @@ impl Sight {
     /// What was seen.
     pub fn poll_observation(&mut self) -> Option<Observation> {
         self.observations.pop_front()
+    }
+
+    fn kept_id(&self) -> Option<ConnectionId> {
+        match self.kept {
+            Kept::Up { id, .. } => Some(id),
+            Kept::Down { .. } => None,
+        }
     }
 
     fn is_up(&self, connection: ConnectionId) -> bool {

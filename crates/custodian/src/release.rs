@@ -15,6 +15,9 @@ use holdfast_edge::store::ShareStore;
 use holdfast_edge::vault::release::{self, Expected, ReleaseError};
 use holdfast_edge::vault::{self, NodeIdentity};
 
+/// The status with which a server says that a set of shares did not fit together.
+const COMBINE_FAILED: u16 = 400;
+
 /// What one release needs beside its order.
 pub(crate) struct Release {
     pub(crate) order: ReleaseOrder,
@@ -49,9 +52,11 @@ async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
     let submitted = clock.now();
     let answer = sealed.submit(order, share, record, submitted.steady).await.map_err(refused)?;
     let (result, nonce, progress) = match answer.outcome {
-        release::Outcome::Taken(status) if !status.sealed => (Submission::Opened, String::new(), 0),
+        release::Outcome::Taken(status) if !status.sealed => (Submission::Opened, answer.before.nonce, 0),
         release::Outcome::Taken(status) => (Submission::Counted, status.nonce, status.progress),
-        release::Outcome::CombineFailed { .. } => (Submission::Failed, answer.before.nonce, 0),
+        release::Outcome::CombineFailed { code: COMBINE_FAILED } => (Submission::Failed, answer.before.nonce, 0),
+        // An old server's way to say the same, or a follower's that is joining with the set of before: time will tell.
+        release::Outcome::CombineFailed { .. } => (Submission::Unanswered, answer.before.nonce, 0),
         release::Outcome::Unknown(_) => (Submission::Unanswered, answer.before.nonce, answer.before.progress),
     };
     let answered_at = clock::wall();

@@ -3,11 +3,11 @@
 //! What lives here: its TLS (one CA, no proxy, no redirect, a deadline and a size for every answer) and the requests. What
 //! does not: anything with a share in it in the clear; those go over `vault`'s connections, each proven by itself.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use holdfast_core::seal_status::{SealStatus, StatusError};
+use holdfast_core::seal_status::SealStatus;
 use holdfast_core::time::Timestamp;
 use reqwest::{Client, Method, Response, StatusCode, redirect};
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,7 @@ pub enum AdminError {
     #[error("{url} was refused: {why}")]
     Peer {
         /// The address.
-        url: Url,
+        url: String,
         /// What is wrong with it.
         why: Box<PeerRefusal>,
     },
@@ -66,7 +66,7 @@ pub enum AdminError {
     #[error("{url} did not answer: {why}")]
     Unreachable {
         /// The address.
-        url: Url,
+        url: String,
         /// What happened.
         why: String,
     },
@@ -74,7 +74,7 @@ pub enum AdminError {
     #[error("{url} answered {status}: {words}")]
     Status {
         /// The address.
-        url: Url,
+        url: String,
         /// The status.
         status: StatusCode,
         /// What it said.
@@ -84,13 +84,13 @@ pub enum AdminError {
     #[error("{url} answered with more than {ANSWER_MAX} bytes: is a Vault's API at this address?")]
     Oversized {
         /// The address.
-        url: Url,
+        url: String,
     },
     /// The answer is not what the API promises.
     #[error("{url} gave an answer that is none: {why}; is a Vault's API at this address?")]
     Answer {
         /// The address.
-        url: Url,
+        url: String,
         /// What is wrong with it.
         why: String,
     },
@@ -141,14 +141,7 @@ impl Admin {
     /// What the Vault says of itself.
     pub async fn seal_status(&self) -> Result<SealStatus, AdminError> {
         let (url, _, body) = self.ask(Method::GET, "v1/sys/seal-status", &[StatusCode::OK], None::<&()>).await?;
-        SealStatus::parse(&body).map_err(|error| AdminError::Answer {
-            url,
-            // The parser's own words could repeat whatever was sent.
-            why: match error {
-                StatusError::Malformed => "not a seal-status".to_owned(),
-                StatusError::Impossible(what) => what.to_owned(),
-            },
-        })
+        SealStatus::parse(&body).map_err(|error| AdminError::Answer { url: url.to_string(), why: error.to_string() })
     }
 
     /// What time it is there, in whole seconds. Sealed and uninitialised Vaults tell it too.
@@ -157,7 +150,7 @@ impl Admin {
         let accepted = [200, 429, 472, 473, 501, 503].map(|code| StatusCode::from_u16(code).unwrap_or_default());
         let (url, _, body) = self.ask(Method::GET, "v1/sys/health", &accepted, None::<&()>).await?;
         let health: Health = serde_json::from_slice(&body)
-            .map_err(|_| AdminError::Answer { url, why: "not a health report".to_owned() })?;
+            .map_err(|_| AdminError::Answer { url: url.to_string(), why: "not a health report".to_owned() })?;
         Ok(Timestamp::from_millis(health.server_time_utc.saturating_mul(1000)))
     }
 
@@ -192,7 +185,7 @@ impl Admin {
             Err(_) => "not a Vault's answer; is its API at this address?".to_owned(),
         };
         let printable = words.chars().filter(|character| !character.is_control());
-        Err(AdminError::Status { url, status, words: printable.take(WORDS_MAX).collect() })
+        Err(AdminError::Status { url: url.to_string(), status, words: printable.take(WORDS_MAX).collect() })
     }
 }
 
@@ -218,7 +211,7 @@ async fn read(url: &Url, mut response: Response) -> Result<Vec<u8>, AdminError> 
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
         if body.len() + chunk.len() > ANSWER_MAX {
-            return Err(AdminError::Oversized { url: url.clone() });
+            return Err(AdminError::Oversized { url: url.to_string() });
         }
         body.extend_from_slice(&chunk);
     }
@@ -230,8 +223,8 @@ fn failed(url: &Url, error: &reqwest::Error) -> AdminError {
     let mut why = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        if let Some(refusal) = cause.downcast_ref::<io::Error>().and_then(tls::refusal) {
-            return AdminError::Peer { url: url.clone(), why: Box::new(refusal) };
+        if let Some(refusal) = peer_refusal(cause) {
+            return AdminError::Peer { url: url.to_string(), why: Box::new(refusal) };
         }
         why = cause.to_string();
         next = cause.source();
@@ -239,7 +232,13 @@ fn failed(url: &Url, error: &reqwest::Error) -> AdminError {
     if error.is_timeout() {
         why = "the deadline passed".to_owned();
     }
-    AdminError::Unreachable { url: url.clone(), why }
+    AdminError::Unreachable { url: url.to_string(), why }
+}
+
+/// What was wrong with the peer, however often the error was wrapped: an `io::Error` hides what is in it from `source`.
+fn peer_refusal(cause: &(dyn Error + 'static)) -> Option<PeerRefusal> {
+    let wrapped = cause.downcast_ref::<io::Error>()?;
+    tls::refusal(wrapped).or_else(|| peer_refusal(wrapped.get_ref()?))
 }
 
 #[cfg(test)]

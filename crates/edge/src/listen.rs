@@ -225,3 +225,6 @@ impl AsyncWrite for Served {
         self.watch(cx, moved)
     }
 }
+
+#[cfg(test)]
+mod tests;

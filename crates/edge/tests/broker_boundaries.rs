@@ -331,13 +331,13 @@ async fn a_message_that_no_queue_takes_is_reported() {
 
 #[tokio::test]
 async fn a_message_larger_than_any_is_flagged_and_a_huge_one_never_arrives() {
-    let (receiver, mut events) = RABBIT.client("custodian-3", &[peers_queue(&name("custodian-3"))]);
-    let hostile = Hostile::login(&RABBIT, "custodian-3").await;
-    let key = routing_key(OTHER, &name("custodian-3"), "heartbeat");
-    let huge = hostile.publish("holdfast.reports", &key, &vec![b'h'; 200_000]).await;
+    let (receiver, mut events) = RABBIT.client("custodian-3", &[orders_queue(&name("custodian-3"))]);
+    let hostile = Hostile::login(&RABBIT, "carol").await;
+    let key = routing_key(OTHER, &name("carol"), "hold");
+    let huge = hostile.publish("holdfast.orders", &key, &vec![b'h'; 200_000]).await;
     assert_eq!(code(huge), PRECONDITION_FAILED);
-    hostile.publish("holdfast.reports", &key, &vec![b'l'; BODY_MAX + 1]).await.expect("the broker takes it");
-    hostile.publish("holdfast.reports", &key, &vec![b's'; BODY_MAX]).await.expect("the broker takes it");
+    hostile.publish("holdfast.orders", &key, &vec![b'l'; BODY_MAX + 1]).await.expect("the broker takes it");
+    hostile.publish("holdfast.orders", &key, &vec![b's'; BODY_MAX]).await.expect("the broker takes it");
     let mut bodies = Vec::new();
     for _ in 0..2 {
         let delivery = wait_for(&mut events, "a delivery", |event| match event {

@@ -5,9 +5,9 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_edge::broker::{Broker, BrokerEvent, Trouble};
+use holdfast_edge::broker::{Broker, BrokerEvent, BrokerSettings, Trouble};
+use holdfast_edge::tls::{self, PeerRefusal};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use support::authority::{Authority, Identity};
 use support::rabbit::{password, settings};
 use support::wait_for;
@@ -124,42 +124,56 @@ async fn wrong_certificates_are_told_apart_and_get_nothing() {
     old.not_after = rcgen::date_time_ymd(2021, 1, 1);
     let key = KeyPair::generate().expect("a key");
     let expired = Identity { certificate: old.signed_by(&key, authority.issuer()).expect("signed"), key };
-    let cases = [
-        (other.identity(&["127.0.0.1"]).server(), "is not from the CA in ca_cert"),
-        (authority.identity(&["localhost", "mq.example", "127.0.0.2"]).server(), "is not for 127.0.0.1"),
-        (expired.server(), "not valid at this time"),
+    type Expected = fn(&PeerRefusal) -> bool;
+    let cases: [(Identity, Expected); 4] = [
+        (other.identity(&["127.0.0.1"]), |refusal| matches!(refusal, PeerRefusal::UnknownIssuer)),
+        (authority.identity(&["localhost", "127.0.0.2"]), |refusal| matches!(refusal, PeerRefusal::WrongName { .. })),
+        (expired, |refusal| matches!(refusal, PeerRefusal::Expired { .. })),
+        (a_ca(), |refusal| matches!(refusal, PeerRefusal::UnknownIssuer | PeerRefusal::CaAsServer)),
     ];
-    for (server, expected) in cases {
-        let (why, heard) = meet(Act::Tls(server, AMQP_HEADER), &authority).await;
-        assert!(why.to_string().contains(expected), "{why}");
+    for (identity, expected) in cases {
+        let (why, heard) = meet(Act::Tls(identity.server(), AMQP_HEADER), &authority).await;
+        assert!(matches!(&why, Trouble::NotTheBroker { refusal, .. } if expected(refusal)), "{why:?}");
         assert_eq!(heard, b"");
     }
 }
 
 #[tokio::test]
+async fn the_right_name_with_another_key_than_the_pinned_one_gets_nothing() {
+    let authority = Authority::new("broker CA");
+    let pinned = tls::client_config(authority.certificate.pem().as_bytes(), &[[7; 32]]).expect("a CA");
+    let (url, heard) = impostor(Act::Tls(authority.identity(&["127.0.0.1"]).server(), AMQP_HEADER)).await;
+    let why = first_trouble(settings(&url, Arc::new(pinned), "custodian-1", &[])).await;
+    assert!(matches!(&why, Trouble::NotTheBroker { refusal: PeerRefusal::WrongPin { .. }, .. }), "{why:?}");
+    assert_eq!(*heard.lock().expect("not poisoned"), b"");
+}
+
+#[tokio::test]
 async fn a_certificate_that_is_a_ca_says_what_to_do() {
+    let identity = a_ca();
+    let (url, _heard) = impostor(Act::Tls(identity.server(), b"")).await;
+    let client = tls::client_config(identity.certificate.pem().as_bytes(), &[]).expect("a CA");
+    let why = first_trouble(settings(&url, Arc::new(client), "custodian-1", &[])).await;
+    assert!(matches!(&why, Trouble::NotTheBroker { refusal: PeerRefusal::CaAsServer, .. }), "{why:?}");
+}
+
+/// A hand-made certificate: self-signed, and a CA.
+fn a_ca() -> Identity {
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key");
-    let certificate = params.self_signed(&key).expect("a certificate");
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.der().clone()).expect("a root");
-    let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let client = client.expect("versions").with_root_certificates(roots).with_no_client_auth();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let server = rustls::ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-    let server = server.expect("versions").with_no_client_auth();
-    let server = server.with_single_cert(vec![certificate.der().clone()], key).expect("a certificate");
-    let (url, _heard) = impostor(Act::Tls(Arc::new(server), b"")).await;
-    let (broker, mut events) = Broker::spawn(settings(&url, Arc::new(client), "custodian-1", &[]));
+    Identity { certificate: params.self_signed(&key).expect("a certificate"), key }
+}
+
+async fn first_trouble(settings: BrokerSettings) -> Trouble {
+    let (client, mut events) = Broker::spawn(settings);
     let why = wait_for(&mut events, "a refusal", |event| match event {
         BrokerEvent::Down { why } => Some(why),
         _ => None,
     })
     .await;
-    assert!(matches!(why, Trouble::CaAsServer), "{why:?}");
-    broker.close().await;
+    client.close().await;
+    why
 }
 
 #[tokio::test]

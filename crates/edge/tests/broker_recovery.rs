@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use holdfast_core::id::Principal;
 use holdfast_core::topology::{
-    Exchange, ORDERS_MAX_LENGTH, PEERS_MAX_LENGTH, orders_queue, peers_queue, routing_key, sentinel_queue,
+    Exchange, ORDERS_MAX_LENGTH, PEERS_MAX_LENGTH, USER_MAX_CONNECTIONS, orders_queue, peers_queue, routing_key,
+    sentinel_queue,
 };
 use holdfast_edge::broker::{
     BODY_MAX, Broker, BrokerEvent, BrokerHandle, CLOSE_DEADLINE, Delivery, OUTBOX_MAX, Outgoing, PREFETCH,
@@ -18,7 +19,7 @@ use lapin::Channel;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use support::hostile::Hostile;
-use support::rabbit::{Rabbit, parties};
+use support::rabbit::{Rabbit, parties, password};
 use support::{PATIENCE, PROD, name, wait_for};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, timeout};
@@ -146,6 +147,7 @@ async fn queues_keep_what_they_must_and_say_when_they_are_drained() {
     a_flood_of_peers_leaves_the_orders_alone(&rabbit).await;
     a_full_orders_queue_is_reported(&rabbit).await;
     closing_sends_what_waits(&rabbit).await;
+    one_user_cannot_take_all_connections(&rabbit).await;
 }
 
 async fn a_backlog_is_drained_before_it_is_said(rabbit: &Rabbit) {
@@ -209,17 +211,18 @@ async fn another_reader_delays_the_word(rabbit: &Rabbit) {
     drop(holding);
     drop(lost);
     let mut came = false;
-    wait_for(&mut read, "the held order and the word", |event| match event {
+    let came_before = wait_for(&mut read, "the held order and the word", |event| match event {
         BrokerEvent::Delivery(delivery) => {
             assert_eq!(index_of(&delivery), 0);
             delivery.ack();
             came = true;
             None
         }
-        BrokerEvent::Drained { .. } => Some(assert!(came, "said to be drained before the held order came")),
+        BrokerEvent::Drained { .. } => Some(came),
         _ => None,
     })
     .await;
+    assert!(came_before, "said to be drained before the held order came");
     closed(reader).await;
     closed(operator).await;
 }
@@ -300,6 +303,18 @@ async fn closing_sends_what_waits(rabbit: &Rabbit) {
     assert_eq!(admin.count(&sentinel_queue(&name("sentinel-1"))).await.0, before + 100);
     let after = client.publish_confirmed(report(0)).await;
     assert_eq!(after, Err(PublishError::Closed));
+}
+
+async fn one_user_cannot_take_all_connections(rabbit: &Rabbit) {
+    let mut open = Vec::new();
+    let refused = loop {
+        match Hostile::login_with(rabbit, "carol", &password("carol")).await {
+            Ok(connection) => open.push(connection),
+            Err(refused) => break refused,
+        }
+        assert!(open.len() as u64 <= USER_MAX_CONNECTIONS, "no limit");
+    };
+    assert_eq!((open.len() as u64, refused.code), (USER_MAX_CONNECTIONS, 530), "{refused:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::alloc::System;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroizing_alloc::ZeroAlloc;
 
 /// A share passes through this process, and the libraries that decrypt and encrypt it leave copies in what they free.
@@ -23,7 +24,7 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// The order of a ceremony: `holdfast-setup enroll` on each custodian's host, `holdfast init` on an operator's machine with all
 /// the enrollments, `holdfast-setup install` on each host with its packet.
 #[derive(Parser)]
-#[command(name = "holdfast-setup", version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +39,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // No core file, and no debugger of this user's: a share passes through. Where the kernel refuses, it is as it was.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     match Cli::parse().command {
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Install(arguments) => install::run(&arguments),

@@ -1,13 +1,13 @@
 //! `holdfast lab down`: ends what `up` started, in good order, by pid, and nothing else.
 
-use std::fs;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::DownArgs;
-use super::file::{LabFile, Process, WriteError};
+use super::again;
+use super::file::WriteError;
 use super::journal::{Entry, FolderError, Journal};
 use super::process::{self, End, Identity};
 use super::rabbitmq;
@@ -39,8 +39,11 @@ pub(crate) struct Ended {
 /// Carries `lab down` out.
 pub(crate) fn run(args: &DownArgs) -> Result<(), DownError> {
     let mut journal = Journal::open(&args.dir)?;
-    let ended = end_all(&mut journal)?;
-    let strays = strays(&journal);
+    let mut ended = end_all(&mut journal)?;
+    let mut others = again::find(&journal.layout);
+    if args.restarted {
+        ended.extend(end_together(std::mem::take(&mut others))?);
+    }
     let mut stderr = io::stderr().lock();
     for Ended { name, pid, end } in &ended {
         // Told in full or not at all; the processes are ended either way.
@@ -53,14 +56,19 @@ pub(crate) fn run(args: &DownArgs) -> Result<(), DownError> {
     if ended.is_empty() {
         let _ = writeln!(stderr, "nothing of the lab was running");
     }
-    for (name, pid) in &strays {
-        let _ = writeln!(stderr, "{name} was started again by somebody else, and still runs: end it with `kill {pid}`");
+    for Entry { name, process } in &others {
+        let _ = writeln!(
+            stderr,
+            "{name} (pid {}) was started again by somebody else and still runs: `lab down --restarted` ends it too",
+            process.pid
+        );
     }
     if args.json {
         let list = |end| ended.iter().filter(|e| e.end == end).map(|e| e.name.as_str()).collect::<Vec<_>>();
-        let strays = strays.iter().map(|(name, pid)| json!({ "name": name, "pid": pid })).collect::<Vec<_>>();
+        let others = others.iter().map(|other| json!({ "name": other.name, "pid": other.process.pid }));
         let report = json!({
-            "ended": list(End::Terminated), "killed": list(End::Killed), "gone": list(End::Gone), "others": strays,
+            "ended": list(End::Terminated), "killed": list(End::Killed), "gone": list(End::Gone),
+            "others": others.collect::<Vec<_>>(),
         });
         let _ = writeln!(io::stdout(), "{report:#}");
     }
@@ -76,53 +84,15 @@ pub(crate) fn end_all(journal: &mut Journal) -> Result<Vec<Ended>, DownError> {
     };
     let mut ended = Vec::new();
     for turn in 0..=2 {
-        let now: Vec<&Entry> = journal.entries().iter().filter(|entry| rank(entry) == turn).collect();
-        let identities: Vec<Identity> = now.iter().map(|entry| entry.process.clone()).collect();
-        let ends = process::end(&identities, PATIENCE)?;
-        ended.extend(now.iter().zip(ends).map(|(entry, end)| Ended {
-            name: entry.name.clone(),
-            pid: entry.process.pid,
-            end,
-        }));
+        ended.extend(end_together(journal.entries().iter().filter(|entry| rank(entry) == turn).cloned().collect())?);
     }
     journal.forget_ended()?;
     Ok(ended)
 }
 
-/// Processes that somebody else started the way lab.json says: not `up`'s, so not `down`'s to end, but worth a word.
-fn strays(journal: &Journal) -> Vec<(String, u32)> {
-    let Ok(bytes) = fs::read(journal.layout.lab_json()) else { return Vec::new() };
-    let Ok(lab) = serde_json::from_slice::<LabFile>(&bytes) else { return Vec::new() };
-    let known: Vec<(&str, &Process)> = lab
-        .vault
-        .iter()
-        .map(|node| (node.name.as_str(), &node.process))
-        .chain(lab.custodians.iter().map(|custodian| (custodian.id.as_str(), &custodian.process)))
-        .chain(lab.sentinel.iter().map(|sentinel| ("the sentinel", &sentinel.process)))
-        .chain(lab.broker.iter().flat_map(|broker| [("the broker", &broker.process), ("epmd", &broker.epmd)]))
-        .collect();
-    let running = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let pids = running.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let found = pids.filter_map(|pid| {
-        let (name, _) = known.iter().find(|(_, process)| is_started_from(pid, process))?;
-        Some(((*name).to_owned(), pid))
-    });
-    found.collect()
-}
-
-/// Whether this pid has a process of the lab's argv or, where that has replaced itself by Erlang, of its environment.
-fn is_started_from(pid: u32, process: &Process) -> bool {
-    let words = |file: &str| {
-        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        bytes.split(|&byte| byte == 0).map(<[u8]>::to_vec).filter(|word| !word.is_empty()).collect::<Vec<_>>()
-    };
-    if words("cmdline").iter().eq(process.start.iter().map(String::as_bytes)) {
-        return true;
-    }
-    // Erlang's own helpers inherit the environment, and end with it.
-    let erlang = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("beam.smp"));
-    erlang && !process.env.is_empty() && {
-        let there = words("environ");
-        process.env.iter().all(|(key, value)| there.contains(&format!("{key}={value}").into_bytes()))
-    }
+fn end_together(entries: Vec<Entry>) -> io::Result<Vec<Ended>> {
+    let identities: Vec<Identity> = entries.iter().map(|entry| entry.process.clone()).collect();
+    let ends = process::end(&identities, PATIENCE)?;
+    let ended = |(entry, end): (Entry, End)| Ended { name: entry.name, pid: entry.process.pid, end };
+    Ok(entries.into_iter().zip(ends).map(ended).collect())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::again;
 use super::file::{self, WriteError};
 use super::layout::Layout;
 use super::process::Identity;
@@ -34,7 +35,7 @@ pub(crate) enum FolderError {
     #[error("another `holdfast lab` command is at work in {}: wait for it, or stop it with Ctrl-C", .0.display())]
     Busy(PathBuf),
     /// A lab runs in it.
-    #[error("a lab runs in {}: end it with `holdfast lab down --dir {}`", .0.display(), .0.display())]
+    #[error("a lab runs in {}: end it with `holdfast lab down --restarted --dir {}`", .0.display(), .0.display())]
     Running(PathBuf),
     /// The journal says something else than this version writes.
     #[error("{file} is unreadable: {1}; end the lab's processes by hand, then remove the file", file = .0.display())]
@@ -88,7 +89,8 @@ impl Journal {
             file::write(&layout.marker(), MARKER.as_bytes(), file::PUBLIC)?;
         }
         let journal = Self::open_locked(layout)?;
-        if journal.entries.iter().any(|entry| entry.process.runs()) {
+        let restarted = again::find(&journal.layout);
+        if journal.entries.iter().chain(&restarted).any(|entry| entry.process.runs()) {
             return Err(FolderError::Running(journal.layout.dir().to_owned()));
         }
         fs::set_permissions(journal.layout.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o700))

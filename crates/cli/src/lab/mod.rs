@@ -4,6 +4,7 @@
 //! ceremony walked with the real commands, and `lab.json`, which tells a script where everything is. What does not: any
 //! rule of Holdfast's. The lab knows its parties from outside, as a person at a keyboard does.
 
+mod again;
 mod assembly;
 mod certificates;
 mod down;
@@ -64,6 +65,9 @@ pub(crate) struct DownArgs {
     /// The lab's folder
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    /// Also ends those that somebody has started again since, with the argv that lab.json gives
+    #[arg(long)]
+    pub(crate) restarted: bool,
     /// Prints what was ended on stdout as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -112,7 +112,6 @@ fn configuration(layout: &Layout, node: &Node, all: &[Node]) -> String {
         r#"# Written by `holdfast lab up`.
 api_addr = "https://127.0.0.1:{port}"
 cluster_addr = "https://127.0.0.1:{cluster_port}"
-disable_mlock = true
 log_level = "info"
 ui = false
 
@@ -126,6 +125,8 @@ listener "tcp" {{
 storage "raft" {{
   path = {data}
   node_id = "{name}"
+  # What the server's manual recommends for production; its default is for the slowest of machines.
+  performance_multiplier = 1
 {others}}}
 "#
     )

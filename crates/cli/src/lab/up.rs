@@ -2,7 +2,7 @@
 //!
 //! The ceremony is walked with the programs that people use, so that the lab tries them too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -271,21 +271,26 @@ fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
     [sentinel].into_iter().chain(custodians).collect()
 }
 
-/// The first opening of each node, approved by an operator: the first node, then those that can join it now.
+/// The first opening of each node, approved by an operator: the first node, and then those that can join it.
 async fn open_nodes(lab: &mut Assembly, tools: &Tools, network: &Network, nodes: &[Node]) -> Result<(), UpError> {
-    let layout = lab.journal.layout.clone();
-    let ca = fs::read(layout.vault_ca())?;
-    for (number, node) in nodes.iter().enumerate() {
-        let vault = Admin::new(&node.url(), &ca)?;
-        if number > 0 {
-            // A node that has not joined does not know yet how many shares open it.
+    let ca = fs::read(lab.journal.layout.vault_ca())?;
+    let (first, rest) = nodes.split_at(1);
+    for (together, joins) in [(first, false), (rest, true)] {
+        let vaults = together.iter().map(|node| Ok((node, Admin::new(&node.url(), &ca)?)));
+        let vaults = vaults.collect::<Result<Vec<_>, AdminError>>()?;
+        // A node that has not joined does not know yet how many shares open it.
+        for (node, vault) in vaults.iter().filter(|_| joins) {
             let joined = format!("{} joining", node.name);
-            lab.until(&joined, &node.name, async || expect(&vault, |status| status.initialized).await).await?;
+            lab.until(&joined, &node.name, async || expect(vault, |status| status.initialized).await).await?;
         }
-        approve(lab, tools, network, node).await?;
-        let open = format!("{} opening", node.name);
-        let witness = network.custodians.first().map_or(SENTINEL, String::as_str);
-        lab.until(&open, witness, async || expect(&vault, |status| !status.sealed).await).await?;
+        if !together.is_empty() {
+            approve(lab, tools, network, together).await?;
+        }
+        for (node, vault) in &vaults {
+            let open = format!("{} opening", node.name);
+            let witness = network.custodians.first().map_or(SENTINEL, String::as_str);
+            lab.until(&open, witness, async || expect(vault, |status| !status.sealed).await).await?;
+        }
     }
     Ok(())
 }
@@ -303,12 +308,14 @@ async fn expect(vault: &Admin, wanted: impl Fn(&SealStatus) -> bool) -> Result<(
     }
 }
 
-/// An operator approves; without a broker the approval is carried to every custodian by hand.
-async fn approve(lab: &Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
+/// An operator approves; without a broker the approvals are carried to every custodian by hand.
+async fn approve(lab: &Assembly, tools: &Tools, network: &Network, nodes: &[Node]) -> Result<(), UpError> {
     let layout = &lab.journal.layout;
-    let words = ["approve", "--json", "--no-wait", "--cluster", CLUSTER, "--node", &node.name];
+    let words = ["approve", "--json", "--no-wait", "--cluster", CLUSTER];
     let line = Line::new(&tools.holdfast, &words).with("--config", layout.operator_config());
-    let approved = format!("{} approves the opening of {}", OPERATORS[0], node.name);
+    let line = nodes.iter().fold(line, |line, node| line.with("--node", &node.name));
+    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let approved = format!("{} approves the opening of {}", OPERATORS[0], names.join(", "));
     if network.broker_url.is_some() {
         lab.run(&approved, [line]).await?;
         return Ok(());
@@ -323,7 +330,7 @@ async fn approve(lab: &Assembly, tools: &Tools, network: &Network, node: &Node) 
         .custodians
         .iter()
         .map(|id| Line::new(&tools.setup, &["deliver"]).and(&files).with("--config", network.custodian_config(id)));
-    lab.run("the approval is delivered to every custodian", deliveries).await?;
+    lab.run("the approvals are delivered to every custodian", deliveries).await?;
     Ok(())
 }
 
@@ -336,8 +343,7 @@ struct Approved {
 /// Waits until the sentinel has heard from every custodian that it is ready for every node.
 async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
     if network.broker_url.is_none() {
-        // Nobody hears a custodian that has no broker: that it opened nodes is what there is to see.
-        return Ok(());
+        return quiet_ready(lab, network).await;
     }
     let url = format!("{}/api/v1/status", network.sentinel_url());
     let client = reqwest::Client::builder().no_proxy().timeout(LOOK_PATIENCE).build().map_err(io::Error::other)?;
@@ -351,6 +357,35 @@ async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
             if ready == all { Ok(()) } else { Err(format!("{ready} of {all} are ready")) }
         })
         .await?)
+}
+
+/// Without a broker nobody hears a custodian: its audit log tells that it saw every node open.
+async fn quiet_ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
+    #[derive(Deserialize)]
+    struct Line {
+        entry: Entry,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        what: String,
+        node: Option<String>,
+    }
+    let layout = lab.journal.layout.clone();
+    for id in &network.custodians {
+        let log = layout.home(id).join("state/audit.jsonl");
+        lab.until(&format!("{id} ready"), id, async || {
+            let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
+            // The last line may be half written.
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+            let opened = lines.filter(|line| line.entry.what == "opened").filter_map(|line| line.entry.node);
+            let opened: BTreeSet<String> = opened.collect();
+            let missing: Vec<&str> =
+                network.nodes.iter().map(|node| node.name.as_str()).filter(|node| !opened.contains(*node)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("it has not seen {} open", missing.join(", "))) }
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn describe(lab: &Assembly, layout: &Layout, network: &Network, broker: Option<&Broker>) -> LabFile {
@@ -432,6 +467,6 @@ fn summary(dir: &Path, file: &LabFile) -> String {
         let start = words.join(" ");
         text += &format!("  kill -9 {}; {start} >/dev/null 2>&1 &\n", node.process.pid);
     }
-    text += &format!("  holdfast lab down --dir '{dir}'\n");
+    text += &format!("  holdfast lab down --dir '{dir}' --restarted\n");
     text
 }

@@ -340,7 +340,7 @@ impl Custodian {
             Content::Approval(approval) => {
                 let (id, issued_at) = (header.id, header.issued_at);
                 let expires_at = header.expires_at.unwrap_or(issued_at);
-                let standing = StandingApproval { id, from, issued_at, expires_at };
+                let standing = StandingApproval { id, from, issued_at, expires_at, used: false };
                 self.with_node(cluster, &approval.node, now, |node, cx| node.approve(standing, cx));
             }
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
@@ -388,7 +388,8 @@ impl Custodian {
         self.with_node(cluster, &sighting.node, now, |node, cx| {
             if in_place {
                 node.adopt_marker(from, sighting.seen_at, cx);
-            } else if sighting.seen != node.sight.seen() {
+            }
+            if sighting.seen != node.sight.seen() {
                 node.sight.attend(now);
             }
         });
@@ -397,7 +398,13 @@ impl Custodian {
     fn hear_heartbeat(&mut self, cluster: ClusterId, from: Principal, heartbeat: &Heartbeat, now: Now) {
         if let Some(known) = self.clusters.get_mut(&cluster) {
             let ready = heartbeat.nodes.iter().map(|(name, report)| (name.clone(), report.ready)).collect();
-            known.peers.insert(from, Peer { heard: now.steady, ready });
+            known.peers.insert(from.clone(), Peer { heard: now.steady, ready });
+        }
+        // A marker that was missed when it was new: this host was down, or cut off.
+        for (name, report) in &heartbeat.nodes {
+            if let Some(marker) = report.marker {
+                self.with_node(cluster, name, now, |node, cx| node.adopt_marker(from.clone(), marker, cx));
+            }
         }
     }
 

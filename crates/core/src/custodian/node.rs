@@ -4,7 +4,7 @@
 //! when an attempt is given up. What is not: the messages' admission and everything that concerns the custodian as a whole
 //! (`super`), and the four locks that are proven at the edge.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::cause::Cause;
@@ -25,6 +25,9 @@ use super::{Answer, Outcome, Output};
 /// How long an order to release holds: a connection, a handshake and a status fit in many times over.
 const ORDER_LIFE: Duration = Duration::from_secs(20);
 
+/// How many nonces of attempts that ended are remembered: news of one comes seconds later at most.
+const NONCES_KEPT: usize = 16;
+
 /// How many approvals of one node are kept: more operators than that nobody has.
 const APPROVALS_MAX: usize = 64;
 
@@ -37,6 +40,9 @@ const VANISHED_MAX: Duration = Duration::from_secs(3);
 
 /// How long an attempt may stand still before it is reset; doubled with each reset, up to [`STALL_MAX`].
 const STALL: Duration = Duration::from_secs(10);
+
+/// An attempt that ends after it stood still for this long was reset, and no set of shares failed: stand-bys come sooner.
+const STOOD_STILL: Duration = Duration::from_secs(5);
 
 /// The longest that an attempt stands still before it is reset.
 const STALL_MAX: Duration = Duration::from_secs(300);
@@ -84,13 +90,17 @@ pub(super) enum Believable {
 #[derive(Debug)]
 struct Incident {
     id: IncidentId,
+    began: Now,
     sealed: Option<Now>,
     cause: Option<Cause>,
     round: u32,
+    tried: Tried,
     counted: bool,
     /// An order that was given out and has not come back.
     releasing: Option<Revocation>,
     submitted: Option<Submitted>,
+    /// When a node took the last share of a set and did not open yet.
+    completed: Option<Steady>,
     eligible: Option<Steady>,
     progress: Progress,
     stall: Duration,
@@ -110,6 +120,15 @@ struct Order {
 struct Submitted {
     nonce: String,
     at: Steady,
+}
+
+/// What is known of sets of shares that did not open the node.
+#[derive(Debug, Default)]
+struct Tried {
+    /// The nonces of attempts that ended, the latest [`NONCES_KEPT`]: several may tell of the same one.
+    ended: VecDeque<String>,
+    /// The rounds, counted around, of which the node itself said that their set does not fit together.
+    failed: BTreeSet<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +159,9 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(cluster: ClusterId, name: NodeName, sight: Sight, state: NodeState) -> Self {
+    pub(super) fn new(cluster: ClusterId, name: NodeName, sight: Sight, mut state: NodeState) -> Self {
+        // Whether the incident that they were used for still runs cannot be known any more.
+        state.approvals.retain(|approval| !approval.used);
         Self {
             sight,
             saved_open: state.last_open.as_ref().map(|open| open.at),
@@ -180,7 +201,9 @@ impl Node {
         match observation {
             Observation::Status(status) => self.observe_status(status, cx),
             Observation::Lost => {
-                let incident = self.incident(cx).id;
+                let incident = self.incident(cx);
+                incident.lose_contact();
+                let incident = incident.id;
                 cx.outputs.push_back(Output::Audit(Entry::Lost { cluster, node, incident }));
             }
             Observation::Sealed => {
@@ -208,24 +231,25 @@ impl Node {
 
     fn observe_status(&mut self, status: SealStatus, cx: &mut Context<'_>) {
         if status.is_open() {
-            self.note_open(cx);
+            self.note_open(self.sight.asked_at(), cx);
+            self.end_incident(None, cx);
         } else if let Some(incident) = &mut self.incident {
-            let progress = &mut incident.progress;
-            if (progress.shares, &progress.nonce) != (status.progress, &status.nonce) {
-                let (shares, nonce) = (status.progress, status.nonce.clone());
-                *progress = Progress { shares, nonce, since: cx.now.steady };
-            }
+            let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
+            incident.see_progress(&status, rounds, cx.now.steady);
         }
         self.status = Some(status);
     }
 
-    /// Seen open with own eyes: every marker and approval of before is void.
-    fn note_open(&mut self, cx: &mut Context<'_>) {
-        let at = cx.now.wall;
+    /// Seen open with own eyes, at `at` or later: every marker of before is void, and every approval.
+    fn note_open(&mut self, at: Timestamp, cx: &mut Context<'_>) {
         self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
+        self.state.opened = Some(cx.now.wall);
+        let outlived = self.state.marker.as_ref().is_some_and(|marker| marker.at < at);
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
-        if behind || self.state.marker.is_some() || !self.state.approvals.is_empty() {
-            self.state.marker = None;
+        if behind || outlived || !self.state.approvals.is_empty() {
+            if outlived {
+                self.state.marker = None;
+            }
             self.state.approvals.clear();
             self.saved_open = Some(at);
             cx.outputs.push_back(Output::Save);
@@ -235,12 +259,15 @@ impl Node {
     fn incident(&mut self, cx: &mut Context<'_>) -> &mut Incident {
         self.incident.get_or_insert_with(|| Incident {
             id: (cx.new_incident)(),
+            began: cx.now,
             sealed: None,
             cause: None,
             round: 0,
+            tried: Tried::default(),
             counted: false,
             releasing: None,
             submitted: None,
+            completed: None,
             eligible: None,
             progress: Progress { since: cx.now.steady, ..Progress::default() },
             stall: STALL,
@@ -273,6 +300,7 @@ impl Node {
         self.state.marker = Some(marker);
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by }));
+        self.sight.attend(cx.now);
         let incident = self.incident(cx);
         incident.eligible = None;
         if let Some(order) = &incident.releasing {
@@ -287,10 +315,11 @@ impl Node {
 
     /// Somebody says that the node was sealed in place. Only ever restricts; ignored when older than our own sight of it open.
     pub(super) fn adopt_marker(&mut self, by: Principal, seen_at: Timestamp, cx: &mut Context<'_>) {
-        if self.state.last_open.as_ref().is_none_or(|open| open.at < seen_at) {
-            self.mark(Marker { at: seen_at, by }, cx);
+        // One that is dated ahead would outlive the sight of the node open, and come back with every heartbeat.
+        let at = seen_at.min(cx.now.wall);
+        if self.state.last_open.as_ref().is_none_or(|open| open.at < at) {
+            self.mark(Marker { at, by }, cx);
         }
-        self.sight.attend(cx.now);
     }
 
     /// An operator approved an opening.
@@ -302,6 +331,9 @@ impl Node {
         if self.state.approvals.len() < APPROVALS_MAX {
             self.state.approvals.push(approval);
         }
+        if let Some(incident) = &mut self.incident {
+            incident.start_over();
+        }
         // The id first, so that a crash between cannot make it count twice.
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(entry));
@@ -311,18 +343,43 @@ impl Node {
     /// Another custodian submitted its share.
     pub(super) fn receive_receipt(&mut self, from: Principal, receipt: &Receipt, cx: &mut Context<'_>) {
         self.sight.attend(cx.now);
+        if receipt.result == Submission::Opened {
+            return self.hear_of_opening(from, receipt, cx);
+        }
         let Some(incident) = &mut self.incident else { return };
         let Some(sealed) = incident.sealed else { return };
         if receipt.answered_at <= sealed.wall {
             return;
         }
+        let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         match receipt.result {
-            Submission::Opened => {
-                self.sight.told_open(cx.now);
+            Submission::Failed => incident.fail(receipt.round, &receipt.nonce, rounds, cx.now.steady),
+            Submission::Counted if receipt.progress == 0 => drop(incident.completed.get_or_insert(cx.now.steady)),
+            _ => incident.retry_at = None,
+        }
+    }
+
+    /// Another custodian's share opened the node: what was approved before is void, and an incident that began before is over.
+    fn hear_of_opening(&mut self, from: Principal, receipt: &Receipt, cx: &mut Context<'_>) {
+        let at = receipt.answered_at.min(cx.now.wall);
+        if self.state.opened.is_none_or(|opened| opened < at) {
+            self.state.opened = Some(at);
+            self.state.approvals.retain(|approval| at < approval.issued_at);
+            cx.outputs.push_back(Output::Save);
+        }
+        match &self.incident {
+            Some(incident) if incident.began.wall < at => {
+                let this_process = incident.knows(&receipt.nonce);
+                self.sight.told_open(this_process, cx.now);
                 self.end_incident(Some(from), cx);
             }
-            Submission::Failed => incident.next_round(),
-            Submission::Counted | Submission::Unanswered => incident.retry_at = None,
+            Some(_) => {}
+            None => {
+                let missed = self.state.last_open.as_ref().is_some_and(|open| open.at < receipt.sealed_seen_at);
+                if missed {
+                    self.sight.told_missed(cx.now);
+                }
+            }
         }
     }
 
@@ -343,16 +400,20 @@ impl Node {
             Outcome::Answered(answer) => answer,
         };
         incident.refused = None;
+        let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         match answer.result {
-            Submission::Failed => incident.next_round(),
+            Submission::Failed => incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady),
             Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
+                if answer.result == Submission::Counted && answer.progress == 0 {
+                    incident.completed = Some(cx.now.steady);
+                }
                 incident.submitted = Some(Submitted { nonce: answer.nonce, at: cx.now.steady });
             }
             Submission::Counted | Submission::Unanswered => {}
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
-                self.sight.told_open(cx.now);
-                self.note_open(cx);
+                self.sight.told_open(true, cx.now);
+                self.note_open(cx.now.wall, cx);
                 self.end_incident(None, cx);
             }
         }
@@ -486,7 +547,7 @@ impl Node {
         if cx.clock_is_behind {
             return Vec::new();
         }
-        let after = self.state.last_open.as_ref().map(|open| open.at);
+        let after = self.state.opened;
         let operators = &cx.settings.operators;
         let stands = |a: &&StandingApproval| {
             cx.now.wall < a.expires_at && after.is_none_or(|open| open < a.issued_at) && operators.contains(&a.from)
@@ -521,31 +582,30 @@ impl Node {
     /// All that is decided here holds: submits if it is this custodian's turn, and else says when it will be.
     fn take_turn(&mut self, cause: Option<Cause>, grounds: Grounds, cx: &mut Context<'_>) -> Option<Needs> {
         let now = cx.now.steady;
-        self.give_up_vanished(now);
+        self.give_up_vanished(cx);
         if self.stalled(cx) {
             self.reset("the attempt stood still", cx);
         }
         let rank = self.rank(cx);
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
-        if incident.round >= ranking::rounds(custodians, threshold) {
+        let rounds = ranking::rounds(custodians, threshold);
+        if incident.tried.failed.len() >= rounds as usize {
             self.refuse(Lock::State, "every set of shares was tried and none opened the node", cx);
             return Some(Needs::Generation);
         }
         let running = incident.progress.shares > 0;
         let counted_in = running && incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
-        let waits_for_end = !running && incident.submitted.is_some();
-        if incident.releasing.is_some() || counted_in || waits_for_end {
-            let wake = match &incident.submitted {
-                Some(submitted) if waits_for_end => Some(submitted.at + VANISHED_MAX),
-                Some(_) => Some(incident.progress.since + incident.stall),
-                None => None,
-            };
+        let ended_since = incident.ended_since();
+        if incident.releasing.is_some() || counted_in || ended_since.is_some() {
+            let stalls = counted_in.then(|| incident.progress.since + incident.stall);
+            let wake = ended_since.map(|since| since + VANISHED_MAX).or(stalls);
             self.wake_at(wake);
             return Some(Needs::Others);
         }
         let eligible = *incident.eligible.get_or_insert(now);
-        let turn = eligible.max(incident.progress.since) + ranking::delay(custodians, threshold, incident.round, rank);
+        let turn = eligible.max(incident.progress.since)
+            + ranking::delay(custodians, threshold, incident.round % rounds, rank);
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
@@ -560,17 +620,19 @@ impl Node {
         let (cluster, node) = (self.cluster, self.name.clone());
         let now = cx.now;
         let Some(incident) = &mut self.incident else { return };
-        match grounds {
-            Grounds::Approvals(_) => self.state.openings.clear(),
+        match &grounds {
+            Grounds::Approvals(ids) => {
+                self.state.openings.clear();
+                self.state.approvals.iter_mut().filter(|a| ids.contains(&a.id)).for_each(|a| a.used = true);
+            }
             Grounds::Cause(_) if !incident.counted => {
                 self.state.openings.retain(|at| now.wall.since(*at) < BUDGET_WINDOW);
                 self.state.openings.push(now.wall);
             }
             Grounds::Cause(_) => {}
         }
-        if !std::mem::replace(&mut incident.counted, true) {
-            cx.outputs.push_back(Output::Save);
-        }
+        incident.counted = true;
+        cx.outputs.push_back(Output::Save);
         incident.submitted = None;
         let revocation = Revocation::default();
         incident.releasing = Some(revocation.clone());
@@ -585,14 +647,15 @@ impl Node {
         cx.outputs.push_back(Output::Release(ReleaseOrder { authority, budget }));
     }
 
-    /// A share that was counted, and is in no attempt any more, with no failure told and the node still sealed: the set failed.
-    fn give_up_vanished(&mut self, now: Steady) {
-        let Some(incident) = &mut self.incident else { return };
-        let Some(submitted) = &incident.submitted else { return };
-        let gone =
-            incident.progress.shares == 0 && now.since(submitted.at.max(incident.progress.since)) >= VANISHED_MAX;
-        if gone {
-            incident.next_round();
+    /// A whole set was taken, or a share was counted and is in no attempt any more, and the node is still sealed with no
+    /// failure told: the set failed.
+    fn give_up_vanished(&mut self, cx: &Context<'_>) {
+        let now = cx.now.steady;
+        let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
+        if let Some(incident) = &mut self.incident
+            && incident.ended_since().is_some_and(|since| now.since(since) >= VANISHED_MAX)
+        {
+            incident.next_round(rounds, now);
         }
     }
 
@@ -677,12 +740,104 @@ impl Node {
 }
 
 impl Incident {
-    /// The set of shares that was tried does not fit together: the next one is tried.
-    fn next_round(&mut self) {
-        self.round += 1;
-        self.submitted = None;
-        self.eligible = None;
+    fn see_progress(&mut self, status: &SealStatus, rounds: u32, now: Steady) {
+        let before = &self.progress;
+        if (before.shares, &before.nonce) == (status.progress, &status.nonce) {
+            return;
+        }
+        let stood_still = now.since(before.since) >= STOOD_STILL;
+        if status.progress > before.shares {
+            // Others are at it: no reason to wait any longer.
+            self.retry_at = None;
+        }
+        let ended = match &self.submitted {
+            Some(submitted) => submitted.nonce.clone(),
+            None => before.nonce.clone(),
+        };
+        self.progress = Progress { shares: status.progress, nonce: status.nonce.clone(), since: now };
+        if stood_still && status.progress == 0 {
+            // Nobody completed the set: somebody reset it, because it stood still.
+            self.submitted = None;
+        } else if status.progress > 0 && !ended.is_empty() && ended != status.nonce && self.tried.is_news(&ended) {
+            // Another attempt runs: whoever began it knows what became of this one, and it did not open the node.
+            self.next_round(rounds, now);
+        }
+    }
+
+    /// An operator wants it: what was tried before, and how long to wait after it, counts no more.
+    fn start_over(&mut self) {
+        self.round = 0;
+        self.tried.failed.clear();
+        self.completed = None;
         self.retry_at = None;
         self.retry = RETRY;
+        self.stall = STALL;
+    }
+
+    /// Since when this custodian's share, or a whole set, was taken and is in no attempt any more.
+    fn ended_since(&self) -> Option<Steady> {
+        let vanished = || {
+            let submitted = self.submitted.as_ref().filter(|_| self.progress.shares == 0)?;
+            Some(submitted.at.max(self.progress.since))
+        };
+        self.completed.or_else(vanished)
+    }
+
+    /// The node said of the set of shares that was tried in `round` that it does not fit together.
+    fn fail(&mut self, round: u32, nonce: &str, rounds: u32, now: Steady) {
+        self.tried.failed.insert(round % rounds.max(1));
+        // Nobody is that far ahead: a liar could skip every set.
+        if self.tried.is_news(nonce) && self.round <= round && round - self.round < rounds {
+            self.round = round;
+            self.next_round(rounds, now);
+        }
+    }
+
+    /// Contact was lost. If it is another process that answers next, then it holds no share of the attempt that ran; if it is
+    /// the same, then the same share once more changes nothing.
+    fn lose_contact(&mut self) {
+        self.submitted = None;
+        self.completed = None;
+        self.retry_at = None;
+        self.progress.shares = 0;
+        self.progress.nonce.clear();
+    }
+
+    /// Whether the attempt with this nonce was one of the process to which the kept connection leads.
+    fn knows(&self, nonce: &str) -> bool {
+        let submitted = self.submitted.as_ref().is_some_and(|submitted| submitted.nonce == nonce);
+        !nonce.is_empty() && (submitted || self.progress.nonce == nonce)
+    }
+
+    /// The set of shares that was tried did not open the node: the next one is tried. Around and around, ever slower: what
+    /// strangers spoil must not count as having been tried.
+    fn next_round(&mut self, rounds: u32, now: Steady) {
+        self.round += 1;
+        self.submitted = None;
+        self.completed = None;
+        self.eligible = None;
+        if self.round < rounds {
+            self.retry_at = None;
+            self.retry = RETRY;
+        } else {
+            self.retry_at = Some(now + self.retry);
+            self.retry = (self.retry * 2).min(RETRY_MAX);
+        }
+    }
+}
+
+impl Tried {
+    /// Notes the end of the attempt with this nonce, and whether that is news.
+    fn is_news(&mut self, nonce: &str) -> bool {
+        if self.ended.iter().any(|known| known == nonce) {
+            return false;
+        }
+        if !nonce.is_empty() {
+            self.ended.push_back(nonce.to_owned());
+        }
+        if self.ended.len() > NONCES_KEPT {
+            self.ended.pop_front();
+        }
+        true
     }
 }

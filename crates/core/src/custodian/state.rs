@@ -76,7 +76,11 @@ pub struct NodeState {
     /// When the incidents began that were opened without people, within the last hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub openings: Vec<Timestamp>,
-    /// Approvals that were admitted, and not used or void yet.
+    /// The last time at which the node is known to have been open, by own eyes or a peer's receipt: approvals of before are
+    /// void, also those that come later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Timestamp>,
+    /// Approvals that were admitted and are not void yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<StandingApproval>,
 }
@@ -115,4 +119,8 @@ pub struct StandingApproval {
     pub issued_at: Timestamp,
     /// Until when it counts.
     pub expires_at: Timestamp,
+    /// Whether the share left on it: then it counts for that incident alone, and not for one that another process of this
+    /// custodian finds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub used: bool,
 }

@@ -10,7 +10,6 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{LongString, ShortString};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
-use rustls::CertificateError;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -19,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::url::{BrokerUrl, Password};
 use super::wire::{Kit, Switch, Wire};
 use super::{BrokerSettings, FRAME_MAX, HEARTBEAT};
+use crate::tls::{self, PeerRefusal};
 
 /// From the look-up of the name to an open TCP connection. A packet lost twice is sent again within it.
 const TCP_DEADLINE: Duration = Duration::from_secs(5);
@@ -64,24 +64,14 @@ pub enum Trouble {
         /// Host and port.
         address: String,
     },
-    /// The broker's certificate does not come from the configured CA.
-    #[error("the broker's certificate is not from the CA in ca_cert: an impostor, or the wrong CA file")]
-    Authority,
-    /// The broker's certificate is for another name.
-    #[error("the broker's certificate is not for {host}: an impostor, or the url names the broker otherwise")]
-    Name {
-        /// The host that was asked for.
-        host: String,
+    /// It speaks TLS, and is not who it should be: another CA, another name, another key.
+    #[error("the broker at {address} was not accepted: {refusal}")]
+    NotTheBroker {
+        /// Host and port.
+        address: String,
+        /// Why.
+        refusal: PeerRefusal,
     },
-    /// The broker's certificate is no longer or not yet valid.
-    #[error("the broker's certificate is not valid at this time ({0}): renew it, or set the clock")]
-    Validity(String),
-    /// The broker uses a CA's certificate as its own.
-    #[error("the broker's certificate is a CA's itself: let a CA sign one for the broker, and put the CA into ca_cert")]
-    CaAsServer,
-    /// The TLS handshake failed otherwise.
-    #[error("the TLS handshake with the broker failed: {0}")]
-    Tls(String),
     /// The broker closed the connection during the TLS handshake.
     #[error("the broker closed the connection during the TLS handshake: {0}")]
     TlsClosed(io::Error),
@@ -182,25 +172,11 @@ async fn shake_hands(
 }
 
 fn tls_trouble(error: io::Error, url: &BrokerUrl) -> Trouble {
-    use rustls::Error::{InvalidCertificate, InvalidMessage};
-    let Some(cause) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
-        return Trouble::TlsClosed(error);
-    };
-    match cause {
-        InvalidMessage(_) => Trouble::Plaintext { address: address(url) },
-        InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => Trouble::Authority,
-        InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            Trouble::Name { host: url.host().to_owned() }
-        }
-        InvalidCertificate(
-            invalid @ (CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }),
-        ) => Trouble::Validity(invalid.to_string()),
-        // rustls passes this one on without a type of its own.
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => Trouble::CaAsServer,
-        other => Trouble::Tls(other.to_string()),
+    let address = address(url);
+    match tls::refusal(&error) {
+        Some(PeerRefusal::NotTls) => Trouble::Plaintext { address },
+        Some(refusal) => Trouble::NotTheBroker { address, refusal },
+        None => Trouble::TlsClosed(error),
     }
 }
 

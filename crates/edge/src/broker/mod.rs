@@ -133,15 +133,19 @@ pub struct Oversized {
 
 struct Ack {
     acker: Acker,
-    to: mpsc::UnboundedSender<Acker>,
+    to: mpsc::Sender<Acker>,
+    unsent: watch::Sender<usize>,
 }
 
 impl Delivery {
     /// Tells the broker that the message is dealt with. Does not wait; if the connection breaks now, it comes again.
     pub fn ack(self) {
-        // Without bound, and bounded all the same: each delivery is acknowledged once, and PREFETCH are handed out.
-        // A closed channel means that the connection is gone, and the acknowledgement with it.
-        let _ = self.ack.to.send(self.ack.acker);
+        let Ack { acker, to, unsent } = self.ack;
+        // There is room for each that is out. A closed channel means that the connection is gone, and this with it.
+        if let Ok(permit) = to.try_reserve() {
+            unsent.send_modify(|count| *count += 1);
+            permit.send(acker);
+        }
     }
 }
 
@@ -215,8 +219,8 @@ impl BrokerHandle {
         self.shared.outbox.len()
     }
 
-    /// Sends what waits, closes the connection, and ends the task; [`CLOSE_DEADLINE`] at most. Returns how many messages
-    /// were given up.
+    /// Sends what waits, acknowledgements too, closes the connection, and ends the task; [`CLOSE_DEADLINE`] at most.
+    /// Returns how many messages were given up.
     pub async fn close(&self) -> usize {
         self.close.send_replace(true);
         let mut closed = self.closed.clone();
@@ -230,6 +234,8 @@ impl BrokerHandle {
 #[derive(Default)]
 struct Shared {
     outbox: Outbox,
+    /// Acknowledgements that were given and are not on the wire yet.
+    unsent_acks: watch::Sender<usize>,
     trouble: Mutex<Option<String>>,
     given_up: Mutex<usize>,
 }
@@ -292,7 +298,6 @@ impl Driver {
                     trouble
                 }
             };
-            tracing::warn!(why = %trouble, "no connection to the broker");
             self.shared.note(Some(&trouble));
             let wait = backoff.next();
             tokio::select! {

@@ -85,6 +85,8 @@ impl Session<'_> {
             () = async {
                 self.driver.told_to_close().await;
                 self.driver.shared.outbox.empty().await;
+                // The sender is ours, so the channel cannot close.
+                let _ = self.driver.shared.unsent_acks.subscribe().wait_for(|count| *count == 0).await;
             } => None,
         };
         self.driver.shared.outbox.take_back();
@@ -183,10 +185,11 @@ impl Session<'_> {
 
     fn settle(&self, seq: u64, outgoing: &Arc<Outgoing>, outcome: Result<(), PublishError>) {
         let Some(why) = self.driver.shared.outbox.settle(seq, outcome) else { return };
-        tracing::warn!(%why, routing_key = outgoing.routing_key, "a message was given up");
         let event = BrokerEvent::Undelivered { routing_key: outgoing.routing_key.clone(), why };
-        // A lane never waits for the receiver: counted and logged it is.
-        let _ = self.driver.events.try_send(event);
+        // A lane never waits for the receiver: counted it is, and logged here where the receiver does not keep up.
+        if let Err(unsaid) = self.driver.events.try_send(event) {
+            tracing::warn!(event = ?unsaid.into_inner(), "a message was given up");
+        }
     }
 
     /// Reads a queue, again and again where the broker refuses it.
@@ -195,7 +198,6 @@ impl Session<'_> {
             match self.consume(queue).await {
                 Failure::Broken(trouble) => return trouble,
                 Failure::Refused(why) => {
-                    tracing::warn!(queue, why, "the broker refuses a queue");
                     self.driver.say(BrokerEvent::QueueRefused { queue: queue.to_owned(), why }).await;
                     sleep(QUEUE_RETRY).await;
                 }
@@ -219,11 +221,8 @@ impl Session<'_> {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(name.clone(), ShortString::default(), options, none);
         let consumer = answer("the reading of a queue", consumer).await?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an ack for each message that is out, and those are PREFETCH at most"
-        )]
-        let (ack, acks) = mpsc::unbounded_channel();
+        // Never full: each delivery is acknowledged once, and this many are out.
+        let (ack, acks) = mpsc::channel(usize::from(PREFETCH));
         let drain = Drain::default();
         Ok(Reader { driver: self.driver, queue, name, channel, consumer, ack, acks, handed_out: 0, drain })
     }
@@ -236,8 +235,8 @@ struct Reader<'a> {
     name: ShortString,
     channel: Channel,
     consumer: Consumer,
-    ack: mpsc::UnboundedSender<Acker>,
-    acks: mpsc::UnboundedReceiver<Acker>,
+    ack: mpsc::Sender<Acker>,
+    acks: mpsc::Receiver<Acker>,
     handed_out: u64,
     drain: Drain,
 }
@@ -257,7 +256,9 @@ impl Reader<'_> {
         loop {
             tokio::select! {
                 Some(acker) = self.acks.recv() => {
-                    answer("an acknowledgement", acker.ack(BasicAckOptions::default())).await?;
+                    let sent = answer("an acknowledgement", acker.ack(BasicAckOptions::default())).await;
+                    self.sent(1);
+                    sent?;
                 }
                 delivered = self.consumer.next() => self.hand_out(delivered).await?,
                 _ = look.tick(), if !self.drain.done => self.look_at_backlog().await?,
@@ -279,7 +280,7 @@ impl Reader<'_> {
             user_id,
             redelivered: delivered.redelivered,
             body: if bytes > BODY_MAX { Err(Oversized { bytes }) } else { Ok(delivered.data) },
-            ack: Ack { acker: delivered.acker, to: self.ack.clone() },
+            ack: Ack { acker: delivered.acker, to: self.ack.clone(), unsent: self.driver.shared.unsent_acks.clone() },
         };
         self.driver.say(BrokerEvent::Delivery(delivery)).await;
         self.handed_out += 1;
@@ -309,10 +310,23 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn sent(&self, acks: usize) {
+        self.driver.shared.unsent_acks.send_modify(|count| *count = count.saturating_sub(acks));
+    }
+
     /// Asks for the queue without declaring it. RabbitMQ demands no permission for that.
     async fn passive(&self) -> Result<Queue, Failure> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = self.channel.queue_declare(self.name.clone(), options, FieldTable::default());
         answer("the state of a queue", asked).await
+    }
+}
+
+impl Drop for Reader<'_> {
+    /// What was not sent by now never will be: its messages come again.
+    fn drop(&mut self) {
+        self.acks.close();
+        let left = std::iter::from_fn(|| self.acks.try_recv().ok()).count();
+        self.sent(left);
     }
 }

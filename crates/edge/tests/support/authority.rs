@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use holdfast_edge::tls;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -42,12 +42,7 @@ impl Authority {
 
     /// What a client needs to trust this authority and no other.
     pub fn client(&self) -> Arc<rustls::ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.certificate.der().to_vec())).expect("a root");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider);
-        let config = config.with_safe_default_protocol_versions().expect("versions");
-        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+        Arc::new(tls::client_config(self.certificate.pem().as_bytes(), &[]).expect("a CA"))
     }
 }
 

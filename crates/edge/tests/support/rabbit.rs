@@ -231,12 +231,12 @@ fn wait_for_port(port: u16) {
 /// Starts a process from a thread that never ends: the kernel's "when the parent dies" means the thread.
 fn keep(command: &mut Command) -> Child {
     type Start = Box<dyn FnOnce() + Send>;
-    static KEEPER: LazyLock<Mutex<mpsc::Sender<Start>>> = LazyLock::new(|| {
-        let (sender, receiver) = mpsc::channel::<Start>();
+    static KEEPER: LazyLock<Mutex<mpsc::SyncSender<Start>>> = LazyLock::new(|| {
+        let (sender, receiver) = mpsc::sync_channel::<Start>(1);
         std::thread::spawn(move || receiver.into_iter().for_each(|start| start()));
         Mutex::new(sender)
     });
-    let (done, child) = mpsc::channel();
+    let (done, child) = mpsc::sync_channel(1);
     let mut command = std::mem::replace(command, Command::new("false"));
     let start = Box::new(move || done.send(command.spawn().expect("started")).expect("awaited"));
     KEEPER.lock().expect("not poisoned").send(start).expect("the keeper lives");

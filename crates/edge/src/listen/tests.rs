@@ -1,0 +1,176 @@
+//! The open port: what is let through, and what strangers cannot hold up.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use rcgen::{CertificateParams, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+/// The longest that anything here may take on a machine that does much else.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+const LOOPBACK: &str = "127.0.0.1:0";
+
+fn files(folder: &Path) -> (PathBuf, PathBuf, String) {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let (certificate, path) = (params.self_signed(&key).expect("a certificate"), folder.join("server.key"));
+    fs::write(folder.join("server.pem"), certificate.pem()).expect("written");
+    fs::write(&path, key.serialize_pem()).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode");
+    (folder.join("server.pem"), path, certificate.pem())
+}
+
+async fn bind(tls: Option<ServerTls>) -> Listener {
+    Listener::bind(LOOPBACK.parse().expect("an address"), tls).await.expect("a free port")
+}
+
+async fn next(listener: &mut Listener) -> Served {
+    timeout(DEADLINE, listener.accept()).await.expect("in time").0
+}
+
+#[tokio::test]
+async fn what_is_said_arrives_with_and_without_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key, _) = files(folder.path());
+    for tls in [None, Some(ServerTls::load(&certificate, &key).expect("good"))] {
+        let mut listener = bind(tls.clone()).await;
+        let mut client: Box<dyn Both> = {
+            let stream = TcpStream::connect(listener.address()).await.expect("connected");
+            match tls {
+                None => Box::new(stream),
+                Some(_) => {
+                    let config = anybody();
+                    let name = "localhost".try_into().expect("a name");
+                    Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake"))
+                }
+            }
+        };
+        let mut served = next(&mut listener).await;
+        client.write_all(b"ping").await.expect("written");
+        client.flush().await.expect("sent");
+        let mut said = [0; 4];
+        served.read_exact(&mut said).await.expect("read");
+        served.write_all(b"pong").await.expect("written");
+        served.flush().await.expect("sent");
+        client.read_exact(&mut said).await.expect("read");
+        assert_eq!(&said, b"pong");
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_who_does_not_shake_hands_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key, _) = files(folder.path());
+    let mut listener = bind(Some(ServerTls::load(&certificate, &key).expect("good"))).await;
+    let silent = TcpStream::connect(listener.address()).await.expect("connected");
+    let mut plain = TcpStream::connect(listener.address()).await.expect("connected");
+    plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+    let stream = TcpStream::connect(listener.address()).await.expect("connected");
+    let good = TlsConnector::from(Arc::new(anybody())).connect("localhost".try_into().expect("a name"), stream);
+    let (good, _) = tokio::join!(good, next(&mut listener));
+    assert!(good.is_ok());
+    drop(silent);
+}
+
+#[tokio::test]
+async fn only_so_many_are_let_in_and_each_that_leaves_makes_room() {
+    let mut listener = bind(None).await;
+    let mut clients = Vec::new();
+    for _ in 0..=CONNECTIONS_MAX {
+        clients.push(TcpStream::connect(listener.address()).await.expect("connected"));
+    }
+    let mut inside = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        inside.push(next(&mut listener).await);
+    }
+    tokio::task::yield_now().await;
+    assert!(listener.accepted.try_recv().is_err(), "full");
+    inside.pop();
+    next(&mut listener).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_is_given_up() {
+    let mut listener = bind(None).await;
+    let _client = TcpStream::connect(listener.address()).await.expect("connected");
+    let mut served = listener.accept().await.0;
+    let began = Instant::now();
+    let error = served.read_u8().await.expect_err("nothing came");
+    assert_eq!((error.kind(), began.elapsed() >= IDLE_DEADLINE), (io::ErrorKind::TimedOut, true));
+}
+
+#[test]
+fn certificate_and_key_are_read_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key, _) = files(folder.path());
+    assert!(ServerTls::load(&certificate, &key).is_ok());
+    assert!(matches!(ServerTls::load(&key, &key), Err(ListenError::NoCertificate)));
+    let other = tempfile::tempdir().expect("a folder");
+    let (other_certificate, ..) = files(other.path());
+    assert!(matches!(ServerTls::load(&other_certificate, &key), Err(ListenError::Mismatch(_))));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let refused = ServerTls::load(&certificate, &key).expect_err("readable by all");
+    assert!(refused.to_string().contains("chmod 600"), "{refused}");
+    fs::write(&key, "nothing").expect("written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
+    assert!(matches!(ServerTls::load(&certificate, &key), Err(ListenError::NoKey)));
+}
+
+trait Both: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
+
+/// A client that takes any certificate: who the server is, is not what is tried here.
+fn anybody() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(schemes)))
+        .with_no_client_auth()
+}
+
+#[derive(Debug)]
+struct Anybody(Vec<rustls::SignatureScheme>);
+
+impl rustls::client::danger::ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &rustls_pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls_pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not spoken".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.clone()
+    }
+}

@@ -1,0 +1,11 @@
+//! The ceremony, as people hold it: the built `holdfast-setup` and `holdfast`, a real OpenBao, and gpg, ssh-keygen and a plain
+//! HTTP client to check what they did. None of the product's code is in here.
+
+#[path = "ceremony/impostor.rs"]
+mod impostor;
+#[path = "ceremony/refusals.rs"]
+mod refusals;
+#[path = "ceremony/road.rs"]
+mod road;
+#[path = "ceremony/world.rs"]
+mod world;

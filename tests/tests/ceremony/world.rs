@@ -1,0 +1,299 @@
+//! What a ceremony needs around it: programs, hosts, a Vault, somebody's OpenPGP key.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use serde_json::Value;
+
+/// How long a server may take to start.
+const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a command did.
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Done {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("it ended by itself"),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// That it was done: what it said, as JSON.
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.err);
+        serde_json::from_str(&self.out).expect("--json prints JSON")
+    }
+
+    /// That it was refused with this code, in words of which these are a part.
+    pub(crate) fn refused(&self, code: i32, words: &str) {
+        assert!(
+            self.code == code && self.err.contains(words),
+            "{code} and {words:?}, not {} and: {}",
+            self.code,
+            self.err
+        );
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+}
+
+/// Runs one of the built programs; nobody is at its terminal.
+pub(crate) fn run(program: &str, args: &[&str]) -> Done {
+    let tests = std::env::current_exe().expect("the test knows where it is");
+    let profile = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+    let path = profile.join(program);
+    assert!(path.is_file(), "{} is not built: cargo build --workspace", path.display());
+    Done::from(Command::new(path).args(args).stdin(Stdio::null()).output().expect("it runs"))
+}
+
+pub(crate) fn setup(args: &[&str]) -> Done {
+    run("holdfast-setup", args)
+}
+
+pub(crate) fn holdfast(args: &[&str]) -> Done {
+    run("holdfast", args)
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().expect("the tests' paths are text")
+}
+
+/// A custodian's host: a folder with its keys.
+pub(crate) struct Host {
+    pub(crate) id: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) fingerprint: String,
+}
+
+impl Host {
+    pub(crate) fn enroll(below: &Path, number: usize) -> Self {
+        let id = format!("custodian-{number}");
+        let dir = below.join(&id);
+        let report = setup(&["enroll", "--id", &id, "--dir", text(&dir), "--json"]).json();
+        let fingerprint = report["fingerprint"].as_str().expect("a fingerprint").to_owned();
+        Self { id, dir, fingerprint }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(crate) fn enrollment(&self) -> String {
+        text(&self.file("enrollment.json")).to_owned()
+    }
+
+    pub(crate) fn install(&self, packet: &Path, manifest: &Path) -> Done {
+        setup(&["install", "--dir", text(&self.dir), "--packet", text(packet), "--manifest", text(manifest), "--json"])
+    }
+
+    /// Signs with the host's own key, as anybody could who has it: an envelope of any body.
+    pub(crate) fn sign(&self, body: &str) -> String {
+        let message = self.file("forged-body");
+        fs::write(&message, body).expect("written");
+        let key = self.file("signing.key");
+        let _ = fs::remove_file(self.file("forged-body.sig"));
+        let args = ["-Y", "sign", "-q", "-n", "holdfast.enrollment", "-f", text(&key), text(&message)];
+        assert!(Command::new("ssh-keygen").args(args).stderr(Stdio::null()).status().expect("it runs").success());
+        let signature = fs::read_to_string(self.file("forged-body.sig")).expect("signed");
+        serde_json::json!({ "body": base64(body.as_bytes()), "signature": signature }).to_string()
+    }
+
+    /// The body of the host's enrollment.
+    pub(crate) fn body(&self) -> String {
+        let file = fs::read(self.file("enrollment.json")).expect("enrolled");
+        let envelope: Value = serde_json::from_slice(&file).expect("JSON");
+        String::from_utf8(unbase64(envelope["body"].as_str().expect("a body"))).expect("text")
+    }
+}
+
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::prelude::BASE64_STANDARD.encode(bytes)
+}
+
+pub(crate) fn unbase64(text: &str) -> Vec<u8> {
+    use base64::Engine;
+    base64::prelude::BASE64_STANDARD.decode(text).expect("base64")
+}
+
+/// A home of gpg's own, whose agent ends with it.
+pub(crate) struct Gpg(tempfile::TempDir);
+
+impl Gpg {
+    pub(crate) fn new() -> Self {
+        // Directly below the system's folder: the path of gpg's socket may not be long.
+        Self(tempfile::Builder::new().prefix("gpg").tempdir().expect("a folder"))
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Vec<u8> {
+        let mut command = Command::new("gpg");
+        command.arg("--homedir").arg(self.0.path()).args(["--batch", "--quiet", "--pinentry-mode", "loopback"]);
+        let output = command.args(["--passphrase", ""]).args(args).output().expect("gpg is installed");
+        assert!(output.status.success(), "gpg {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Makes a key and exports its public half.
+    pub(crate) fn key(&self, name: &str, algorithm: &str, usage: &str, file: &Path, armor: bool) {
+        self.run(&["--quick-generate-key", name, algorithm, usage, "never"]);
+        self.export(name, file, armor);
+    }
+
+    pub(crate) fn export(&self, name: &str, file: &Path, armor: bool) {
+        let armor: &[&str] = if armor { &["--armor"] } else { &[] };
+        fs::write(file, self.run(&[armor, &["--export", name]].concat())).expect("written");
+    }
+
+    pub(crate) fn decrypt(&self, message: &[u8]) -> Vec<u8> {
+        let file = self.0.path().join("message.pgp");
+        fs::write(&file, message).expect("written");
+        self.run(&["--decrypt", text(&file)])
+    }
+}
+
+impl Drop for Gpg {
+    fn drop(&mut self) {
+        let _ = Command::new("gpgconf").arg("--homedir").arg(self.0.path()).args(["--kill", "all"]).status();
+    }
+}
+
+/// A CA, and a certificate of it for 127.0.0.1.
+pub(crate) fn certificates(dir: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "a ceremony's CA");
+    let ca_key = KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&ca_key).expect("a certificate");
+    let issuer = Issuer::new(params, ca_key);
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().expect("an address"))];
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+    fs::write(dir.join("ca.pem"), ca.pem()).expect("written");
+    fs::write(dir.join("tls.pem"), certificate.pem()).expect("written");
+    fs::write(dir.join("tls.key"), key.serialize_pem()).expect("written");
+}
+
+/// An OpenBao of its own, with nothing in it.
+pub(crate) struct Vault {
+    process: Child,
+    pub(crate) url: String,
+    pub(crate) ca: PathBuf,
+    client: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Vault {
+    pub(crate) fn start(dir: &Path) -> Self {
+        fs::create_dir_all(dir.join("data")).expect("a folder");
+        certificates(dir);
+        // Both at once, so that they differ.
+        let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [port, cluster] = ports.map(|listener| listener.local_addr().expect("bound").port());
+        let config = format!(
+            "api_addr = \"https://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{cluster}\"\n\
+             disable_mlock = true\nlistener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n\
+             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n\
+             storage \"raft\" {{\n  path = \"{dir}/data\"\n  node_id = \"vault-1\"\n}}\n",
+            dir = dir.display()
+        );
+        fs::write(dir.join("config.hcl"), config).expect("written");
+        let mut command = Command::new(bao());
+        command.args(["server", "-config"]).arg(dir.join("config.hcl"));
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
+        // It says it once.
+        let (started, wait) = mpsc::sync_channel(1);
+        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        std::thread::spawn(move || {
+            // To the end, so that it never waits for a reader.
+            for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
+                let _ = started.try_send(line);
+            }
+        });
+        let ca = dir.join("ca.pem");
+        let client = client(&ca);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let vault = Self { process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime };
+        wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
+        vault
+    }
+
+    pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Value {
+        let mut request = self.client.get(format!("{}/v1/{path}", self.url));
+        if let Some(token) = token {
+            request = request.header("X-Vault-Token", token);
+        }
+        self.answer(request)
+    }
+
+    pub(crate) fn unseal(&self, share: &str) -> Value {
+        let body = serde_json::json!({ "key": share });
+        self.answer(self.client.put(format!("{}/v1/sys/unseal", self.url)).json(&body))
+    }
+
+    fn answer(&self, request: reqwest::RequestBuilder) -> Value {
+        self.runtime.block_on(async { request.send().await.expect("it answers").json().await.expect("JSON") })
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn client(ca: &Path) -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ca = reqwest::Certificate::from_pem(&fs::read(ca).expect("there")).expect("a certificate");
+    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().expect("a client")
+}
+
+/// OpenBao: named, installed by the tests, or in PATH.
+fn bao() -> PathBuf {
+    if let Some(named) = std::env::var_os("HOLDFAST_BAO") {
+        return named.into();
+    }
+    let here = std::env::current_dir().expect("a folder");
+    let installed = here.ancestors().map(|folder| folder.join(".tools/bao/bin/bao")).find(|path| path.is_file());
+    installed.unwrap_or_else(|| "bao".into())
+}
+
+/// A Vault that must not be asked: whoever connects is noted.
+pub(crate) struct Untouched(TcpListener);
+
+impl Untouched {
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("set");
+        Self(listener)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.0.local_addr().expect("bound"))
+    }
+
+    pub(crate) fn assert_untouched(&self) {
+        assert!(self.0.accept().is_err(), "somebody connected");
+    }
+}
+
+/// Waits for something to be seen.
+pub(crate) fn until(what: &str, mut seen: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + START_WITHIN;
+    while !seen() {
+        assert!(std::time::Instant::now() < deadline, "never seen: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
