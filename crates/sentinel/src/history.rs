@@ -4,10 +4,10 @@
 //! written by a thread of its own, because a disk can take its time and a sentinel cannot.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::thread::Thread;
+use std::time::Duration;
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::message::{Body, Content};
@@ -69,6 +69,9 @@ enum OpenError {
         "the database is of version {0}, and this sentinel knows version {SCHEMA}: use the newer one, or name another file"
     )]
     Newer(i64),
+    /// Somebody else's database.
+    #[error("the database holds tables that no sentinel made: name another file")]
+    Foreign,
     /// It cannot be opened or set up.
     #[error("the database cannot be used: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -79,7 +82,15 @@ enum OpenError {
 pub(crate) struct History {
     records: Option<SyncSender<Record>>,
     trouble: Trouble,
-    thread: Option<JoinHandle<()>>,
+    writer: Option<Writer>,
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+struct Writer {
+    thread: Thread,
+    /// Disconnected when the thread has ended.
+    ended: Receiver<()>,
 }
 
 /// Why the history is not being written, if it is not. Shared with the thread that writes it.
@@ -94,7 +105,7 @@ impl History {
     /// database there is no history, and [`History::trouble`] says why.
     pub(crate) fn open(path: Option<&Path>, clusters: &[ClusterId]) -> (Self, Vec<(ClusterId, Vec<IncidentStatus>)>) {
         let trouble = Trouble::default();
-        let Some(path) = path else { return (Self { records: None, trouble, thread: None }, Vec::new()) };
+        let Some(path) = path else { return (Self { records: None, trouble, writer: None }, Vec::new()) };
         let opened = open_or_move_aside(path).and_then(|database| {
             let known =
                 clusters.iter().map(|id| Ok((*id, incidents(&database, *id)?))).collect::<Result<_, OpenError>>();
@@ -104,17 +115,24 @@ impl History {
             Ok((database, known)) => {
                 let (records, waiting) = sync_channel(RECORDS_MAX);
                 let shared = Arc::clone(&trouble);
-                let thread = std::thread::Builder::new()
-                    .name("history".to_owned())
-                    .spawn(move || write_all(database, &waiting, &shared))
-                    .inspect_err(|error| tracing::error!(%error, "no history is kept: no thread for it"))
+                let (ending, ended) = sync_channel(0);
+                let thread = std::thread::Builder::new().name("history".to_owned()).spawn(move || {
+                    write_all(database, &waiting, &shared);
+                    drop(ending);
+                });
+                let writer = thread
+                    .map(|handle| Writer { thread: handle.thread().clone(), ended })
+                    .inspect_err(|error| {
+                        tracing::error!(%error, "no history is kept: no thread for it");
+                        set(&trouble, Some(error.to_string()));
+                    })
                     .ok();
-                (Self { records: thread.is_some().then_some(records), trouble, thread }, known)
+                (Self { records: writer.is_some().then_some(records), trouble, writer }, known)
             }
             Err(error) => {
                 tracing::error!(database = %path.display(), %error, "no history is kept");
                 set(&trouble, Some(error.to_string()));
-                (Self { records: None, trouble, thread: None }, Vec::new())
+                (Self { records: None, trouble, writer: None }, Vec::new())
             }
         }
     }
@@ -135,16 +153,11 @@ impl History {
     /// Writes what waits, and closes the database.
     pub(crate) fn close(mut self) {
         self.records = None;
-        let limit = Instant::now() + CLOSE_DEADLINE;
-        while let Some(thread) = self.thread.take() {
-            if thread.is_finished() {
-                break;
-            }
-            if Instant::now() > limit {
-                return tracing::warn!("the history was not written to its end: the disk is too slow");
-            }
-            self.thread = Some(thread);
-            std::thread::sleep(Duration::from_millis(5));
+        let Some(Writer { thread, ended }) = self.writer.take() else { return };
+        // It may be pausing after a failure.
+        thread.unpark();
+        if ended.recv_timeout(CLOSE_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the history was not written to its end: the disk is too slow");
         }
     }
 }
@@ -195,7 +208,7 @@ fn set_up(database: &Connection) -> Result<(), OpenError> {
         0 => {
             let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables > 0 {
-                return Err(OpenError::Damaged("it holds tables that no sentinel made".to_owned()));
+                return Err(OpenError::Foreign);
             }
             Ok(database.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?)
         }
@@ -256,7 +269,7 @@ fn write_all(mut database: Connection, waiting: &Receiver<Record>, trouble: &Tro
             Err(error) => {
                 tracing::error!(%error, records = batch.len(), "records could not be written into the history");
                 set(trouble, Some(error.to_string()));
-                std::thread::sleep(FAILURE_PAUSE);
+                std::thread::park_timeout(FAILURE_PAUSE);
             }
         }
     }
@@ -333,4 +346,108 @@ fn prune(database: &Connection) -> rusqlite::Result<()> {
 /// Names, numbers and texts always have a JSON form.
 fn json(content: &impl serde::Serialize) -> String {
     serde_json::to_string(content).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::id::{IncidentId, MessageId};
+    use holdfast_core::message::{Header, Kind, Lock, Refusal};
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn incident(began_at: i64, opened_at: Option<i64>) -> Record {
+        let content = IncidentStatus {
+            node: "vault-1".parse().expect("a name"),
+            began_at: Timestamp::from_millis(began_at),
+            sealed_at: None,
+            cause: None,
+            told_cause: None,
+            opened_at: opened_at.map(Timestamp::from_millis),
+            open_after_ms: Some(1.25),
+            submissions: Vec::new(),
+            refusals: Vec::new(),
+        };
+        Record::Incident(CLUSTER, content)
+    }
+
+    fn report(id: u8, issued_at: i64) -> Record {
+        let header = Header {
+            kind: Kind::Refusal,
+            id: MessageId::from_bytes([id; 16]),
+            cluster: CLUSTER,
+            from: "custodian-1".parse().expect("a name"),
+            issued_at: Timestamp::from_millis(issued_at),
+            expires_at: None,
+        };
+        let content = Content::Refusal(Refusal {
+            node: "vault-1".parse().expect("a name"),
+            incident: IncidentId::from_bytes([1; 16]),
+            cause: None,
+            lock: Lock::Budget,
+            why: "it is spent".to_owned(),
+        });
+        Record::Report(Box::new(Body { header, content }), Timestamp::from_millis(issued_at))
+    }
+
+    fn count(path: &Path, table: &str) -> i64 {
+        let database = Connection::open(path).expect("opened");
+        database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted")
+    }
+
+    #[test]
+    fn what_was_written_is_there_again_and_the_last_word_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history.db");
+        let (history, known) = History::open(Some(&path), &[CLUSTER]);
+        assert!(known.iter().all(|(_, incidents)| incidents.is_empty()));
+        for record in [incident(1, None), incident(2, None), incident(1, Some(3)), report(1, 5), report(1, 5)] {
+            history.write(record);
+        }
+        assert_eq!(history.trouble(), None);
+        history.close();
+        let (history, known) = History::open(Some(&path), &[CLUSTER, ClusterId::from_bytes([2; 16])]);
+        let [(_, ours), (_, others)] = known.as_slice() else { panic!("{known:?}") };
+        let times: Vec<_> = ours.iter().map(|i| (i.began_at.as_millis(), i.opened_at.is_some())).collect();
+        assert_eq!((times, others.len()), (vec![(1, true), (2, false)], 0));
+        assert_eq!(count(&path, "reports"), 1, "heard twice, kept once");
+        history.close();
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history.db");
+        let mut database = open(&path).expect("new");
+        let most = u16::try_from(INCIDENTS_MAX).expect("small");
+        let records: Vec<_> = (0..most + 10).map(|i| incident(i.into(), Some(i.into()))).collect();
+        write_batch(&mut database, &records).expect("written");
+        prune(&database).expect("pruned");
+        assert_eq!(count(&path, "incidents"), INCIDENTS_MAX);
+        let oldest: i64 = database.query_row("SELECT min(began_at) FROM incidents", [], |row| row.get(0)).expect("one");
+        assert_eq!(oldest, 10);
+    }
+
+    #[test]
+    fn a_damaged_database_is_moved_aside_and_a_newer_or_foreign_one_is_not_touched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history.db");
+        std::fs::write(&path, "no database").expect("written");
+        assert!(open_or_move_aside(&path).is_ok());
+        let names = || std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert!(names() >= 2, "the damaged one is kept");
+        let database = Connection::open(&path).expect("opened");
+        database.pragma_update(None, "user_version", 0).expect("set");
+        assert!(matches!(open_or_move_aside(&path), Err(OpenError::Foreign)));
+        database.pragma_update(None, "user_version", 7).expect("set");
+        drop(database);
+        assert!(matches!(open_or_move_aside(&path), Err(OpenError::Newer(7))));
+        let before = std::fs::read(&path).expect("there");
+        let (history, _) = History::open(Some(&path), &[CLUSTER]);
+        assert!(history.trouble().is_some_and(|why| why.contains("version 7")));
+        history.write(incident(1, None));
+        history.close();
+        assert_eq!(std::fs::read(&path).expect("there"), before);
+    }
 }

@@ -1,7 +1,7 @@
 //! What the sentinel knows, as Prometheus reads it.
 //!
 //! Everything but the histogram is written anew for each scrape, from the status and the counters: so no series outlives what
-//! it is about. docs/OPERATIONS.md says what each means to people.
+//! it is about.
 
 use std::time::Duration;
 
@@ -219,4 +219,127 @@ fn millis(millis: i64) -> f64 {
 
 fn seconds(at: Timestamp) -> f64 {
     millis(at.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use holdfast_core::cause::Cause;
+    use holdfast_core::id::{ClusterId, ClusterName, NodeName};
+    use holdfast_core::message::Submission;
+    use holdfast_core::time::Timestamp;
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
+
+    fn node(name: &str, seen: Seen, needs: Vec<(Needs, u32)>) -> (NodeName, NodeStatus) {
+        let status = NodeStatus {
+            url: String::new(),
+            seen,
+            since: Timestamp::default(),
+            cause: None,
+            needs,
+            marker: None,
+            ready: 0,
+            certificate_not_after: Some(Timestamp::from_millis(1_500)),
+            shared_address: false,
+            identity_refused: None,
+            lost_because: None,
+        };
+        (name.parse().expect("a name"), status)
+    }
+
+    fn status() -> Status {
+        let waiting = vec![(Needs::Approvals { have: 1, need: 2 }, 3), (Needs::Approvals { have: 0, need: 2 }, 1)];
+        let nodes =
+            [node("a", Seen::Open, Vec::new()), node("b", Seen::Sealed, waiting), node("c", Seen::Lost, Vec::new())];
+        let cluster = ClusterStatus {
+            id: CLUSTER,
+            shares: 5,
+            threshold: 3,
+            ready: 0,
+            margin: -3,
+            margin_without_largest_site: -3,
+            diverged: false,
+            generation_mismatch: false,
+            generation: 1,
+            min_unsealed: 2,
+            nodes: nodes.into(),
+            custodians: BTreeMap::new(),
+            approvals: Vec::new(),
+            incidents: Vec::new(),
+        };
+        Status {
+            sentinel: "sentinel-1".parse().expect("a name"),
+            version: "0.0.0".to_owned(),
+            at: Timestamp::default(),
+            started_at: Timestamp::default(),
+            broker_up: None,
+            broker_trouble: None,
+            history_trouble: None,
+            rejected: BTreeMap::from([("forged".to_owned(), 2)]),
+            clusters: BTreeMap::from([("prod".parse::<ClusterName>().expect("a name"), cluster)]),
+        }
+    }
+
+    fn rendered(metrics: &Metrics, status: &Status) -> Vec<String> {
+        let totals = Totals {
+            incidents: BTreeMap::from([
+                ((CLUSTER, Cause::Restart), 4),
+                ((ClusterId::from_bytes([2; 16]), Cause::Restart), 9),
+            ]),
+            submissions: BTreeMap::from([((CLUSTER, "custodian-1".parse().expect("a name"), Submission::Opened), 5)]),
+            ..Totals::default()
+        };
+        metrics.render(status, &totals).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_thing_is_told_under_its_name_and_with_its_labels() {
+        let metrics = Metrics::new().expect("good buckets");
+        let place = Place { cluster: CLUSTER, node: "b".parse().expect("a name") };
+        metrics.measure(&place, "prod", Duration::from_millis(30));
+        let lines = rendered(&metrics, &status());
+        for expected in [
+            "holdfast_build_info{version=\"0.0.0\"} 1",
+            "holdfast_vault_up{cluster=\"prod\",node=\"a\"} 1",
+            "holdfast_vault_up{cluster=\"prod\",node=\"b\"} 1",
+            "holdfast_vault_up{cluster=\"prod\",node=\"c\"} 0",
+            "holdfast_vault_sealed{cluster=\"prod\",node=\"a\"} 0",
+            "holdfast_vault_sealed{cluster=\"prod\",node=\"b\"} 1",
+            "holdfast_vault_unsealed_nodes{cluster=\"prod\"} 1",
+            "holdfast_node_certificate_not_after_timestamp_seconds{cluster=\"prod\",node=\"a\"} 1.5",
+            "holdfast_approvals_waiting{cluster=\"prod\",node=\"a\"} 0",
+            "holdfast_approvals_waiting{cluster=\"prod\",node=\"b\"} 2",
+            "holdfast_quorum_margin{cluster=\"prod\"} -3",
+            "holdfast_incidents_total{cluster=\"prod\",cause=\"restart\"} 4",
+            "holdfast_share_submissions_total{cluster=\"prod\",custodian=\"custodian-1\",result=\"opened\"} 5",
+            "holdfast_messages_rejected_total{receiver=\"sentinel-1\",reason=\"forged\"} 2",
+            "holdfast_unseal_duration_seconds_bucket{cluster=\"prod\",node=\"b\",le=\"0.025\"} 0",
+            "holdfast_unseal_duration_seconds_bucket{cluster=\"prod\",node=\"b\",le=\"0.05\"} 1",
+            "holdfast_unseal_duration_seconds_count{cluster=\"prod\",node=\"b\"} 1",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
+        }
+        for absent in ["holdfast_vault_sealed{cluster=\"prod\",node=\"c\"}", "holdfast_broker_up"] {
+            assert!(!lines.iter().any(|line| line.starts_with(absent)), "{absent}");
+        }
+    }
+
+    #[test]
+    fn no_series_outlives_what_it_is_about_and_each_has_a_meaning() {
+        let metrics = Metrics::new().expect("good buckets");
+        let mut status = status();
+        assert!(rendered(&metrics, &status).iter().any(|line| line.contains("node=\"a\"")));
+        status.clusters.clear();
+        assert!(!rendered(&metrics, &status).iter().any(|line| line.contains("node=")));
+        let lines = rendered(&metrics, &self::status());
+        let names = lines.iter().filter(|line| !line.starts_with('#') && !line.is_empty());
+        for name in names.map(|line| line.split(['{', ' ']).next().unwrap_or_default()) {
+            let explained = format!("# HELP {name} ");
+            assert!(lines.iter().any(|line| line.starts_with(&explained)), "{name}");
+        }
+    }
 }

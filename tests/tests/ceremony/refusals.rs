@@ -10,15 +10,15 @@ use sha2::{Digest, Sha256};
 use crate::world::{Done, Gpg, Host, Untouched, Vault, base64, certificates, holdfast, setup, text};
 
 /// Two hosts, somebody's key, and a Vault that must not be asked.
-struct Table {
-    dir: tempfile::TempDir,
-    hosts: Vec<Host>,
+pub(crate) struct Table {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) hosts: Vec<Host>,
     gpg: Gpg,
     vault: Untouched,
 }
 
 impl Table {
-    fn lay() -> Self {
+    pub(crate) fn lay() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let hosts = (1..=2).map(|number| Host::enroll(dir.path(), number)).collect();
         let gpg = Gpg::new();
@@ -27,7 +27,7 @@ impl Table {
         Self { hosts, gpg, vault: Untouched::new(), dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -37,7 +37,7 @@ impl Table {
     }
 
     /// `holdfast init` with this difference from one that is all right.
-    fn init(&self, change: impl FnOnce(&mut Init)) -> Done {
+    pub(crate) fn init(&self, change: impl FnOnce(&mut Init)) -> Done {
         let mut init = Init {
             vault: self.vault.url(),
             ca: text(&self.path("ca.pem")).to_owned(),
@@ -63,19 +63,29 @@ impl Table {
         holdfast(&args)
     }
 
+    /// What a server does with a share: encrypts it to a host's key.
+    pub(crate) fn encrypt_to(&self, host: &Host, content: &[u8]) -> Vec<u8> {
+        self.gpg.run(&["--import", text(&host.file(&format!("{}.asc", host.id)))]);
+        self.gpg_encrypt(&format!("={} (Holdfast transport key)", host.id), content)
+    }
+
+    pub(crate) fn gpg_encrypt(&self, recipient: &str, content: &[u8]) -> Vec<u8> {
+        encrypt(&self.gpg, recipient, &self.path("plaintext"), content)
+    }
+
     /// The second enrollment in a changed form.
     fn init_with_second(&self, file: &str) -> Done {
         self.init(|init| init.enrollments[1] = file.to_owned())
     }
 }
 
-struct Init {
-    vault: String,
+pub(crate) struct Init {
+    pub(crate) vault: String,
     ca: String,
     enrollments: Vec<String>,
     threshold: String,
     root_token_key: String,
-    output: String,
+    pub(crate) output: String,
     more: Vec<String>,
 }
 
@@ -262,6 +272,15 @@ fn an_enrollment_overwrites_nothing_and_goes_on_where_it_was_cut_off() {
     setup(&["enroll", "--id", "custodian-1", "--dir", "/proc/nowhere"]).refused(1, "/proc/nowhere");
 }
 
+/// Encrypts with gpg, by way of a file, which is gone afterwards.
+fn encrypt(gpg: &Gpg, recipient: &str, file: &Path, content: &[u8]) -> Vec<u8> {
+    fs::write(file, content).expect("written");
+    let args = ["--trust-model", "always", "-z0", "--output", "-", "--encrypt", "-r", recipient, text(file)];
+    let message = gpg.run(&args);
+    fs::remove_file(file).expect("removed");
+    message
+}
+
 /// A manifest and packets as a ceremony would have made them, with a share that the test knows.
 struct Made {
     manifest: Value,
@@ -289,13 +308,7 @@ impl Made {
     }
 
     fn encrypt(gpg: &Gpg, host: &Host, content: &[u8]) -> Vec<u8> {
-        let file = host.file("plaintext");
-        fs::write(&file, content).expect("written");
-        let recipient = format!("={} (Holdfast transport key)", host.id);
-        let message =
-            gpg.run(&["--trust-model", "always", "-z0", "--output", "-", "--encrypt", "-r", &recipient, text(&file)]);
-        fs::remove_file(file).expect("removed");
-        message
+        encrypt(gpg, &format!("={} (Holdfast transport key)", host.id), &host.file("plaintext"), content)
     }
 
     fn member(host: &Host, packet: &Value) -> Value {

@@ -26,8 +26,13 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn holds(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// Whether any of the needles is in there. Most places are passed by with a look at two bytes: the server's files are large.
+fn holds(haystack: &[u8], needles: &[Vec<u8>]) -> bool {
+    let mut begins = vec![false; 1 << 16];
+    let pair = |bytes: &[u8]| usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    needles.iter().for_each(|needle| begins[pair(needle)] = true);
+    let candidates = haystack.windows(2).enumerate().filter(|(_, window)| begins[pair(window)]);
+    candidates.into_iter().any(|(at, _)| needles.iter().any(|needle| haystack[at..].starts_with(needle)))
 }
 
 #[test]
@@ -102,8 +107,7 @@ fn five_custodians_get_a_share_each_and_three_open_the_vault() {
     let all = files(world);
     assert!(all.len() > 50, "{all:?}");
     for file in &all {
-        let content = fs::read(file).expect("there");
-        assert!(!needles.iter().any(|needle| holds(&content, needle)), "a share is in {}", file.display());
+        assert!(!holds(&fs::read(file).expect("there"), &needles), "a share is in {}", file.display());
     }
 
     for share in &shares[1..4] {

@@ -41,14 +41,15 @@ const ROOT_TOKEN_KEY_MAX: usize = 1024 * 1024;
 
 /// Initialise a Vault, its shares encrypted to custodians: the ceremony
 ///
-/// Takes the enrollments that `holdfast-setup enroll` made on the custodians' hosts, and checks them all, the root token's
-/// key, the output directory and the Vault, before it asks the Vault for anything. Then initialises it, and writes into DIR:
+/// Takes the enrollments that `holdfast-setup enroll` made on the custodians' hosts. Checks them all,
+/// the root token's key, the output directory and the Vault, before it asks the Vault for anything.
+/// Then initialises it, and writes into DIR:
 ///
-///   init-response.json      what the Vault answered: encrypted, and said only once
-///   packets/ID.packet.json  each custodian's share, encrypted to it: send it to that custodian
-///   CLUSTER.manifest.json   ids and public keys: goes to every custodian, sentinel and operator
-///   root-token.pgp          the root token, encrypted: gpg --decrypt root-token.pgp
-///   allowed_signers.custodians   the custodians' lines for everybody's allowed_signers
+///   init-response.json          what the Vault answered: encrypted, and said only once
+///   packets/ID.packet.json      a custodian's share, encrypted to it: send it to that custodian
+///   CLUSTER.manifest.json       ids and public keys: for every custodian, sentinel and operator
+///   root-token.pgp              the root token, encrypted: gpg --decrypt root-token.pgp
+///   allowed_signers.custodians  the custodians' lines for everybody's allowed_signers
 ///
 /// Nothing secret is shown or written in the clear, anywhere.
 #[derive(Args)]

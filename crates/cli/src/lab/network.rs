@@ -100,12 +100,6 @@ impl Network {
         }
     }
 
-    /// Everybody who logs in at the broker.
-    pub(crate) fn parties(&self) -> Vec<&str> {
-        let custodians = self.custodians.iter().map(String::as_str);
-        custodians.chain([SENTINEL]).chain(OPERATORS).collect()
-    }
-
     /// Makes the keys that no ceremony makes: the sentinel's and the operators', who in life bring theirs.
     pub(crate) fn make_keys(&self) -> Result<(), NetworkError> {
         let sentinel = self.layout.home(SENTINEL).join("signing.key");
