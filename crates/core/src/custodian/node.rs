@@ -79,6 +79,8 @@ pub(super) struct Context<'a> {
     /// Whether everything that does not depend on the node lets an outage be believed: clock, broker.
     pub(super) outage_believable: Believable,
     pub(super) clock_is_behind: bool,
+    /// Whether what this custodian says reaches the others now.
+    pub(super) heard: bool,
     /// Whether this custodian is known to be silent or not ready for this node.
     pub(super) unfit: &'a dyn Fn(&Principal) -> bool,
     pub(super) new_incident: &'a mut dyn FnMut() -> IncidentId,
@@ -102,6 +104,9 @@ struct Incident {
     cause: Option<Cause>,
     round: u32,
     tried: Tried,
+    /// That the node refused a set to this custodian, and nobody else can know: a new attempt is begun at once, in or out of
+    /// turn, because its nonce is what tells the others.
+    tell_by_trying: bool,
     counted: bool,
     /// An order that was given out and has not come back.
     releasing: Option<Revocation>,
@@ -282,6 +287,7 @@ impl Node {
             cause: None,
             round: 0,
             tried: Tried::default(),
+            tell_by_trying: false,
             counted: false,
             releasing: None,
             submitted: None,
@@ -422,7 +428,10 @@ impl Node {
         incident.refused = None;
         let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         match answer.result {
-            Submission::Failed => incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady),
+            Submission::Failed => {
+                incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady);
+                incident.tell_by_trying = !cx.heard && incident.round < rounds;
+            }
             Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
                 incident.sent = true;
                 if answer.result == Submission::Counted && answer.progress == 0 {
@@ -629,8 +638,11 @@ impl Node {
             return Some(Needs::Others);
         }
         let eligible = *incident.eligible.get_or_insert(now);
-        let turn = eligible.max(incident.progress.since)
-            + ranking::delay(custodians, threshold, incident.round % rounds, rank);
+        let delay = match incident.tell_by_trying {
+            true => Duration::ZERO,
+            false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
+        };
+        let turn = eligible.max(incident.progress.since) + delay;
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
@@ -659,6 +671,7 @@ impl Node {
         incident.counted = true;
         cx.outputs.push_back(Output::Save);
         incident.submitted = None;
+        incident.tell_by_trying = false;
         let revocation = Revocation::default();
         incident.releasing = Some(revocation.clone());
         let attempt = Attempt { cluster, node, incident: incident.id, round: incident.round };

@@ -605,7 +605,7 @@ fn stand_bys_step_in_for_those_who_are_away() {
 fn one_share_of_another_generation_delays_and_does_not_stop() {
     story(|| {
         for misfit in 0..5 {
-            for setup in [quiet(1), alone(2)] {
+            for setup in [quiet(1), alone(2), quiet(3), alone(4)] {
                 let mut world = World::open(Setup { misfits: BTreeSet::from([misfit]), ..setup });
                 for _ in 0..3 {
                     world.restart_node(0, MS * 300);
