@@ -248,6 +248,10 @@ impl Sight {
     /// Looks at once, and closely for a while: somebody says that something happened, or something is about to.
     pub fn attend(&mut self, now: Now) {
         self.attention_until = self.attention_until.max(now.steady + ATTENTION);
+        self.look_soon(now);
+    }
+
+    fn look_soon(&mut self, now: Now) {
         let soonest = self.last_look.map_or(now.steady, |last| now.steady.max(last + LOOK_MIN));
         match &mut self.kept {
             Kept::Down { next } | Kept::Up { asked: None, next, .. } => *next = (*next).min(soonest),
@@ -302,6 +306,9 @@ impl Sight {
             let ticket = self.tickets.remove(oldest);
             self.actions.push_back(Action::Discard(ticket.id));
         }
+        // Until the connection answers once more, the ticket proves nothing: a node that crashes within a poll of its opening
+        // would wait for people.
+        self.look_soon(now);
     }
 
     /// The kept connection `id` answered.
@@ -587,5 +594,60 @@ impl Sight {
         if let Kept::Up { next, .. } = &mut self.kept {
             *next = now.steady + wait;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal_status::SealKind;
+
+    const POLL: Duration = Duration::from_secs(1);
+
+    fn at(millis: u64) -> Now {
+        let elapsed = Duration::from_millis(millis);
+        Now { steady: Steady::default() + elapsed, wall: Timestamp::default().after(elapsed) }
+    }
+
+    fn status(sealed: bool) -> SealStatus {
+        SealStatus {
+            initialized: true,
+            sealed,
+            kind: SealKind::Shamir,
+            threshold: 3,
+            shares: 5,
+            progress: 0,
+            nonce: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_crash_within_a_poll_of_the_first_contact_is_told_from_a_seal() {
+        let mut sight = Sight::new(Watch { direct: true, poll: POLL, knock: POLL }, at(0));
+        sight.handle_timeout(at(0));
+        assert_eq!(sight.poll_action(), Some(Action::Open(1)));
+        sight.handle_ticket(1, at(1));
+        sight.handle_status(1, status(false), at(2));
+        assert_eq!(sight.poll_action(), Some(Action::Side(None)), "one ticket does not prove a restart");
+        sight.handle_ticket(2, at(3));
+        sight.handle_side(Side::Full { offered: false }, at(3));
+
+        // Long before the next poll is due, the connection is asked whether both tickets are its own process's.
+        let soon = sight.next_timeout().expect("it looks again");
+        assert!(soon <= at(20).steady, "looks again at {soon:?}");
+        sight.handle_timeout(at(20));
+        sight.handle_status(1, status(false), at(21));
+        sight.handle_lost(1, at(50));
+        // It was still at getting more of them.
+        sight.handle_side(Side::Failed, at(51));
+
+        sight.handle_timeout(at(60));
+        sight.handle_status(2, status(true), at(61));
+        for ticket in [2, 1] {
+            let offered = std::iter::from_fn(|| sight.poll_action()).find(|a| matches!(a, Action::Side(Some(_))));
+            assert_eq!(offered, Some(Action::Side(Some(ticket))));
+            sight.handle_side(Side::Full { offered: true }, at(62));
+        }
+        assert_eq!(sight.evidence(), Some(Evidence::Restart));
     }
 }
