@@ -2,6 +2,7 @@
 
 mod approve;
 mod broker;
+mod demo;
 mod init;
 mod lab;
 mod operator;
@@ -38,6 +39,7 @@ enum Command {
     /// A real network on this machine: Vault nodes, broker, custodians and sentinel on loopback
     #[command(subcommand)]
     Lab(lab::Command),
+    Demo(demo::Arguments),
     /// Print a shell's completions
     Completions {
         /// The shell
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Broker(command) => broker::run(&command),
         Command::Lab(command) => return lab::run(command),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

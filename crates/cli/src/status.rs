@@ -1,6 +1,5 @@
 //! `holdfast status`: would it open by itself now, and if something waits, for whom and what to type.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,6 +30,9 @@ pub(crate) struct Arguments {
     /// The cluster; without it, all
     #[arg(long)]
     cluster: Option<ClusterName>,
+    /// Only this node
+    #[arg(long, conflicts_with = "json")]
+    node: Option<NodeName>,
     /// Print the sentinel's answer as JSON
     #[arg(long)]
     json: bool,
@@ -41,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut well = true;
+    let mut first = true;
     for (name, cluster) in &operator.clusters {
         if arguments.cluster.as_ref().is_some_and(|only| only != name) {
             continue;
@@ -51,27 +54,35 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 arguments.config.display()
             );
         };
-        let body = runtime.block_on(ask(url))?;
-        let status: Status = serde_json::from_slice(&body)
-            .with_context(|| format!("{url} answered something that is not a sentinel's status"))?;
+        let (status, body) = runtime.block_on(ask(url))?;
         let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
         let Some(known) = known else {
             anyhow::bail!("the sentinel at {url} does not watch cluster {name} ({})", cluster.manifest.id());
         };
-        well &= is_well(known);
+        let node = arguments.node.as_ref();
+        if let Some(node) = node.filter(|node| !known.nodes.contains_key(node)) {
+            let there = known.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+            anyhow::bail!("cluster {name} has no node {node}, it has: {there}");
+        }
+        well &= is_well(known, node);
         let mut out = std::io::stdout();
         if arguments.json {
             out.write_all(&body)?;
             writeln!(out)?;
         } else {
-            write!(out, "{}", render(name, known, &status, &arguments.config, clock::wall()))?;
+            let gap = if std::mem::take(&mut first) { "" } else { "\n\n" };
+            write!(out, "{gap}{}", render(name, known, &status, node, &arguments.config, clock::wall()))?;
         }
     }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn ask(url: &str) -> anyhow::Result<Vec<u8>> {
-    holdfast_edge::tls::install_provider();
+/// What the sentinel at this address knows.
+pub(crate) async fn fetch(url: &str) -> anyhow::Result<Status> {
+    Ok(ask(url).await?.0)
+}
+
+async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
     let client =
         reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE).build()?;
     let unreachable = || format!("the sentinel at {url} cannot be asked: is it running?");
@@ -85,70 +96,110 @@ async fn ask(url: &str) -> anyhow::Result<Vec<u8>> {
         );
         body.extend_from_slice(&part);
     }
-    Ok(body)
+    let status = serde_json::from_slice(&body)
+        .with_context(|| format!("{url} answered something that is not a sentinel's status"))?;
+    Ok((status, body))
 }
 
-fn is_well(cluster: &ClusterStatus) -> bool {
-    cluster.margin >= 0 && cluster.nodes.values().all(|node| node.seen == Seen::Open)
+fn is_well(cluster: &ClusterStatus, only: Option<&NodeName>) -> bool {
+    let mut nodes = cluster.nodes.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
+    cluster.margin >= 0 && nodes.all(|(_, node)| node.seen == Seen::Open)
 }
 
-fn render(name: &ClusterName, cluster: &ClusterStatus, status: &Status, config: &Path, now: Timestamp) -> String {
-    let mut text = String::new();
-    // Writing to a String does not fail.
-    let _ = writeln!(text, "{}", headline(name, cluster));
-    if status.broker_up == Some(false) {
-        let _ =
-            writeln!(text, "The sentinel has no connection to the broker: what follows of the custodians may be old.");
-    }
+/// What is known of a cluster, or of one node of it, as text.
+pub(crate) fn render(
+    name: &ClusterName,
+    cluster: &ClusterStatus,
+    status: &Status,
+    only: Option<&NodeName>,
+    config: &Path,
+    now: Timestamp,
+) -> String {
+    let shown = || cluster.nodes.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
+    let mut blocks = vec![headline(name, cluster)];
+    blocks.extend(doubts(cluster, status));
     let mut nodes = table(["NODE", "SEEN", "SINCE", "CAUSE", "WAITS FOR"]);
-    for (node, seen) in &cluster.nodes {
+    for (node, seen) in shown() {
+        let shut = seen.seen != Seen::Open;
         nodes.add_row([
             node.to_string(),
             seen.seen.as_str().to_owned(),
             ago(seen.since, now),
-            seen.cause.map_or_else(String::new, |cause| cause.to_string()),
-            waits(seen),
+            seen.cause.filter(|_| shut).map_or_else(String::new, |cause| cause.to_string()),
+            if shut { waits(seen) } else { String::new() },
         ]);
     }
-    let _ = writeln!(text, "\n{nodes}");
-    let mut custodians = table(["CUSTODIAN", "HEARD", "SHARE", "READY", "SANDBOX"]);
-    for (id, custodian) in &cluster.custodians {
-        let CustodianStatus { heard_at, ready, heartbeat, .. } = custodian;
-        let share = heartbeat.as_ref().map_or("unknown", |h| if h.share.ok { "sound" } else { "not sound" });
-        let sandbox = heartbeat.as_ref().map_or("unknown", |h| if h.sandboxed { "in force" } else { "off" });
-        custodians.add_row([
-            id.to_string(),
-            heard_at.map_or_else(|| "never".to_owned(), |at| ago(at, now)),
-            share.to_owned(),
-            if *ready { "yes".to_owned() } else { "no".to_owned() },
-            sandbox.to_owned(),
-        ]);
-    }
-    let _ = writeln!(text, "\n{custodians}");
-    for (node, seen) in &cluster.nodes {
-        for line in advice(name, node, seen, cluster, config) {
-            let _ = writeln!(text, "\n{line}");
+    blocks.push(trimmed(&nodes));
+    if only.is_none() {
+        let mut custodians = table(["CUSTODIAN", "SITE", "HEARD", "READY"]);
+        for (id, custodian) in &cluster.custodians {
+            custodians.add_row([
+                id.to_string(),
+                custodian.site.as_ref().map_or_else(String::new, ToString::to_string),
+                custodian.heard_at.map_or_else(|| "never".to_owned(), |at| ago(at, now)),
+                readiness(custodian),
+            ]);
         }
+        blocks.push(trimmed(&custodians));
     }
-    text
+    for (node, seen) in shown() {
+        blocks.extend(advice(name, node, seen, cluster, config));
+    }
+    blocks.join("\n\n") + "\n"
 }
 
 /// The first line: would it open by itself now?
-fn headline(name: &ClusterName, cluster: &ClusterStatus) -> String {
+pub(crate) fn headline(name: &ClusterName, cluster: &ClusterStatus) -> String {
     let ClusterStatus { ready, threshold, margin, .. } = cluster;
     let shut = cluster.nodes.values().filter(|node| node.seen != Seen::Open).count();
     let nodes = match (shut, cluster.nodes.len()) {
+        (0, 1) => "its node is open".to_owned(),
         (0, all) => format!("all {all} nodes are open"),
+        (1, all) => format!("1 of {all} nodes is not open"),
         (shut, all) => format!("{shut} of {all} nodes are not open"),
     };
-    let would = if *margin >= 0 {
-        format!(
-            "{name} would open by itself after a crash: {ready} custodians ready, {threshold} needed, margin {margin}"
-        )
-    } else {
-        format!("{name} would NOT open by itself: {ready} custodians ready, {threshold} needed, margin {margin}")
+    let custodians = if *ready == 1 { "custodian" } else { "custodians" };
+    let would = if *margin >= 0 { "would open by itself after a crash" } else { "would NOT open by itself" };
+    format!("{name} {would}: {ready} {custodians} ready, {threshold} needed, margin {margin}; {nodes}.")
+}
+
+/// What makes the headline less sure than it sounds.
+fn doubts(cluster: &ClusterStatus, status: &Status) -> Option<String> {
+    let mut lines = Vec::new();
+    if status.broker_up == Some(false) {
+        let why = status.broker_trouble.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        lines.push(format!(
+            "The sentinel has no connection to the broker{why}: what follows of the custodians may be old."
+        ));
+    }
+    if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
+        lines.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
+    }
+    if cluster.diverged {
+        let who = cluster.custodians.iter().filter(|(_, custodian)| custodian.config_diverged);
+        let who = who.map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
+        lines.push(format!("Not all custodians have the same policy and trust root: {who}."));
+    }
+    if cluster.generation_mismatch {
+        lines.push("Not all custodians hold shares of the generation that the manifest names.".to_owned());
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// Whether a custodian could release its share now, and if not, what to look at first.
+fn readiness(custodian: &CustodianStatus) -> String {
+    let why = match &custodian.heartbeat {
+        _ if custodian.ready => return "yes".to_owned(),
+        None => "it was never heard from".to_owned(),
+        Some(_) if !custodian.up => "it is silent".to_owned(),
+        Some(heartbeat) if !heartbeat.share.ok => "its share is not sound".to_owned(),
+        Some(heartbeat) if !heartbeat.sandboxed => "its sandbox is off".to_owned(),
+        Some(heartbeat) => {
+            let nodes = heartbeat.nodes.iter().filter(|(_, node)| !node.ready);
+            format!("not for {}", nodes.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
+        }
     };
-    format!("{would}; {nodes}.")
+    format!("no: {why}")
 }
 
 fn waits(node: &NodeStatus) -> String {
@@ -173,7 +224,7 @@ fn in_words(needs: Needs) -> String {
     }
 }
 
-/// What a person may do about a node that is not open.
+/// What a person may do about a node that is not open: sentences, and indented what to type.
 fn advice(
     name: &ClusterName,
     node: &NodeName,
@@ -181,37 +232,66 @@ fn advice(
     cluster: &ClusterStatus,
     config: &Path,
 ) -> Vec<String> {
-    if status.seen == Seen::Open {
-        return Vec::new();
+    let mut blocks = Vec::new();
+    if let Some(why) = &status.identity_refused {
+        blocks.push(format!("Somebody answers at {} who is not accepted as {node}: {why}", status.url));
     }
-    let mut lines = Vec::new();
+    if status.shared_address {
+        blocks.push(format!(
+            "Several processes answer at {}: a restart cannot be told there. Name each node by an address of its own.",
+            status.url
+        ));
+    }
+    if status.seen == Seen::Open {
+        return blocks;
+    }
+    if let Some(why) = &status.lost_because {
+        blocks.push(format!("{node} does not answer: {why}"));
+    }
     if let Some(at) = status.marker {
-        lines.push(format!(
-            "{node} was sealed on purpose, seen at {at}: it stays sealed until operators approve its opening."
+        blocks.push(format!(
+            "{node} was sealed on purpose (seen at {at}). It stays sealed, also through restarts, until operators approve \
+             its opening."
         ));
     }
     if status.needs.iter().any(|(needs, _)| matches!(needs, Needs::Approvals { .. })) {
         let waiting: Vec<_> = cluster.approvals.iter().filter(|a| a.node == *node).map(|a| a.from.as_str()).collect();
         let so_far =
             if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
-        lines.push(format!(
+        blocks.push(format!(
             "To open {node}{so_far}, an operator types:\n  holdfast approve --config {} --cluster {name} --node {node}",
-            config.display()
+            quoted(config)
         ));
     }
     if cluster.margin < 0 {
-        lines.push(format!(
-            "Only {} custodians are ready, and {} have to be: bring custodians back, or open {node} with holders' shares.",
-            cluster.ready, cluster.threshold
+        let ClusterStatus { ready, threshold, .. } = cluster;
+        let are = if *ready == 1 { "custodian is" } else { "custodians are" };
+        blocks.push(format!(
+            "Only {ready} {are} ready, and it takes {threshold}: bring custodians back, or open {node} with holders' shares."
         ));
     }
-    lines
+    blocks
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,@".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table
+}
+
+/// A table without the blanks at its lines' ends.
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 fn ago(at: Timestamp, now: Timestamp) -> String {

@@ -156,10 +156,9 @@ impl Driver {
         tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
         loop {
             self.carry_out_all();
-            let wake = self
-                .core
-                .next_timeout()
-                .map_or_else(|| self.clock.instant(self.clock.now().steady), |at| self.clock.instant(at));
+            // There is always a heartbeat to come; were there none, the inbox's ticks would still wake it.
+            let idle = self.clock.now().steady + INBOX_INTERVAL;
+            let wake = self.clock.instant(self.core.next_timeout().unwrap_or(idle));
             let happened = tokio::select! {
                 Some(report) = self.reports.recv() => Happened::Report(report),
                 Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),

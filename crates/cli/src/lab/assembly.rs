@@ -1,5 +1,6 @@
 //! The lab while it is put together: what was started, what is waited for, and how all of it is taken apart again.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,14 @@ pub(crate) enum StepError {
         /// The end of its log.
         log: String,
     },
+    /// There is no such process, or the kernel refused to signal it.
+    #[error("{name} cannot be reached with a signal: {error}")]
+    Signal {
+        /// Which one.
+        name: String,
+        /// Why not.
+        error: io::Error,
+    },
     /// A step failed, and so did taking the lab apart.
     #[error("and then the lab could not be taken apart: {0}")]
     NotTakenApart(#[from] DownError),
@@ -87,6 +96,23 @@ impl Assembly {
     /// A process that was started.
     pub(crate) fn find(&self, name: &str) -> Option<&Started> {
         self.started.iter().find(|started| started.recipe.name == name)
+    }
+
+    /// Kills a process as a crash would, and gives what it takes to start it again.
+    pub(crate) fn crash(&mut self, name: &str) -> Result<Recipe, StepError> {
+        let refused = |error| StepError::Signal { name: name.to_owned(), error };
+        let at = self.started.iter().position(|started| started.recipe.name == name);
+        let at = at.ok_or_else(|| refused(io::ErrorKind::NotFound.into()))?;
+        self.started[at].kill().map_err(refused)?;
+        let crashed = self.started.remove(at);
+        self.journal.forget_ended()?;
+        Ok(crashed.recipe)
+    }
+
+    /// Sends a signal to a process that goes on to be part of the lab.
+    pub(crate) fn signal(&self, name: &str, send: impl FnOnce(&Started) -> io::Result<()>) -> Result<(), StepError> {
+        let started = self.find(name).ok_or_else(|| io::ErrorKind::NotFound.into());
+        started.and_then(send).map_err(|error| StepError::Signal { name: name.to_owned(), error })
     }
 
     /// Runs these commands side by side until all are done, and gives their reports in the same order.

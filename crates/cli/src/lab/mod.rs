@@ -5,21 +5,21 @@
 //! rule of Holdfast's. The lab knows its parties from outside, as a person at a keyboard does.
 
 mod again;
-mod assembly;
+pub(crate) mod assembly;
 mod certificates;
-mod down;
-mod file;
-mod journal;
+pub(crate) mod down;
+pub(crate) mod file;
+pub(crate) mod journal;
 mod layout;
 mod network;
 mod openbao;
 mod ports;
-mod process;
-mod progress;
-mod rabbitmq;
+pub(crate) mod process;
+pub(crate) mod progress;
+pub(crate) mod rabbitmq;
 mod root_token;
-mod tools;
-mod up;
+pub(crate) mod tools;
+pub(crate) mod up;
 
 use std::io::Write;
 use std::path::PathBuf;

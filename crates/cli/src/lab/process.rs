@@ -46,9 +46,9 @@ pub(crate) enum StartError {
     /// The kernel did not start the program.
     #[error("cannot start {0}: {1} does not run: {2}")]
     Program(String, String, io::Error),
-    /// It was gone before it could be noted.
-    #[error("{0} ended as soon as it was started")]
-    Gone(String),
+    /// The system does not show it.
+    #[error("{0} was started and is not in /proc: is /proc mounted?")]
+    Unseen(String),
 }
 
 /// A process that was started by this very command.
@@ -88,7 +88,8 @@ impl Recipe {
             .process_group(0)
             .spawn()
             .map_err(|e| StartError::Program(self.name.clone(), program, e))?;
-        let identity = Identity::of(child.id()).ok_or_else(|| StartError::Gone(self.name.clone()))?;
+        // Our own child: even if it has ended already, its exit status waits for us under this pid.
+        let (identity, _) = Identity::read(child.id()).ok_or_else(|| StartError::Unseen(self.name.clone()))?;
         Ok(Started { recipe: self, identity, child })
     }
 }
@@ -103,6 +104,22 @@ impl Started {
     /// How it ended, if it has, in words.
     pub(crate) fn ended(&mut self) -> Option<String> {
         self.child.try_wait().ok().flatten().map(|status| status.to_string())
+    }
+
+    /// Kills it as a crash would, and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Freezes it, as if its host hung.
+    pub(crate) fn freeze(&self) -> io::Result<()> {
+        self.identity.send(Signal::STOP)
+    }
+
+    /// Lets it go on where it was.
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.identity.send(Signal::CONT)
     }
 
     /// The end of its log, for a failure's message.
@@ -140,19 +157,28 @@ pub(crate) enum End {
 impl Identity {
     /// The identity of the process that has this pid now, unless there is none, or only its exit status is left.
     pub(crate) fn of(pid: u32) -> Option<Self> {
+        let (identity, state) = Self::read(pid)?;
+        (!matches!(state, 'Z' | 'X')).then_some(identity)
+    }
+
+    fn read(pid: u32) -> Option<(Self, char)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         // The second field is the program's name in brackets, and may itself hold brackets and spaces.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
+        let state = fields.next()?.chars().next()?;
         // proc(5): field 22; two went with the name, one was the state.
         let born = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, born, boot_id })
+        Some((Self { pid, born, boot_id }, state))
     }
 
     /// Whether this very process still runs.
     pub(crate) fn runs(&self) -> bool {
         Self::of(self.pid).as_ref() == Some(self)
+    }
+
+    fn send(&self, what: Signal) -> io::Result<()> {
+        self.open()?.map_or(Ok(()), |handle| signal(&handle, what))
     }
 
     /// A handle on this very process, or `None` when it is gone.

@@ -109,18 +109,29 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
 
 /// Runs the work until it is done, or somebody asks to stop.
 async fn until_interrupted<T>(work: impl Future<Output = Result<T, UpError>>) -> Result<T, UpError> {
+    tokio::select! {
+        // In this order, so that the signals are caught before anything is started.
+        biased;
+        asked = interruption() => Err(asked.map_or_else(UpError::System, |()| UpError::Interrupted)),
+        done = work => done,
+    }
+}
+
+/// Waits until somebody asks to stop.
+pub(crate) async fn interruption() -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
-        done = work => done,
-        _ = interrupt.recv() => Err(UpError::Interrupted),
-        _ = terminate.recv() => Err(UpError::Interrupted),
-        _ = hangup.recv() => Err(UpError::Interrupted),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
+    Ok(())
 }
 
-async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpError> {
+/// Starts everything, one step after the other, until every node is open and every custodian ready.
+pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpError> {
     let layout = lab.journal.layout.clone();
     let (tools, bao) = (Tools::find()?, openbao::find()?);
     // Held until the end: by then every port has its listener.
@@ -164,6 +175,7 @@ async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<LabFile, UpEr
         lab.start(daemon)?;
     }
     lab.listening(SENTINEL, network.sentinel_port).await?;
+    running(lab, &network).await?;
     open_nodes(lab, &tools, &network, &nodes).await?;
     ready(lab, &network).await?;
 
@@ -269,6 +281,18 @@ fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
     let sentinel = daemon(SENTINEL, &tools.sentinel, network.sentinel_config());
     let custodians = network.custodians.iter().map(|id| daemon(id, &tools.custodian, network.custodian_config(id)));
     [sentinel].into_iter().chain(custodians).collect()
+}
+
+/// Waits until every custodian has read its configuration and made its inbox, where approvals may be carried.
+async fn running(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
+    let layout = lab.journal.layout.clone();
+    let name = network.custodians.last().map_or(SENTINEL, String::as_str);
+    lab.until("custodians running", name, async || {
+        let missing = network.custodians.iter().find(|id| !layout.home(id).join("state/inbox").is_dir());
+        missing.map_or(Ok(()), |id| Err(format!("{id} has no inbox yet")))
+    })
+    .await?;
+    Ok(())
 }
 
 /// The first opening of each node, approved by an operator: the first node, and then those that can join it.

@@ -250,6 +250,7 @@ impl World {
         if let Some((n, process, at)) = restrictions.opened {
             let view = &mut self.oracle.views[c][n];
             view.known.void_before = view.known.void_before.max(Some(at));
+            view.ever = true;
             if view.opened.is_none_or(|seen| seen < at) {
                 view.told_process = Some(process);
             }

@@ -1,0 +1,567 @@
+//! The tour: five claims, each tried on the running lab, and seen to hold by looking at the nodes themselves.
+//!
+//! Every wait here has a condition and a deadline, and every time that is told was measured.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use holdfast_core::id::{ClusterName, NodeName};
+use holdfast_core::message::Needs;
+use holdfast_core::status::{ClusterStatus, Status};
+use holdfast_core::time::Timestamp;
+use holdfast_edge::{clock, tls};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use super::eye::{self, Eye, Look};
+use super::screen::{Screen, clock as shown};
+use super::sockets::{self, Sockets};
+use super::{Seen, THRESHOLD};
+use crate::lab::assembly::{Assembly, StepError};
+use crate::lab::file::LabFile;
+use crate::lab::process::Started;
+use crate::lab::tools::{CommandError, Line};
+use crate::operator::Operator;
+use crate::status;
+
+/// What is claimed, in the order in which it is tried.
+pub(crate) const CLAIMS: [&str; 5] = [
+    "A crashed node opens by itself",
+    "Also without broker and two custodians",
+    "Sealed by hand, it stays sealed",
+    "Too few custodians open nothing",
+    "Nobody listens on a custodian",
+];
+
+/// How long a node may take to open. It takes a fraction of a second; a machine that is busy with other things gets more.
+const OPENS_WITHIN: Duration = Duration::from_secs(15);
+/// How long a server may take from its start to its first answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// How long a node is watched staying sealed, each time.
+const WATCHED: Duration = Duration::from_secs(5);
+/// How long the sentinel may take to hear of something: heartbeats come every 10 s, and three missing make a custodian absent.
+const HEARD_WITHIN: Duration = Duration::from_secs(45);
+/// How long RabbitMQ may take to start and everybody to be connected again.
+const BACK_WITHIN: Duration = Duration::from_secs(60);
+/// How long the custodians' audit logs may take to tell what is already seen.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+/// The time between two looks at a node: the error of what is measured.
+const LOOK: Duration = Duration::from_millis(4);
+/// The time between two looks at a node that is to stay as it is, and between two questions to the sentinel.
+const CALM_LOOK: Duration = Duration::from_millis(100);
+/// How long a node may take to be sealed.
+const SEAL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A claim that did not hold, or could not be tried: why, for people.
+#[derive(Debug)]
+pub(crate) struct NotHeld(pub(crate) String);
+
+impl From<StepError> for NotHeld {
+    fn from(error: StepError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<CommandError> for NotHeld {
+    fn from(error: CommandError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for NotHeld {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for NotHeld {
+    fn from(error: anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
+    }
+}
+
+/// The tour through a running lab.
+pub(crate) struct Tour<'a> {
+    lab: &'a mut Assembly,
+    screen: &'a mut Screen,
+    file: LabFile,
+    cluster: ClusterName,
+    sentinel: String,
+    operator_config: PathBuf,
+    eyes: BTreeMap<String, Eye>,
+    /// The sockets that there were before the lab.
+    before: Sockets,
+}
+
+/// When a node was first seen to answer again, and when it was open, both from the beginning of what was done to it.
+#[derive(Clone, Copy)]
+struct Opening {
+    answered: Duration,
+    open: Duration,
+}
+
+impl Opening {
+    fn sealed_for(self) -> Duration {
+        self.open.saturating_sub(self.answered)
+    }
+}
+
+impl<'a> Tour<'a> {
+    /// Gets ready to look at every node.
+    pub(crate) fn new(
+        lab: &'a mut Assembly,
+        screen: &'a mut Screen,
+        file: LabFile,
+        before: Sockets,
+    ) -> Result<Self, NotHeld> {
+        let operator_config = lab.journal.layout.operator_config();
+        let operator = Operator::load(&operator_config).map_err(|e| NotHeld(e.to_string()))?;
+        let (name, cluster) = operator.cluster(None)?;
+        let eyes = cluster.nodes.iter().map(|(name, node)| (name.to_string(), Eye::new(&node.identity))).collect();
+        let sentinel = cluster.sentinel.clone().context("the lab's operator.toml names no sentinel")?;
+        Ok(Self { lab, screen, file, cluster: name.clone(), sentinel, operator_config, eyes, before })
+    }
+
+    /// Tries one claim.
+    pub(crate) async fn step(&mut self, number: usize) -> Result<Seen, NotHeld> {
+        self.screen.step(number + 1, CLAIMS.get(number).copied().unwrap_or_default());
+        let tried = match number {
+            0 => self.a_crash().await,
+            1 => self.a_crash_without_the_broker().await,
+            2 => self.a_seal_by_hand().await,
+            3 => self.too_few().await,
+            _ => self.nobody_listens(),
+        };
+        match &tried {
+            Ok(seen) => self.screen.verdict(true, &seen.words),
+            Err(NotHeld(why)) => self.screen.verdict(false, why.lines().next().unwrap_or_default()),
+        }
+        tried
+    }
+
+    async fn a_crash(&mut self) -> Result<Seen, NotHeld> {
+        let node = "vault-2";
+        self.screen.claim("Custodians notice by themselves that a node crashed, prove that it did, and open it.");
+        self.screen.does(&format!("kill -9 {node}, and start it again with its own command line"));
+        let (began, since) = (Instant::now(), clock::wall());
+        self.crash(node, began).await?;
+        let opening = self.opens(node, began, OPENS_WITHIN).await?;
+        let who = self.who_submitted(node, since).await?;
+        self.screen.saw(&format!("{}, each its own share", in_a_row(&who, "submitted")));
+        let status = self.told(HEARD_WITHIN, "the sentinel hears the receipts", |status| {
+            let of_it =
+                |c: &&ClusterStatus| c.incidents.iter().any(|i| i.node.as_str() == node && i.opened_at >= Some(since));
+            status.clusters.values().find(of_it).is_some()
+        });
+        let status = status.await?;
+        let incidents = status.clusters.values().flat_map(|cluster| &cluster.incidents);
+        let incident = incidents.into_iter().find(|i| i.node.as_str() == node && i.opened_at >= Some(since));
+        if let Some(cause) = incident.and_then(|incident| incident.cause) {
+            self.screen.saw(&format!("the cause, as TLS tickets proved it: {cause}"));
+        }
+        Ok(Seen {
+            words: format!("open {} after its first answer", shown(opening.sealed_for())),
+            measured: vec![
+                ("first_answer", opening.answered),
+                ("open", opening.open),
+                ("sealed", opening.sealed_for()),
+            ],
+        })
+    }
+
+    async fn a_crash_without_the_broker(&mut self) -> Result<Seen, NotHeld> {
+        let (node, gone) = ("vault-3", ["custodian-4", "custodian-5"]);
+        self.screen.claim("The broker makes custodians faster and is not needed: each polls the nodes itself.");
+        self.screen.does(&format!("kill -9 RabbitMQ, {} and {}", gone[0], gone[1]));
+        let mut recipes = Vec::new();
+        for name in ["broker"].iter().chain(&gone) {
+            recipes.push(self.lab.crash(name)?);
+        }
+        self.broker_is_dead()?;
+        self.screen.does(&format!("kill -9 {node}, and start it again"));
+        let (began, since) = (Instant::now(), clock::wall());
+        self.crash(node, began).await?;
+        let opening = self.opens(node, began, OPENS_WITHIN).await?;
+        let who = self.who_submitted(node, since).await?;
+        self.screen.saw(&format!("{}, the only ones left", in_a_row(&who, "submitted")));
+
+        self.screen.does("start RabbitMQ and the two custodians again");
+        let (back, restarted) = (Instant::now(), clock::wall());
+        for recipe in recipes {
+            self.lab.start(recipe)?;
+        }
+        let all = self.file.custodians.len();
+        self.told(BACK_WITHIN, "waiting until everybody is back", |status| {
+            let custodians = status.clusters.values().flat_map(|cluster| &cluster.custodians);
+            let heard = custodians.filter(|(id, custodian)| {
+                let again = custodian.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.started_at >= restarted);
+                custodian.ready && (again || !gone.contains(&id.as_str()))
+            });
+            status.broker_up == Some(true) && heard.count() == all
+        })
+        .await?;
+        self.screen.saw_at(back.elapsed(), &format!("the broker is up again, and all {all} custodians are ready"));
+        Ok(Seen {
+            words: format!("open {} after its first answer", shown(opening.sealed_for())),
+            measured: vec![
+                ("first_answer", opening.answered),
+                ("open", opening.open),
+                ("sealed", opening.sealed_for()),
+            ],
+        })
+    }
+
+    async fn a_seal_by_hand(&mut self) -> Result<Seen, NotHeld> {
+        let node = "vault-1";
+        self.screen.claim(
+            "A seal is a decision of people. Nobody undoes it but people, not even when the node is killed and started \
+             again, which looks like a crash to whoever did not watch.",
+        );
+        self.screen.does(&format!("PUT /v1/sys/seal at {node}, with the root token"));
+        let began = Instant::now();
+        self.seal(node, began).await?;
+        let looks = self.stays_sealed(node, began, WATCHED, async |_: &mut Option<Status>| true).await?;
+        self.screen.saw_at(began.elapsed(), &format!("{node} is still sealed, in each of {looks} looks"));
+
+        self.screen.does(&format!("kill -9 {node}, and start it again"));
+        self.crash(node, began).await?;
+        self.answers_sealed(node, began).await?;
+        let sentinel = self.sentinel.clone();
+        let restarted = clock::wall();
+        let looks = self
+            .stays_sealed(node, began, WATCHED, async |status: &mut Option<Status>| {
+                *status = status::fetch(&sentinel).await.ok();
+                status.as_ref().is_some_and(|status| waits_for_people(status, node, restarted))
+            })
+            .await?;
+        let sealed_for = began.elapsed();
+        self.screen.saw_at(sealed_for, &format!("{node} is still sealed, in each of {looks} looks"));
+
+        let config = self.operator_config.display().to_string();
+        self.screen.does(&format!("holdfast status --config {config} --node {node}"));
+        self.screen.quote(&self.status_of(node).await?);
+        let line = Line::new(&std::env::current_exe()?, &["approve"])
+            .with("--config", &config)
+            .with("--cluster", self.cluster.as_str())
+            .with("--node", node);
+        self.screen.does("what status says: alice approves");
+        let approved = Instant::now();
+        let dir = self.lab.journal.layout.dir().to_owned();
+        let (done, opening) = tokio::join!(line.run(&dir), self.opens(node, approved, OPENS_WITHIN));
+        let opening = opening?;
+        done?;
+        let (sealed, open) = (shown(sealed_for), shown(opening.open));
+        Ok(Seen {
+            words: format!("sealed for {sealed}, open {open} after the approval"),
+            measured: vec![("stayed_sealed", sealed_for), ("open_after_approval", opening.open)],
+        })
+    }
+
+    async fn too_few(&mut self) -> Result<Seen, NotHeld> {
+        let (node, frozen) = ("vault-2", ["custodian-3", "custodian-4", "custodian-5"]);
+        self.screen.claim(&format!(
+            "Fewer than {THRESHOLD} custodians cannot open a node, and that is known before it is needed."
+        ));
+        self.screen
+            .does(&format!("freeze {} (kill -STOP), as if their hosts hung", in_a_row(&frozen.map(str::to_owned), "")));
+        for name in frozen {
+            self.lab.signal(name, Started::freeze)?;
+        }
+        self.screen.does(&format!("kill -9 {node}, and start it again"));
+        let began = Instant::now();
+        self.crash(node, began).await?;
+        self.answers_sealed(node, began).await?;
+        let sentinel = self.sentinel.clone();
+        let looks = self
+            .stays_sealed(node, began, WATCHED, async |status: &mut Option<Status>| {
+                *status = status::fetch(&sentinel).await.ok();
+                status.iter().flat_map(|status| status.clusters.values()).any(|cluster| cluster.margin < 0)
+            })
+            .await?;
+        let sealed_for = began.elapsed();
+        self.screen.saw_at(sealed_for, &format!("{node} is still sealed, in each of {looks} looks"));
+        let status = status::fetch(&self.sentinel).await?;
+        for (name, cluster) in &status.clusters {
+            self.screen.saw(&format!("holdfast status: {}", status::headline(name, cluster)));
+        }
+
+        self.screen.does(&format!("let {} go on (kill -CONT)", frozen[0]));
+        let back = Instant::now();
+        self.lab.signal(frozen[0], Started::thaw)?;
+        let opening = self.opens(node, back, OPENS_WITHIN).await?;
+        self.screen.does("let the others go on too");
+        for name in &frozen[1..] {
+            self.lab.signal(name, Started::thaw)?;
+        }
+        let all = self.file.custodians.len();
+        self.told(BACK_WITHIN, "waiting until everybody is back", |status| {
+            status.clusters.values().all(|cluster| usize::try_from(cluster.ready) == Ok(all))
+        })
+        .await?;
+        self.screen.saw(&format!("all {all} custodians are ready again"));
+        Ok(Seen {
+            words: format!("sealed for {}, open {} after one came back", shown(sealed_for), shown(opening.open)),
+            measured: vec![("stayed_sealed", sealed_for), ("open_after_return", opening.open)],
+        })
+    }
+
+    fn nobody_listens(&mut self) -> Result<Seen, NotHeld> {
+        self.screen.claim("A custodian calls and is never called: there is no port to attack.");
+        self.screen.does("look up every socket of each custodian in the kernel's tables, as ss -lntup does");
+        let mut unreadable = false;
+        for custodian in &self.file.custodians {
+            let Some(started) = self.lab.find(&custodian.id) else {
+                return Err(NotHeld(format!("{} does not run", custodian.id)));
+            };
+            let pid = started.identity.pid;
+            let around = Sockets::around(pid)?;
+            let Ok(own) = sockets::of(pid) else {
+                unreadable = true;
+                continue;
+            };
+            let listening: Vec<_> = own.iter().filter_map(|inode| around.listening.get(inode)).collect();
+            let calls = own.intersection(&around.connected).count();
+            self.screen.saw(&format!(
+                "{}  {} listening, {calls} connections of its own making",
+                custodian.id,
+                listening.len()
+            ));
+            if !listening.is_empty() {
+                return Err(NotHeld(format!("{} has listening sockets: {listening:?}", custodian.id)));
+            }
+        }
+        if unreadable {
+            self.listeners_are_others()?;
+        }
+        self.the_look_finds_servers()?;
+        Ok(Seen {
+            words: format!("{} custodians, 0 listening sockets", self.file.custodians.len()),
+            measured: Vec::new(),
+        })
+    }
+
+    /// Custodians forbid other processes of their user to look at them. Then whatever listens now and did not before the lab
+    /// has to be somebody else's.
+    fn listeners_are_others(&mut self) -> Result<(), NotHeld> {
+        let now = Sockets::around(std::process::id())?;
+        let known = sockets::of_everybody()?;
+        let new = now.listening.iter().filter(|(inode, _)| !self.before.listening.contains_key(*inode));
+        let nobodys: Vec<_> = new.filter(|(inode, _)| !known.contains(*inode)).map(|(_, kind)| *kind).collect();
+        self.screen
+            .saw("custodians let none but root look at them; every socket that listens belongs to somebody else");
+        if nobodys.is_empty() {
+            return Ok(());
+        }
+        Err(NotHeld(format!(
+            "these sockets listen since the lab was started, and nobody is seen to have them: {nobodys:?}"
+        )))
+    }
+
+    /// A look that finds nothing anywhere would prove nothing.
+    fn the_look_finds_servers(&mut self) -> Result<(), NotHeld> {
+        let mut found = 0;
+        for vault in &self.file.vault {
+            let Some(started) = self.lab.find(&vault.name) else { continue };
+            let own = sockets::of(started.identity.pid)?;
+            let around = Sockets::around(started.identity.pid)?;
+            found += own.iter().filter(|inode| around.listening.contains_key(inode)).count();
+        }
+        if found < self.file.vault.len() {
+            return Err(NotHeld("the same look does not see that the nodes listen".to_owned()));
+        }
+        self.screen.saw(&format!("the same look at the {} nodes finds {found} listening", self.file.vault.len()));
+        Ok(())
+    }
+
+    /// Kills a node, sees that it is dead, and starts it again.
+    async fn crash(&mut self, node: &str, began: Instant) -> Result<(), NotHeld> {
+        let recipe = self.lab.crash(node)?;
+        let look = self.look(node).await;
+        if look != Look::Silent {
+            return Err(NotHeld(format!("{node} was killed, and {}", look.in_words())));
+        }
+        self.screen.saw_at(began.elapsed(), &format!("{node} is dead"));
+        self.lab.start(recipe)?;
+        Ok(())
+    }
+
+    /// Watches a node until it is open, which nobody but custodians brings about.
+    async fn opens(&mut self, node: &str, began: Instant, within: Duration) -> Result<Opening, NotHeld> {
+        let mut answered = None;
+        let mut last = Look::Silent;
+        while began.elapsed() < within {
+            last = self.look(node).await;
+            let at = began.elapsed();
+            match last {
+                Look::Silent => {}
+                Look::Sealed if answered.is_none() => {
+                    answered = Some(at);
+                    self.screen.saw_at(at, &format!("{node} answers: it is sealed"));
+                }
+                Look::Sealed => {}
+                Look::Open => {
+                    self.screen.saw_at(at, &format!("{node} is open"));
+                    return Ok(Opening { answered: answered.unwrap_or(at), open: at });
+                }
+            }
+            self.screen.tick(began, &format!("{node} {}", last.in_words()));
+            sleep(LOOK).await;
+        }
+        Err(NotHeld(format!("{node} {} after {}", last.in_words(), shown(began.elapsed()))))
+    }
+
+    /// Waits for a node's first answer, which has to be that it is sealed.
+    async fn answers_sealed(&mut self, node: &str, began: Instant) -> Result<(), NotHeld> {
+        let since = Instant::now();
+        while since.elapsed() < ANSWERS_WITHIN {
+            match self.look(node).await {
+                Look::Silent => {}
+                Look::Sealed => {
+                    self.screen.saw_at(began.elapsed(), &format!("{node} answers: it is sealed"));
+                    return Ok(());
+                }
+                Look::Open => return Err(NotHeld(format!("{node} is open"))),
+            }
+            self.screen.tick(began, &format!("{node} does not answer"));
+            sleep(LOOK).await;
+        }
+        Err(NotHeld(format!("{node} did not answer within {ANSWERS_WITHIN:?}")))
+    }
+
+    /// Watches a node for at least this long and until `enough`, and finds it sealed each time. Gives the number of looks.
+    async fn stays_sealed(
+        &mut self,
+        node: &str,
+        began: Instant,
+        at_least: Duration,
+        mut enough: impl AsyncFnMut(&mut Option<Status>) -> bool,
+    ) -> Result<u32, NotHeld> {
+        let since = Instant::now();
+        let mut looks = 0;
+        let mut status = None;
+        while since.elapsed() < HEARD_WITHIN {
+            match self.look(node).await {
+                Look::Sealed => looks += 1,
+                other => return Err(NotHeld(format!("{node} {} after {}", other.in_words(), shown(began.elapsed())))),
+            }
+            if enough(&mut status).await && since.elapsed() >= at_least {
+                return Ok(looks);
+            }
+            self.screen.tick(began, &format!("{node} is sealed"));
+            sleep(CALM_LOOK).await;
+        }
+        Err(NotHeld(format!("{node} is sealed, and the sentinel does not say why after {HEARD_WITHIN:?}")))
+    }
+
+    async fn look(&mut self, node: &str) -> Look {
+        match self.eyes.get_mut(node) {
+            Some(eye) => eye.look().await,
+            None => Look::Silent,
+        }
+    }
+
+    /// Asks the sentinel until it says so.
+    async fn told(&mut self, within: Duration, awaited: &str, so: impl Fn(&Status) -> bool) -> Result<Status, NotHeld> {
+        let since = Instant::now();
+        loop {
+            let status = status::fetch(&self.sentinel).await;
+            match status {
+                Ok(status) if so(&status) => return Ok(status),
+                Err(error) if since.elapsed() > within => return Err(error.into()),
+                Ok(_) if since.elapsed() > within => {
+                    return Err(NotHeld(format!("{awaited}, in vain for {within:?}")));
+                }
+                _ => {}
+            }
+            self.screen.tick(since, awaited);
+            sleep(CALM_LOOK).await;
+        }
+    }
+
+    /// Which custodians submitted to this node since then, in the order in which they did, as their audit logs tell.
+    async fn who_submitted(&mut self, node: &str, since: Timestamp) -> Result<Vec<String>, NotHeld> {
+        let deadline = Instant::now() + WRITTEN_WITHIN;
+        loop {
+            let mut found: Vec<_> = self
+                .file
+                .custodians
+                .iter()
+                .filter_map(|c| Some((eye::submitted(&c.state_dir.join("audit.jsonl"), node, since)?, c.id.clone())))
+                .collect();
+            found.sort();
+            if found.len() >= usize::from(THRESHOLD) {
+                return Ok(found.into_iter().map(|(_, id)| id).collect());
+            }
+            if Instant::now() > deadline {
+                let why = format!("{node} is open, and only {} custodians noted that they submitted", found.len());
+                return Err(NotHeld(why));
+            }
+            sleep(CALM_LOOK).await;
+        }
+    }
+
+    fn broker_is_dead(&self) -> Result<(), NotHeld> {
+        let url = self.file.broker.as_ref().map(|broker| broker.url.as_str()).unwrap_or_default();
+        let address = url.trim_start_matches("amqps://").split('/').next().unwrap_or_default();
+        match std::net::TcpStream::connect(address) {
+            Ok(_) => Err(NotHeld(format!("the broker was killed, and somebody listens at {address}"))),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Seals a node as a person with a token does.
+    async fn seal(&mut self, node: &str, began: Instant) -> Result<(), NotHeld> {
+        let vault = self.file.vault.iter().find(|vault| vault.name == node).context("the lab has no such node")?;
+        let ca = std::fs::read(&self.file.ca_cert)?;
+        let token = Zeroizing::new(std::fs::read_to_string(&self.file.root_token_file)?);
+        let mut token = reqwest::header::HeaderValue::from_str(token.trim()).context("the root token is not one")?;
+        token.set_sensitive(true);
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client_config(&ca, &[]).context("the lab's CA")?)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(SEAL_PATIENCE)
+            .build()
+            .context("no HTTPS client")?;
+        let request = client.put(format!("{}/v1/sys/seal", vault.url)).header("x-vault-token", token);
+        let answer = self.screen.during(began, || format!("sealing {node}"), request.send()).await;
+        let status = answer.context("the node did not answer")?.status();
+        if status != reqwest::StatusCode::NO_CONTENT {
+            return Err(NotHeld(format!("{node} was not sealed: it answered {status}")));
+        }
+        self.answers_sealed(node, began).await
+    }
+
+    /// What `holdfast status` says about this node.
+    async fn status_of(&self, node: &str) -> Result<String, NotHeld> {
+        let status = status::fetch(&self.sentinel).await?;
+        let cluster = status.clusters.get(&self.cluster).context("the sentinel does not watch the lab")?;
+        let node: NodeName = node.parse().map_err(|e| NotHeld(format!("{node}: {e}")))?;
+        Ok(status::render(&self.cluster, cluster, &status, Some(&node), &self.operator_config, clock::wall()))
+    }
+}
+
+/// Whether the custodians have told, since the node was restarted, that it waits for approvals.
+fn waits_for_people(status: &Status, node: &str, since: Timestamp) -> bool {
+    status.clusters.values().any(|cluster| {
+        let fresh = cluster.custodians.values().filter(|custodian| custodian.heard_at >= Some(since)).count();
+        let waits = cluster.nodes.iter().any(|(name, status)| {
+            let approvals = status.needs.iter().any(|(needs, _)| matches!(needs, Needs::Approvals { .. }));
+            name.as_str() == node && approvals && status.marker.is_some()
+        });
+        waits && fresh >= usize::from(cluster.threshold)
+    })
+}
+
+/// "custodian-1, custodian-2 and custodian-3 submitted"
+fn in_a_row(names: &[String], verb: &str) -> String {
+    let list = match names {
+        [] => "nobody".to_owned(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    };
+    format!("{list} {verb}").trim_end().to_owned()
+}
