@@ -24,6 +24,9 @@ pub const OPEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long RabbitMQ may take to start on a busy machine.
 const BROKER_START: Duration = Duration::from_secs(120);
 
+/// How much of a line of a log is shown.
+const LINE_MAX: usize = 400;
+
 /// How many of the last lines of a log are shown when a test fails.
 const LOG_TAIL: usize = 12;
 
@@ -459,7 +462,7 @@ impl Lab {
             let lines: Vec<_> = log.lines().collect();
             eprintln!("--- the end of {}'s log:", custodian.id);
             for line in &lines[lines.len().saturating_sub(LOG_TAIL)..] {
-                eprintln!("{line}");
+                eprintln!("{}", line.get(..LINE_MAX).unwrap_or(line));
             }
         }
     }
