@@ -592,24 +592,28 @@ impl Sight {
     fn beside_at(&self) -> Option<Steady> {
         let Kept::Up { asked: Some(asked), open: true, .. } = self.kept else { return None };
         let done = self.looked_beside.is_some_and(|last| last >= asked.steady);
-        (self.side.is_none() && !done && self.newest_ticket().is_some()).then(|| asked.steady + SLOW_ANSWER)
+        (self.side.is_none() && !done && self.spare_ticket().is_some()).then(|| asked.steady + SLOW_ANSWER)
     }
 
     fn look_beside(&mut self, now: Now) {
         if self.beside_at().is_none_or(|at| now.steady < at) {
             return;
         }
-        let (Kept::Up { id: kept, .. }, Some(newest)) = (&self.kept, self.newest_ticket()) else { return };
-        let (kept, ticket) = (*kept, self.tickets.remove(newest));
+        let (Kept::Up { id: kept, .. }, Some(spare)) = (&self.kept, self.spare_ticket()) else { return };
+        let (kept, ticket) = (*kept, self.tickets.remove(spare));
         self.looked_beside = Some(now.steady);
         self.side = Some(Purpose::Look { kept });
         self.actions.push_back(Action::Side(Some(ticket.id)));
     }
 
-    /// The newest ticket of the process that is kept in contact with.
-    fn newest_ticket(&self) -> Option<usize> {
+    /// The newest ticket of the process that is kept in contact with, if there are enough others to prove a restart: a node
+    /// that is always slow must not use them up.
+    fn spare_ticket(&self) -> Option<usize> {
         let Kept::Up { id, .. } = self.kept else { return None };
-        self.tickets.iter().rposition(|ticket| ticket.epoch == id && ticket.confirmed)
+        let mut fit =
+            self.tickets.iter().enumerate().rev().filter(|(_, t)| t.epoch == id && t.confirmed).map(|(i, _)| i);
+        let newest = fit.next();
+        newest.filter(|_| fit.count() >= usize::from(DECLINES_THAT_PROVE))
     }
 
     fn discard_tickets(&mut self, unfit: impl Fn(&Ticket) -> bool) {
@@ -631,3 +635,6 @@ impl Sight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
