@@ -400,9 +400,9 @@ impl Lab {
                 let nodes = known["heartbeat"]["nodes"].as_object();
                 let sees_all_open = nodes.is_some_and(|nodes| {
                     nodes.len() == self.file.vault.len()
-                        && nodes.values().all(|node| {
-                            node["seen"] == "open" && node["ready"] == true && node["marker"].is_null()
-                        })
+                        && nodes
+                            .values()
+                            .all(|node| node["seen"] == "open" && node["ready"] == true && node["marker"].is_null())
                 });
                 known["up"] == true && sees_all_open && self.is_of_now(id, &known["heartbeat"])
             })

@@ -185,7 +185,7 @@ fn a_lab_comes_up_opens_what_crashed_and_goes_down() {
     drop(down);
 }
 
-/// Everything that DESIGN.md says of a lab that is up.
+/// Everything that the contract says of a lab that is up.
 fn what_is_promised(json: &Value) {
     assert_eq!(json["cluster"], "lab");
     let list = |key: &str| json[key].as_array().unwrap_or_else(|| panic!("{key} is no list")).clone();
