@@ -21,11 +21,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The largest answer that is taken: hundreds of custodians fit.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
+/// The operator's configuration, where none is named: also the default of the commands that are advised.
+pub(crate) const CONFIG: &str = "operator.toml";
+
 /// What `status` is asked for.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The operator's configuration
-    #[arg(long, default_value = "operator.toml")]
+    #[arg(long, default_value = CONFIG)]
     config: PathBuf,
     /// The cluster; without it, all
     #[arg(long)]
@@ -259,8 +262,8 @@ fn advice(
         let so_far =
             if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
         blocks.push(format!(
-            "To open {node}{so_far}, an operator types:\n  holdfast approve --config {} --cluster {name} --node {node}",
-            quoted(config)
+            "To open {node}{so_far}, an operator types:\n  holdfast approve{} --cluster {name} --node {node}",
+            option(config)
         ));
     }
     if cluster.margin < 0 {
@@ -273,11 +276,15 @@ fn advice(
     blocks
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
+/// The configuration as an option that a shell takes; none where it is the default.
+fn option(config: &Path) -> String {
+    let text = config.display().to_string();
+    if text == CONFIG {
+        return String::new();
+    }
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,@".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let quoted = if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
+    format!(" --config {quoted}")
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
