@@ -76,7 +76,12 @@ fn check(path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for (id, cluster) in &config.clusters {
         let settings = &config.settings.clusters[id];
-        let share = cluster.store.unlock(*id, settings.generation, &config.id)?;
+        let unlocked = cluster.store.unlock(*id, settings.generation, &config.id);
+        let share = unlocked.map_err(|error| ConfigError {
+            file: path.to_owned(),
+            line: None,
+            what: format!("[clusters.{}]: {error}", settings.name),
+        })?;
         writeln!(
             out,
             "{}: share {} of {} is sound, {} open a node, {} nodes",

@@ -642,7 +642,8 @@ impl Node {
             true => Duration::ZERO,
             false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
         };
-        let turn = eligible.max(incident.progress.since) + delay;
+        // A stand-by steps in when its time has come and no other share has come for a step.
+        let turn = (eligible + delay).max(incident.progress.since + delay.min(ranking::STANDBY_STEP));
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
