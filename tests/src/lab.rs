@@ -346,15 +346,19 @@ impl Lab {
             self.holdfast(&words).well();
             return;
         }
-        let folder = self.dir.join("carried");
-        let mut line = words.to_vec();
-        let folder = folder.to_string_lossy().into_owned();
-        line.extend(["--output", &folder]);
-        let said = self.holdfast(&line).well();
+        let all: Vec<_> = self.custodians().into_iter().filter(|custodian| self.runs(custodian)).collect();
+        self.approve_by_hand(node, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// The first operator writes an approval into a file, which is carried to these custodians.
+    pub fn approve_by_hand(&self, node: &str, custodians: &[&str]) {
+        let folder = self.dir.join("carried").to_string_lossy().into_owned();
+        let words = ["approve", "--json", "--cluster", &self.file.cluster, "--node", node, "--output", &folder];
+        let said = self.holdfast(&words).well();
         let written: Value = serde_json::from_str(&said.out).expect("JSON");
         let file = written[0]["file"].as_str().expect("a file").to_owned();
-        for custodian in self.file.custodians.iter().filter(|custodian| self.runs(&custodian.id)) {
-            let config = self.path(&custodian.config).to_string_lossy().into_owned();
+        for custodian in custodians {
+            let config = self.path(&self.custodian(custodian).config).to_string_lossy().into_owned();
             run("holdfast-setup", &["deliver", "--config", &config, &file]).well();
         }
     }
@@ -420,7 +424,7 @@ impl Lab {
     }
 
     /// Whether a heartbeat is of the process that runs now.
-    fn is_of_now(&self, custodian: &str, heartbeat: &Value) -> bool {
+    pub fn is_of_now(&self, custodian: &str, heartbeat: &Value) -> bool {
         let Some(restarted) = self.started.get(custodian) else { return true };
         let started: Option<Timestamp> = heartbeat["started_at"].as_str().and_then(|text| text.parse().ok());
         // The heartbeat's clock has milliseconds.
