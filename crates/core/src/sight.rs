@@ -168,7 +168,7 @@ pub struct Sight {
     seen: Seen,
     since: Timestamp,
     /// When the question left that the last status answers.
-    asked_at: Timestamp,
+    asked_at: Now,
     kept: Kept,
     next_connection: ConnectionId,
     side: Option<Purpose>,
@@ -199,7 +199,7 @@ impl Sight {
             watch,
             seen: Seen::Never,
             since: now.wall,
-            asked_at: now.wall,
+            asked_at: now,
             kept: Kept::Down { next: now.steady },
             next_connection: 1,
             side: None,
@@ -237,7 +237,7 @@ impl Sight {
     }
 
     /// When the question left that the last [`Observation::Status`] answers: what it says was so at that time or later.
-    pub fn asked_at(&self) -> Timestamp {
+    pub fn asked_at(&self) -> Now {
         self.asked_at
     }
 
@@ -329,7 +329,7 @@ impl Sight {
             return;
         }
         if let Some(asked) = asked.take() {
-            self.asked_at = asked.wall;
+            self.asked_at = asked;
         }
         if !std::mem::replace(answered, true) {
             self.gather_budget = GATHER_MAX;

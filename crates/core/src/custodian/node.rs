@@ -178,6 +178,8 @@ pub(super) struct Node {
     /// What the last heartbeat told of it.
     told: Option<(Seen, Option<Needs>, bool)>,
     saved_open: Option<Timestamp>,
+    /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
+    marked: Option<Steady>,
     deadline: Option<Steady>,
 }
 
@@ -198,6 +200,7 @@ impl Node {
             status: None,
             needs: None,
             told: None,
+            marked: None,
             deadline: None,
         }
     }
@@ -263,11 +266,12 @@ impl Node {
         self.status = Some(status);
     }
 
-    /// Seen open with own eyes, at `at` or later: every marker of before is void, and every approval.
-    fn note_open(&mut self, at: Timestamp, cx: &mut Context<'_>) {
+    /// Seen open with own eyes, when the question left at `asked` or later: every marker of before is void, and every approval.
+    fn note_open(&mut self, asked: Now, cx: &mut Context<'_>) {
+        let at = asked.wall;
         self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
         self.state.opened = Some(cx.now.wall);
-        let outlived = self.state.marker.as_ref().is_some_and(|marker| marker.at < at);
+        let outlived = self.state.marker.is_some() && self.marked.is_none_or(|marked| marked < asked.steady);
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
         if behind || outlived || !self.state.approvals.is_empty() {
             if outlived {
@@ -324,6 +328,7 @@ impl Node {
         let (cluster, node) = (self.cluster, self.name.clone());
         let Marker { at, by } = marker.clone();
         self.state.marker = Some(marker);
+        self.marked = Some(cx.now.steady);
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by }));
         self.sight.attend(cx.now);
@@ -443,7 +448,7 @@ impl Node {
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
                 self.sight.told_open(true, cx.now);
-                self.note_open(cx.now.wall, cx);
+                self.note_open(cx.now, cx);
                 self.end_incident(None, cx);
             }
         }
