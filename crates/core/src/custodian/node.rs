@@ -401,7 +401,9 @@ impl Node {
         match &self.incident {
             Some(incident) if incident.began.wall < at => {
                 let this_process = incident.knows(&receipt.nonce);
-                self.sight.told_open(this_process, cx.now);
+                // Where this custodian was about to open it anyway, the word gives nobody more than there was.
+                let allowed = incident.eligible.is_some();
+                self.sight.told_open(this_process, allowed, cx.now);
                 self.end_incident(Some(from), cx);
             }
             Some(_) => {}
@@ -447,7 +449,7 @@ impl Node {
             Submission::Counted | Submission::Unanswered => incident.sent = true,
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
-                self.sight.told_open(true, cx.now);
+                self.sight.told_open(true, true, cx.now);
                 self.note_open(cx.now, cx);
                 self.end_incident(None, cx);
             }
@@ -785,6 +787,13 @@ impl Node {
 
     fn news(&self) -> (Seen, Option<Needs>, bool) {
         (self.sight.seen(), self.needs, self.state.marker.is_some())
+    }
+
+    /// The configuration changed: an order that is out was given under the old one.
+    pub(super) fn revoke(&self) {
+        if let Some(order) = self.incident.as_ref().and_then(|incident| incident.releasing.as_ref()) {
+            order.revoke();
+        }
     }
 
     /// Whether the others should hear of this node before the next regular heartbeat.
