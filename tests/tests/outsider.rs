@@ -37,7 +37,7 @@ fn no_socket_of_a_custodian(lab: &mut Lab) {
             assert!(open.is_empty(), "{custodian}: {open:?}");
         }
         // The same eyes see those that do listen.
-        for server in ["vault-1", "broker", "sentinel"] {
+        for server in ["vault-2", "broker", "sentinel"] {
             let pid = lab.pid(server);
             assert!(listed.contains(&format!("pid={pid},")), "{server} was not seen to listen: {listed}");
             assert!(processes::sockets(pid).iter().any(processes::Socket::is_open_to_all), "{server}");
