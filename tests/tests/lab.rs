@@ -185,7 +185,7 @@ fn a_lab_comes_up_opens_what_crashed_and_goes_down() {
     drop(down);
 }
 
-/// Everything that DESIGN.md says of a lab that is up.
+/// Everything that the contract says of a lab that is up.
 fn what_is_promised(json: &Value) {
     assert_eq!(json["cluster"], "lab");
     let list = |key: &str| json[key].as_array().unwrap_or_else(|| panic!("{key} is no list")).clone();
@@ -297,7 +297,7 @@ fn a_server_that_does_not_start_is_named_with_the_end_of_its_log() {
     command.args(["lab", "up", "--no-broker", "--dir"]).arg(folder.path().join("lab")).env("HOLDFAST_BAO", &fake);
     let output = command.output().expect("holdfast runs");
     assert_eq!(output.status.code(), Some(1));
-    for part in ["vault-1", "exit status: 3", "the moon is in the wrong phase"] {
+    for part in ["vault-", "exit status: 3", "the moon is in the wrong phase"] {
         assert!(stderr(&output).contains(part), "{part:?} is missing from: {}", stderr(&output));
     }
 }

@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
 /// Asks the sentinel and prints what it knows. Succeeds only if every node is open and could be opened by itself.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
+    if arguments.cluster.is_some() {
+        operator.cluster(arguments.cluster.as_ref())?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut well = true;
     let mut first = true;

@@ -48,6 +48,10 @@ const KNOCKING: Duration = Duration::from_secs(60);
 /// How long a node is looked at closely after something happened.
 const ATTENTION: Duration = Duration::from_secs(10);
 
+/// How long a node that was open may owe an answer before it is looked at beside: a node that is being sealed can hold an
+/// answer back until it is done, while it gives others at once, and may be killed meanwhile (docs/FACTS.md).
+const SLOW_ANSWER: Duration = Duration::from_millis(150);
+
 /// The time between two looks at a node that is looked at closely.
 const CLOSE_LOOK: Duration = Duration::from_millis(40);
 
@@ -83,8 +87,11 @@ pub enum Action {
 /// What came of [`Action::Side`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The handshake was completed and resumed the ticket's session.
-    Resumed,
+    /// The handshake was completed and resumed the ticket's session: it is the ticket's process that answers.
+    Resumed {
+        /// Whether it then said that it is sealed; `None` if it said nothing in time.
+        sealed: Option<bool>,
+    },
     /// A full handshake proved the node's identity. With a ticket in the action, the ticket was seen to leave and was declined.
     Full {
         /// Whether a ticket was really offered, as seen on the wire.
@@ -149,6 +156,7 @@ struct Incident {
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
     Prove,
+    Look { kept: ConnectionId },
     Check { kept: ConnectionId },
     Gather,
 }
@@ -160,7 +168,7 @@ pub struct Sight {
     seen: Seen,
     since: Timestamp,
     /// When the question left that the last status answers.
-    asked_at: Timestamp,
+    asked_at: Now,
     kept: Kept,
     next_connection: ConnectionId,
     side: Option<Purpose>,
@@ -169,6 +177,8 @@ pub struct Sight {
     open_epoch: Option<ConnectionId>,
     incident: Option<Incident>,
     ever_open: bool,
+    /// When the node was last looked at beside a connection that owed an answer.
+    looked_beside: Option<Steady>,
     lost_at: Steady,
     refreshed: Steady,
     /// How many more side connections may be made for tickets alone in this epoch, until the next refresh.
@@ -189,7 +199,7 @@ impl Sight {
             watch,
             seen: Seen::Never,
             since: now.wall,
-            asked_at: now.wall,
+            asked_at: now,
             kept: Kept::Down { next: now.steady },
             next_connection: 1,
             side: None,
@@ -197,6 +207,7 @@ impl Sight {
             open_epoch: None,
             incident: None,
             ever_open: false,
+            looked_beside: None,
             lost_at: now.steady,
             refreshed: now.steady,
             gather_budget: 0,
@@ -226,7 +237,7 @@ impl Sight {
     }
 
     /// When the question left that the last [`Observation::Status`] answers: what it says was so at that time or later.
-    pub fn asked_at(&self) -> Timestamp {
+    pub fn asked_at(&self) -> Now {
         self.asked_at
     }
 
@@ -248,6 +259,10 @@ impl Sight {
     /// Looks at once, and closely for a while: somebody says that something happened, or something is about to.
     pub fn attend(&mut self, now: Now) {
         self.attention_until = self.attention_until.max(now.steady + ATTENTION);
+        self.look_soon(now);
+    }
+
+    fn look_soon(&mut self, now: Now) {
         let soonest = self.last_look.map_or(now.steady, |last| now.steady.max(last + LOOK_MIN));
         match &mut self.kept {
             Kept::Down { next } | Kept::Up { asked: None, next, .. } => *next = (*next).min(soonest),
@@ -302,6 +317,9 @@ impl Sight {
             let ticket = self.tickets.remove(oldest);
             self.actions.push_back(Action::Discard(ticket.id));
         }
+        // Until the connection answers once more, the ticket proves nothing: a node that crashes within a poll of its opening
+        // would wait for people.
+        self.look_soon(now);
     }
 
     /// The kept connection `id` answered.
@@ -311,7 +329,7 @@ impl Sight {
             return;
         }
         if let Some(asked) = asked.take() {
-            self.asked_at = asked.wall;
+            self.asked_at = asked;
         }
         if !std::mem::replace(answered, true) {
             self.gather_budget = GATHER_MAX;
@@ -374,6 +392,12 @@ impl Sight {
         }
         match purpose {
             Purpose::Prove => self.weigh(outcome),
+            Purpose::Look { kept } => {
+                let same_process_is_sealed = outcome == (Side::Resumed { sealed: Some(true) });
+                if same_process_is_sealed && self.seen == Seen::Open && self.is_up(kept) {
+                    self.see_sealed(true, now);
+                }
+            }
             Purpose::Check { kept } => {
                 if outcome == (Side::Full { offered: true }) && self.is_up(kept) {
                     // The process may just have gone, with the news of it still on the way: it must answer once more.
@@ -410,6 +434,7 @@ impl Sight {
                 }
             }
         }
+        self.look_beside(now);
         self.refresh(now);
     }
 
@@ -421,7 +446,7 @@ impl Sight {
         };
         let up = matches!(self.kept, Kept::Up { answered: true, .. });
         let refresh = (up && self.side.is_none()).then(|| self.refreshed + REFRESH);
-        [look, refresh].into_iter().flatten().min()
+        [look, refresh, self.beside_at()].into_iter().flatten().min()
     }
 
     /// What the edge is to do next.
@@ -529,7 +554,7 @@ impl Sight {
     fn weigh(&mut self, outcome: Side) {
         let Some(incident) = &mut self.incident else { return };
         match outcome {
-            Side::Resumed => self.conclude(Evidence::InPlace),
+            Side::Resumed { .. } => self.conclude(Evidence::InPlace),
             Side::Full { offered: true } => {
                 incident.declined += 1;
                 if incident.declined >= DECLINES_THAT_PROVE {
@@ -570,6 +595,34 @@ impl Sight {
         }
     }
 
+    /// When the node is to be looked at beside the connection that owes an answer, if it still does by then.
+    fn beside_at(&self) -> Option<Steady> {
+        let Kept::Up { asked: Some(asked), open: true, .. } = self.kept else { return None };
+        let done = self.looked_beside.is_some_and(|last| last >= asked.steady);
+        (self.side.is_none() && !done && self.spare_ticket().is_some()).then(|| asked.steady + SLOW_ANSWER)
+    }
+
+    fn look_beside(&mut self, now: Now) {
+        if self.beside_at().is_none_or(|at| now.steady < at) {
+            return;
+        }
+        let (Kept::Up { id: kept, .. }, Some(spare)) = (&self.kept, self.spare_ticket()) else { return };
+        let (kept, ticket) = (*kept, self.tickets.remove(spare));
+        self.looked_beside = Some(now.steady);
+        self.side = Some(Purpose::Look { kept });
+        self.actions.push_back(Action::Side(Some(ticket.id)));
+    }
+
+    /// The newest ticket of the process that is kept in contact with, if there are enough others to prove a restart: a node
+    /// that is always slow must not use them up.
+    fn spare_ticket(&self) -> Option<usize> {
+        let Kept::Up { id, .. } = self.kept else { return None };
+        let mut fit =
+            self.tickets.iter().enumerate().rev().filter(|(_, t)| t.epoch == id && t.confirmed).map(|(i, _)| i);
+        let newest = fit.next();
+        newest.filter(|_| fit.count() >= usize::from(DECLINES_THAT_PROVE))
+    }
+
     fn discard_tickets(&mut self, unfit: impl Fn(&Ticket) -> bool) {
         let actions = &mut self.actions;
         self.tickets.retain(|ticket| {
@@ -589,3 +642,6 @@ impl Sight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

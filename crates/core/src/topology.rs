@@ -35,9 +35,9 @@ pub const PEERS_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// How often a peer's message is handed out: one that 20 connections did not get through is not worth a 21st.
 pub const PEERS_DELIVERY_LIMIT: u64 = 20;
 
-/// How long a message waits for a sentinel: a day, so that one that was down over night still tells the whole story.
-pub const SENTINEL_TTL_MILLIS: u64 = 24 * 60 * 60 * 1_000;
-/// Messages that may wait for a sentinel: ten custodians' heartbeats of five hours, then the oldest go.
+/// How long a message waits for a sentinel: no longer than its door takes it for fresh.
+pub const SENTINEL_TTL_MILLIS: u64 = PEERS_TTL_MILLIS;
+/// Messages that may wait for a sentinel: a minute of a thousand custodians, several times over.
 pub const SENTINEL_MAX_LENGTH: u64 = 20_000;
 /// The same in bytes.
 pub const SENTINEL_MAX_BYTES: u64 = 32 * 1024 * 1024;

@@ -156,10 +156,9 @@ impl Driver {
         tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
         loop {
             self.carry_out_all();
-            let wake = self
-                .core
-                .next_timeout()
-                .map_or_else(|| self.clock.instant(self.clock.now().steady), |at| self.clock.instant(at));
+            // There is always a heartbeat to come; were there none, the inbox's ticks would still wake it.
+            let idle = self.clock.now().steady + INBOX_INTERVAL;
+            let wake = self.clock.instant(self.core.next_timeout().unwrap_or(idle));
             let happened = tokio::select! {
                 Some(report) = self.reports.recv() => Happened::Report(report),
                 Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),
@@ -179,7 +178,7 @@ impl Driver {
                 Happened::Inbox => self.read_inbox(),
                 Happened::Check => self.check(),
                 Happened::Timeout => self.core.handle_timeout(now),
-                Happened::Reload => self.reload().await,
+                Happened::Reload => self.reload(),
                 Happened::Stop => break,
             }
         }
@@ -442,7 +441,7 @@ impl Driver {
     }
 
     /// Reads configuration and shares again. One that is refused changes nothing.
-    async fn reload(&mut self) {
+    fn reload(&mut self) {
         let config = match Config::load(&self.config_path).and_then(|config| self.check_reload(config)) {
             Ok(config) => config,
             Err(error) => return tracing::error!(%error, "the configuration was not read again: it is refused"),
@@ -473,9 +472,10 @@ impl Driver {
             }
         }
         self.start_nodes();
-        // Always a new connection: the password or the CA may be new. Queues keep what comes meanwhile.
+        // Always a new connection: the password or the CA may be new. Queues keep what comes meanwhile, and nobody waits for
+        // the old one's end.
         if let Some((handle, _)) = self.broker.take() {
-            handle.close().await;
+            tokio::spawn(async move { handle.close().await });
         }
         self.core.handle_broker(BrokerNews::Down, now);
         self.start_broker();

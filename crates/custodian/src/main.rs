@@ -7,6 +7,7 @@ mod kernel;
 mod release;
 mod sandbox;
 
+use std::alloc::System;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -16,9 +17,14 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use holdfast_core::custodian::BootId;
 use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
+use zeroizing_alloc::ZeroAlloc;
 
 use config::{Config, SandboxMode};
 use driver::{Driver, Host};
+
+/// The share passes through this process, and the libraries that decrypt and send it leave copies in what they free.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// The custodian: keeps one share of each cluster, and releases it when all six locks hold.
 ///
@@ -70,7 +76,12 @@ fn check(path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for (id, cluster) in &config.clusters {
         let settings = &config.settings.clusters[id];
-        let share = cluster.store.unlock(*id, settings.generation, &config.id)?;
+        let unlocked = cluster.store.unlock(*id, settings.generation, &config.id);
+        let share = unlocked.map_err(|error| ConfigError {
+            file: path.to_owned(),
+            line: None,
+            what: format!("[clusters.{}]: {error}", settings.name),
+        })?;
         writeln!(
             out,
             "{}: share {} of {} is sound, {} open a node, {} nodes",

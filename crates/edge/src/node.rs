@@ -308,12 +308,12 @@ async fn beside(identity: Arc<NodeIdentity>, offer: Option<Ticket>) -> SideEnd {
             return SideEnd { outcome: Side::Failed, refused, not_after: None, tickets: Vec::new() };
         }
     };
+    // The node's tickets come before the answer. Without an answer, those that came are kept: the handshake stands.
+    let status = connection.seal_status_within(SIDE_ANSWER).await;
     let outcome = match connection.handshake() {
-        Handshake::Resumed => Side::Resumed,
+        Handshake::Resumed => Side::Resumed { sealed: status.ok().map(|status| !status.is_open()) },
         Handshake::Full => Side::Full { offered: connection.ticket_was_offered() },
     };
-    // The node's tickets come before the answer. Without an answer, those that came are kept: the handshake stands.
-    let _ = connection.seal_status_within(SIDE_ANSWER).await;
     let not_after = connection.certificate_not_after();
     SideEnd { outcome, refused: None, not_after, tickets: connection.take_tickets() }
 }

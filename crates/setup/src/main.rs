@@ -1,8 +1,9 @@
 //! `holdfast-setup`: what a person does by hand on a custodian's host. This file is its table of contents.
 //!
-//! What lives here: making the host's keys, and putting its share to rest. What does not: anything that runs for longer than
+//! What lives here: making the host's keys, putting its share to rest, carrying messages to its custodian. What does not: anything that runs for longer than
 //! the person waits; that is the custodian, which links none of the OpenPGP code that this needs.
 
+mod deliver;
 mod enroll;
 mod install;
 mod openpgp;
@@ -19,10 +20,11 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Prepares a custodian's host: makes its keys, and installs its share.
+/// Prepares a custodian's host: makes its keys, installs its share, delivers messages by hand.
 ///
 /// The order of a ceremony: `holdfast-setup enroll` on each custodian's host, `holdfast init` on an operator's machine with all
-/// the enrollments, `holdfast-setup install` on each host with its packet.
+/// the enrollments, `holdfast-setup install` on each host with its packet. Run it as
+/// the user that the custodian runs as: what it writes belongs to that user alone.
 #[derive(Parser)]
 #[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
@@ -36,6 +38,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 enum Command {
     Enroll(enroll::Arguments),
     Install(install::Arguments),
+    Deliver(deliver::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,5 +47,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Install(arguments) => install::run(&arguments),
+        Command::Deliver(arguments) => deliver::run(&arguments),
     }
 }

@@ -46,9 +46,9 @@ pub(crate) enum StartError {
     /// The kernel did not start the program.
     #[error("cannot start {0}: {1} does not run: {2}")]
     Program(String, String, io::Error),
-    /// It was gone before it could be noted.
-    #[error("{0} ended as soon as it was started")]
-    Gone(String),
+    /// The system does not show it.
+    #[error("{0} was started and is not in /proc: is /proc mounted?")]
+    Unseen(String),
 }
 
 /// A process that was started by this very command.
@@ -88,7 +88,8 @@ impl Recipe {
             .process_group(0)
             .spawn()
             .map_err(|e| StartError::Program(self.name.clone(), program, e))?;
-        let identity = Identity::of(child.id()).ok_or_else(|| StartError::Gone(self.name.clone()))?;
+        // Our own child: even if it has ended already, its exit status waits for us under this pid.
+        let (identity, _) = Identity::read(child.id()).ok_or_else(|| StartError::Unseen(self.name.clone()))?;
         Ok(Started { recipe: self, identity, child })
     }
 }
@@ -156,14 +157,19 @@ pub(crate) enum End {
 impl Identity {
     /// The identity of the process that has this pid now, unless there is none, or only its exit status is left.
     pub(crate) fn of(pid: u32) -> Option<Self> {
+        let (identity, state) = Self::read(pid)?;
+        (!matches!(state, 'Z' | 'X')).then_some(identity)
+    }
+
+    fn read(pid: u32) -> Option<(Self, char)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
         // The second field is the program's name in brackets, and may itself hold brackets and spaces.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
+        let state = fields.next()?.chars().next()?;
         // proc(5): field 22; two went with the name, one was the state.
         let born = fields.nth(18)?.parse().ok()?;
-        (!matches!(state, "Z" | "X")).then_some(Self { pid, born, boot_id })
+        Some((Self { pid, born, boot_id }, state))
     }
 
     /// Whether this very process still runs.

@@ -175,6 +175,7 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
         lab.start(daemon)?;
     }
     lab.listening(SENTINEL, network.sentinel_port).await?;
+    running(lab, &network).await?;
     open_nodes(lab, &tools, &network, &nodes).await?;
     ready(lab, &network).await?;
 
@@ -280,6 +281,18 @@ fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
     let sentinel = daemon(SENTINEL, &tools.sentinel, network.sentinel_config());
     let custodians = network.custodians.iter().map(|id| daemon(id, &tools.custodian, network.custodian_config(id)));
     [sentinel].into_iter().chain(custodians).collect()
+}
+
+/// Waits until every custodian has read its configuration and made its inbox, where approvals may be carried.
+async fn running(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
+    let layout = lab.journal.layout.clone();
+    let name = network.custodians.last().map_or(SENTINEL, String::as_str);
+    lab.until("custodians running", name, async || {
+        let missing = network.custodians.iter().find(|id| !layout.home(id).join("state/inbox").is_dir());
+        missing.map_or(Ok(()), |id| Err(format!("{id} has no inbox yet")))
+    })
+    .await?;
+    Ok(())
 }
 
 /// The first opening of each node, approved by an operator: the first node, and then those that can join it.

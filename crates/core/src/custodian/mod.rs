@@ -490,6 +490,7 @@ impl Custodian {
             sandboxed: self.settings.sandboxed,
             outage_believable,
             clock_is_behind,
+            heard: self.broker.up_since.is_some(),
             unfit: &unfit,
             new_incident: &mut || self.ids.next(),
             outputs: &mut self.outputs,

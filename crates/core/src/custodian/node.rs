@@ -25,6 +25,13 @@ use super::{Answer, Outcome, Output};
 /// How long an order to release holds: a connection, a handshake and a status fit in many times over.
 const ORDER_LIFE: Duration = Duration::from_secs(20);
 
+/// How long a node must be seen without any share before one that was called back counts as gone: what a node that hung
+/// had not read yet is read by then.
+const WITHDRAWN: Duration = Duration::from_secs(3);
+
+/// The time between two resets of a node that still holds a share.
+const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
+
 /// How many nonces of attempts that ended are remembered: news of one comes seconds later at most.
 const NONCES_KEPT: usize = 16;
 
@@ -72,6 +79,8 @@ pub(super) struct Context<'a> {
     /// Whether everything that does not depend on the node lets an outage be believed: clock, broker.
     pub(super) outage_believable: Believable,
     pub(super) clock_is_behind: bool,
+    /// Whether what this custodian says reaches the others now.
+    pub(super) heard: bool,
     /// Whether this custodian is known to be silent or not ready for this node.
     pub(super) unfit: &'a dyn Fn(&Principal) -> bool,
     pub(super) new_incident: &'a mut dyn FnMut() -> IncidentId,
@@ -95,10 +104,17 @@ struct Incident {
     cause: Option<Cause>,
     round: u32,
     tried: Tried,
+    /// That the node refused a set to this custodian, and nobody else can know: a new attempt is begun at once, in or out of
+    /// turn, because its nonce is what tells the others.
+    tell_by_trying: bool,
     counted: bool,
     /// An order that was given out and has not come back.
     releasing: Option<Revocation>,
     submitted: Option<Submitted>,
+    /// Whether the share left in this incident, and no set with it is known to have failed since.
+    sent: bool,
+    /// That this custodian's share may be pending although nothing permits it any more.
+    withdrawal: Option<Withdrawal>,
     /// When a node took the last share of a set and did not open yet.
     completed: Option<Steady>,
     eligible: Option<Steady>,
@@ -120,6 +136,13 @@ struct Order {
 struct Submitted {
     nonce: String,
     at: Steady,
+}
+
+/// A share that is being called back: the node is reset until it held no share for [`WITHDRAWN`].
+#[derive(Debug, Default)]
+struct Withdrawal {
+    reset: Option<Steady>,
+    empty_since: Option<Steady>,
 }
 
 /// What is known of sets of shares that did not open the node.
@@ -155,6 +178,8 @@ pub(super) struct Node {
     /// What the last heartbeat told of it.
     told: Option<(Seen, Option<Needs>, bool)>,
     saved_open: Option<Timestamp>,
+    /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
+    marked: Option<Steady>,
     deadline: Option<Steady>,
 }
 
@@ -175,6 +200,7 @@ impl Node {
             status: None,
             needs: None,
             told: None,
+            marked: None,
             deadline: None,
         }
     }
@@ -240,11 +266,12 @@ impl Node {
         self.status = Some(status);
     }
 
-    /// Seen open with own eyes, at `at` or later: every marker of before is void, and every approval.
-    fn note_open(&mut self, at: Timestamp, cx: &mut Context<'_>) {
+    /// Seen open with own eyes, when the question left at `asked` or later: every marker of before is void, and every approval.
+    fn note_open(&mut self, asked: Now, cx: &mut Context<'_>) {
+        let at = asked.wall;
         self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
         self.state.opened = Some(cx.now.wall);
-        let outlived = self.state.marker.as_ref().is_some_and(|marker| marker.at < at);
+        let outlived = self.state.marker.is_some() && self.marked.is_none_or(|marked| marked < asked.steady);
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
         if behind || outlived || !self.state.approvals.is_empty() {
             if outlived {
@@ -264,9 +291,12 @@ impl Node {
             cause: None,
             round: 0,
             tried: Tried::default(),
+            tell_by_trying: false,
             counted: false,
             releasing: None,
             submitted: None,
+            sent: false,
+            withdrawal: None,
             completed: None,
             eligible: None,
             progress: Progress { since: cx.now.steady, ..Progress::default() },
@@ -298,6 +328,7 @@ impl Node {
         let (cluster, node) = (self.cluster, self.name.clone());
         let Marker { at, by } = marker.clone();
         self.state.marker = Some(marker);
+        self.marked = Some(cx.now.steady);
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by }));
         self.sight.attend(cx.now);
@@ -306,10 +337,10 @@ impl Node {
         if let Some(order) = &incident.releasing {
             order.revoke();
         }
-        let pending = incident.releasing.is_some() || incident.submitted.is_some();
-        if pending {
-            incident.submitted = None;
-            self.reset("a share may still be pending in a node that somebody sealed", cx);
+        incident.submitted = None;
+        if incident.releasing.is_some() || incident.sent {
+            incident.withdrawal = Some(Withdrawal::default());
+            self.withdraw(cx);
         }
     }
 
@@ -402,18 +433,22 @@ impl Node {
         incident.refused = None;
         let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         match answer.result {
-            Submission::Failed => incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady),
+            Submission::Failed => {
+                incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady);
+                incident.tell_by_trying = !cx.heard && incident.round < rounds;
+            }
             Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
+                incident.sent = true;
                 if answer.result == Submission::Counted && answer.progress == 0 {
                     incident.completed = Some(cx.now.steady);
                 }
                 incident.submitted = Some(Submitted { nonce: answer.nonce, at: cx.now.steady });
             }
-            Submission::Counted | Submission::Unanswered => {}
+            Submission::Counted | Submission::Unanswered => incident.sent = true,
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
                 self.sight.told_open(true, cx.now);
-                self.note_open(cx.now.wall, cx);
+                self.note_open(cx.now, cx);
                 self.end_incident(None, cx);
             }
         }
@@ -460,9 +495,13 @@ impl Node {
                 if let Some(incident) = &mut self.incident {
                     incident.eligible = None;
                 }
+                self.withdraw(cx);
                 return Some(needs);
             }
         };
+        if let Some(incident) = &mut self.incident {
+            incident.withdrawal = None;
+        }
         if !cx.share_ok {
             self.refuse(Lock::Integrity, "the share cannot be read, or is not the one that was installed", cx);
             return Some(Needs::Share);
@@ -604,8 +643,12 @@ impl Node {
             return Some(Needs::Others);
         }
         let eligible = *incident.eligible.get_or_insert(now);
-        let turn = eligible.max(incident.progress.since)
-            + ranking::delay(custodians, threshold, incident.round % rounds, rank);
+        let delay = match incident.tell_by_trying {
+            true => Duration::ZERO,
+            false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
+        };
+        // A stand-by steps in when its time has come and no other share has come for a step.
+        let turn = (eligible + delay).max(incident.progress.since + delay.min(ranking::STANDBY_STEP));
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
@@ -634,6 +677,7 @@ impl Node {
         incident.counted = true;
         cx.outputs.push_back(Output::Save);
         incident.submitted = None;
+        incident.tell_by_trying = false;
         let revocation = Revocation::default();
         incident.releasing = Some(revocation.clone());
         let attempt = Attempt { cluster, node, incident: incident.id, round: incident.round };
@@ -657,6 +701,35 @@ impl Node {
         {
             incident.next_round(rounds, now);
         }
+    }
+
+    /// Has the node drop a share that nothing permits any more, again until it is gone.
+    fn withdraw(&mut self, cx: &mut Context<'_>) {
+        let (now, seen) = (cx.now.steady, self.sight.seen());
+        let Some(incident) = &mut self.incident else { return };
+        let (holds, under_way) = (incident.progress.shares > 0, incident.releasing.is_some());
+        let Some(withdrawal) = &mut incident.withdrawal else { return };
+        if seen != Seen::Sealed {
+            withdrawal.empty_since = None;
+            return;
+        }
+        let due = withdrawal.reset.map_or(now, |last| last + WITHDRAW_AGAIN);
+        let wake = if (withdrawal.reset.is_none() || holds) && due <= now {
+            (withdrawal.reset, withdrawal.empty_since) = (Some(now), None);
+            self.reset("a share may still be pending in a node that somebody sealed", cx);
+            now + WITHDRAW_AGAIN
+        } else if holds || under_way {
+            withdrawal.empty_since = None;
+            if holds { due } else { now + WITHDRAW_AGAIN }
+        } else {
+            let gone = *withdrawal.empty_since.get_or_insert(now) + WITHDRAWN;
+            if gone <= now {
+                incident.withdrawal = None;
+                return;
+            }
+            gone
+        };
+        self.wake_at(Some(wake));
     }
 
     /// Whether an attempt with this custodian's share in it has stood still for too long.
@@ -745,7 +818,7 @@ impl Incident {
         if (before.shares, &before.nonce) == (status.progress, &status.nonce) {
             return;
         }
-        let stood_still = now.since(before.since) >= STOOD_STILL;
+        let (before_shares, stood_still) = (before.shares, now.since(before.since) >= STOOD_STILL);
         if status.progress > before.shares {
             // Others are at it: no reason to wait any longer.
             self.retry_at = None;
@@ -758,6 +831,9 @@ impl Incident {
         if stood_still && status.progress == 0 {
             // Nobody completed the set: somebody reset it, because it stood still.
             self.submitted = None;
+        } else if status.progress == 0 && before_shares > 0 {
+            // Somebody completed a set. It may still be opening; what became of it will be seen or told.
+            self.completed.get_or_insert(now);
         } else if status.progress > 0 && !ended.is_empty() && ended != status.nonce && self.tried.is_news(&ended) {
             // Another attempt runs: whoever began it knows what became of this one, and it did not open the node.
             self.next_round(rounds, now);
@@ -799,6 +875,9 @@ impl Incident {
         self.submitted = None;
         self.completed = None;
         self.retry_at = None;
+        if let Some(withdrawal) = &mut self.withdrawal {
+            withdrawal.empty_since = None;
+        }
         self.progress.shares = 0;
         self.progress.nonce.clear();
     }
@@ -813,6 +892,7 @@ impl Incident {
     /// strangers spoil must not count as having been tried.
     fn next_round(&mut self, rounds: u32, now: Steady) {
         self.round += 1;
+        self.sent = false;
         self.submitted = None;
         self.completed = None;
         self.eligible = None;

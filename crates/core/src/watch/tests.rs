@@ -150,7 +150,7 @@ impl World {
                             self.give_ticket(process);
                             let same = of == Some(process);
                             let full = Side::Full { offered: ticket.is_some() };
-                            self.answer(Answer::Side(if same { Side::Resumed } else { full }));
+                            self.answer(Answer::Side(if same { Side::Resumed { sealed: None } } else { full }));
                         }
                         None => self.answer(Answer::Side(Side::Failed)),
                     }

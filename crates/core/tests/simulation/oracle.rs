@@ -250,7 +250,9 @@ impl World {
         if let Some((n, process, at)) = restrictions.opened {
             let view = &mut self.oracle.views[c][n];
             view.known.void_before = view.known.void_before.max(Some(at));
-            if view.opened.is_none_or(|seen| seen < at) {
+            view.ever = true;
+            // Where clocks disagree, which incident a receipt belongs to cannot always be told.
+            if self.setup.skew.is_zero() && view.opened.is_none_or(|seen| seen < at) {
                 view.told_process = Some(process);
             }
         }

@@ -417,8 +417,18 @@ impl World {
                 self.kept_answered((c, n), kept, fresh, sight, status);
             }
             (Purpose::Side { offer, outcome }, Reply::Greeting { resumed, .. }) => {
-                *outcome = Some(if resumed { Side::Resumed } else { Side::Full { offered: offer.is_some() } });
+                *outcome = Some(if resumed {
+                    Side::Resumed { sealed: None }
+                } else {
+                    Side::Full { offered: offer.is_some() }
+                });
                 self.ask(id, Ask::Status, SIDE_ANSWER);
+            }
+            (Purpose::Side { outcome, .. }, Reply::Status(status, _)) => {
+                if let Some(Side::Resumed { sealed }) = outcome {
+                    *sealed = Some(!status.is_open());
+                }
+                self.end(id, false);
             }
             (Purpose::Side { .. } | Purpose::Reset { asked: true }, _) => self.end(id, false),
             (Purpose::Reset { asked }, _) => {

@@ -1,0 +1,75 @@
+//! TLS on both sides: clients that trust one CA, and authorities that issue what a test needs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PublicKeyData};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
+
+/// A client that trusts the CAs in a file, and nobody else.
+pub fn client(ca_file: &Path) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca_file).expect("a CA file") {
+        roots.add(certificate.expect("a certificate")).expect("a CA");
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().expect("versions");
+    config.with_root_certificates(roots).with_no_client_auth()
+}
+
+/// A certificate authority.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    /// One that nobody trusts yet.
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Its certificate, for those who are to trust it.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A server's certificate for these names and addresses.
+    pub fn issue(&self, names: &[&str]) -> Certified {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let pin = hex::encode(Sha256::digest(key.subject_public_key_info()));
+        Certified { chain: certificate.der().clone(), key: key.serialize_der(), pin }
+    }
+}
+
+/// A server's certificate and key.
+#[derive(Debug)]
+pub struct Certified {
+    chain: CertificateDer<'static>,
+    key: Vec<u8>,
+    /// The SHA-256 of its public key, in hexadecimal, as a configuration pins it.
+    pub pin: String,
+}
+
+impl Certified {
+    /// A server with it.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        let key = PrivateKeyDer::try_from(self.key.clone()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+        Arc::new(config.with_single_cert(vec![self.chain.clone()], key).expect("a pair"))
+    }
+}
