@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use holdfast_tests::processes::{Signal, signal};
+use holdfast_tests::programs::{program, tool};
+use holdfast_tests::wait::until;
 use serde_json::Value;
 
 /// The tour is to take two minutes at most, behind a minute for the lab; a busy machine gets as much again.
@@ -20,15 +23,6 @@ const CLAIMS: [&str; 5] = [
     "Nobody listens on a custodian",
 ];
 
-/// The program, built by cargo beside the tests.
-fn holdfast() -> PathBuf {
-    let tests = std::env::current_exe().expect("the test knows where it is");
-    let profile = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let program = profile.join("holdfast");
-    assert!(program.is_file(), "{} is not built: cargo build --workspace", program.display());
-    program
-}
-
 /// A folder for temporary folders, so that what the demo leaves behind is seen.
 struct Place(tempfile::TempDir);
 
@@ -38,7 +32,7 @@ impl Place {
     }
 
     fn demo(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(holdfast());
+        let mut command = Command::new(program("holdfast"));
         command.arg("demo").args(args).env("TMPDIR", self.0.path()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -64,7 +58,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         // A demo that a failed test left in the middle.
         for dir in self.left() {
-            let _ = Command::new(holdfast()).args(["lab", "down", "--dir"]).arg(dir).output();
+            let _ = Command::new(program("holdfast")).args(["lab", "down", "--dir"]).arg(dir).output();
         }
     }
 }
@@ -87,7 +81,7 @@ fn finish(mut demo: Child) -> Output {
             break status;
         }
         if Instant::now() > deadline {
-            terminate("-TERM", &demo);
+            signal(demo.id(), Signal::TERM);
             break demo.wait().expect("it ends");
         }
         std::thread::park_timeout(Duration::from_millis(50));
@@ -95,10 +89,6 @@ fn finish(mut demo: Child) -> Output {
     let stdout = said.join().expect("joined").expect("read");
     let stderr = complained.join().expect("joined").expect("read");
     Output { status, stdout, stderr }
-}
-
-fn terminate(signal: &str, demo: &Child) {
-    assert!(Command::new("kill").args([signal, &demo.id().to_string()]).status().expect("kill runs").success());
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -145,12 +135,9 @@ fn a_claim_that_does_not_hold_is_told_and_the_logs_are_kept() {
         }
     }
     let dir = place.left().pop().expect("the lab's folder");
-    let approved = Command::new(holdfast())
-        .args(["approve", "--no-wait", "--node", "vault-1", "--config"])
-        .arg(dir.join("operators/bob.toml"))
-        .output()
-        .expect("holdfast runs");
-    assert!(approved.status.success(), "{}\n{told}", text(&approved.stderr));
+    let bob = dir.join("operators/bob.toml");
+    let words = ["approve", "--no-wait", "--node", "vault-1", "--config", bob.to_str().expect("text")];
+    tool(program("holdfast").to_str().expect("text"), &words);
     for line in lines {
         told += &format!("{}\n", line.expect("text"));
     }
@@ -176,12 +163,8 @@ fn a_claim_that_does_not_hold_is_told_and_the_logs_are_kept() {
 fn interrupted_it_leaves_nothing() {
     let place = Place::new();
     let demo = place.demo(&[]).spawn().expect("holdfast runs");
-    let deadline = Instant::now() + DEADLINE;
-    while place.running().len() < 3 {
-        assert!(Instant::now() < deadline, "no server was started");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-    terminate("-INT", &demo);
+    until("servers are started", || place.running().len() >= 3);
+    signal(demo.id(), Signal::INT);
     let output = finish(demo);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("Interrupted"), "{}", text(&output.stdout));

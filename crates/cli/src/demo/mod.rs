@@ -146,8 +146,8 @@ async fn show(
     screen.line(Ink::Plain, "");
     screen.prose(&format!(
         "A network on this machine, each party a process of its own: {NODES} OpenBao nodes, RabbitMQ, {CUSTODIANS} custodians \
-         with one share each, {THRESHOLD} of which open a node, and a sentinel that watches. Whether a node is open, the node \
-         itself is asked, over TLS."
+         with one share each, {THRESHOLD} of which open a node, and a sentinel that watches. Whether a node is open is \
+         asked of the node itself."
     ));
     screen.line(Ink::Faint, &format!("folder: {}", dir.display()));
 

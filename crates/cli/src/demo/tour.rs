@@ -151,7 +151,7 @@ impl<'a> Tour<'a> {
         self.crash(node, began).await?;
         let opening = self.opens(node, began, None).await?;
         let who = self.who_submitted(node, since).await?;
-        self.screen.saw(&format!("{}, each its own share", in_a_row(&who, "submitted")));
+        self.screen.saw(&format!("{} submitted, each its own share", custodians(&who)));
         let heard = |status: &Status| over(status, node, since).is_some();
         let status = self.told(HEARD_WITHIN, "the sentinel sees the end of the incident", heard).await?;
         let cause = over(&status, node, since).and_then(|incident| incident.cause).unwrap_or(Cause::Unknown);
@@ -186,7 +186,7 @@ impl<'a> Tour<'a> {
         self.crash(node, began).await?;
         let opening = self.opens(node, began, None).await?;
         let who = self.who_submitted(node, since).await?;
-        self.screen.saw(&format!("{}, the only ones left", in_a_row(&who, "submitted")));
+        self.screen.saw(&format!("{} submitted, the only ones left", custodians(&who)));
 
         self.screen.does("start RabbitMQ and the two custodians again");
         let (back, restarted) = (Instant::now(), clock::wall());
@@ -259,8 +259,7 @@ impl<'a> Tour<'a> {
         self.screen.claim(&format!(
             "Fewer than {THRESHOLD} custodians cannot open a node, and that is known before it is needed."
         ));
-        self.screen
-            .does(&format!("freeze {} (kill -STOP), as if their hosts hung", in_a_row(&frozen.map(str::to_owned), "")));
+        self.screen.does(&format!("freeze {} (kill -STOP), as if their hosts hung", custodians(&frozen)));
         for name in frozen {
             self.lab.signal(name, Started::freeze)?;
         }
@@ -316,7 +315,7 @@ impl<'a> Tour<'a> {
             let listening: Vec<_> = own.iter().filter_map(|inode| around.listening.get(inode)).collect();
             let calls = own.intersection(&around.connected).count();
             self.screen.saw(&format!(
-                "{}  {} listening, {calls} connections of its own making",
+                "{}: {} listening, {calls} connections of its own making",
                 custodian.id,
                 listening.len()
             ));
@@ -336,21 +335,24 @@ impl<'a> Tour<'a> {
         })
     }
 
-    /// Custodians forbid other processes of their user to look at them. Then whatever listens now and did not before the lab
-    /// has to be somebody else's.
+    /// Custodians forbid other processes of their user to look at them. Then whatever of this user's listens now, and did not
+    /// before the lab, has to be somebody else's.
     fn listeners_are_others(&mut self) -> Result<(), NotHeld> {
-        let now = Sockets::around(std::process::id())?;
-        let known = sockets::of_everybody()?;
-        let new = now.listening.iter().filter(|(inode, _)| !self.before.listening.contains_key(*inode));
-        let nobodys: Vec<_> = new.filter(|(inode, _)| !known.contains(*inode)).map(|(_, kind)| *kind).collect();
-        self.screen
-            .saw("custodians let none but root look at them; every socket that listens belongs to somebody else");
+        let ourselves = std::process::id();
+        let (first, known, second) =
+            (Sockets::around(ourselves)?, sockets::of_everybody()?, Sockets::around(ourselves)?);
+        // One that was there for a moment only could not be found with anybody in that moment.
+        let lasting = first.ours.intersection(&second.ours).filter(|inode| !self.before.ours.contains(*inode));
+        let (others, nobodys): (Vec<u64>, Vec<u64>) = lasting.partition(|inode| known.contains(inode));
+        self.screen.saw("custodians let nobody but root look at their sockets, so this is seen from the other side:");
         if nobodys.is_empty() {
+            let others = others.len();
+            self.screen
+                .saw(&format!("{others} sockets listen since the network was started, and others have all of them"));
             return Ok(());
         }
-        Err(NotHeld(format!(
-            "these sockets listen since the lab was started, and nobody is seen to have them: {nobodys:?}"
-        )))
+        let kinds: Vec<_> = nobodys.iter().filter_map(|inode| first.listening.get(inode)).collect();
+        Err(NotHeld(format!("these listen since the network was started, and nobody is seen to have them: {kinds:?}")))
     }
 
     /// A look that finds nothing anywhere would prove nothing.
@@ -560,12 +562,12 @@ fn waits_for_people(status: &Status, node: &str, since: Timestamp) -> bool {
     })
 }
 
-/// "custodian-1, custodian-2 and custodian-3 submitted"
-fn in_a_row(names: &[String], verb: &str) -> String {
-    let list = match names {
-        [] => "nobody".to_owned(),
-        [one] => one.clone(),
-        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
-    };
-    format!("{list} {verb}").trim_end().to_owned()
+/// "custodians 1, 2 and 3"
+fn custodians(ids: &[impl AsRef<str>]) -> String {
+    let numbers: Vec<&str> = ids.iter().map(|id| id.as_ref().trim_start_matches("custodian-")).collect();
+    match numbers.as_slice() {
+        [] => "no custodian".to_owned(),
+        [one] => format!("custodian {one}"),
+        [rest @ .., last] => format!("custodians {} and {last}", rest.join(", ")),
+    }
 }
