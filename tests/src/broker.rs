@@ -96,8 +96,13 @@ impl Client {
         let declare = async {
             let queue = channel.queue_declare("".into(), QueueDeclareOptions::default(), none()).await?;
             let name = queue.name().to_string();
-            let bind =
-                channel.queue_bind(name.as_str().into(), exchange.into(), "#".into(), QueueBindOptions::default(), none());
+            let bind = channel.queue_bind(
+                name.as_str().into(),
+                exchange.into(),
+                "#".into(),
+                QueueBindOptions::default(),
+                none(),
+            );
             bind.await?;
             Ok::<_, lapin::Error>(name)
         };
@@ -108,7 +113,8 @@ impl Client {
     pub fn next(&self, tap: &Tap) -> (String, Vec<u8>) {
         until_some("a message at the broker", || {
             let options = BasicGetOptions { no_ack: true };
-            let got = self.runtime.block_on(self.channel.basic_get(tap.0.as_str().into(), options)).expect("an answer")?;
+            let got =
+                self.runtime.block_on(self.channel.basic_get(tap.0.as_str().into(), options)).expect("an answer")?;
             Some((got.delivery.routing_key.to_string(), got.delivery.data))
         })
     }

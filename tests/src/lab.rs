@@ -24,6 +24,9 @@ pub const OPEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long RabbitMQ may take to start on a busy machine.
 const BROKER_START: Duration = Duration::from_secs(120);
 
+/// How much of a line of a log is shown.
+const LINE_MAX: usize = 400;
+
 /// How many of the last lines of a log are shown when a test fails.
 const LOG_TAIL: usize = 12;
 
@@ -343,15 +346,19 @@ impl Lab {
             self.holdfast(&words).well();
             return;
         }
-        let folder = self.dir.join("carried");
-        let mut line = words.to_vec();
-        let folder = folder.to_string_lossy().into_owned();
-        line.extend(["--output", &folder]);
-        let said = self.holdfast(&line).well();
+        let all: Vec<_> = self.custodians().into_iter().filter(|custodian| self.runs(custodian)).collect();
+        self.approve_by_hand(node, &all.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// The first operator writes an approval into a file, which is carried to these custodians.
+    pub fn approve_by_hand(&self, node: &str, custodians: &[&str]) {
+        let folder = self.dir.join("carried").to_string_lossy().into_owned();
+        let words = ["approve", "--json", "--cluster", &self.file.cluster, "--node", node, "--output", &folder];
+        let said = self.holdfast(&words).well();
         let written: Value = serde_json::from_str(&said.out).expect("JSON");
         let file = written[0]["file"].as_str().expect("a file").to_owned();
-        for custodian in self.file.custodians.iter().filter(|custodian| self.runs(&custodian.id)) {
-            let config = self.path(&custodian.config).to_string_lossy().into_owned();
+        for custodian in custodians {
+            let config = self.path(&self.custodian(custodian).config).to_string_lossy().into_owned();
             run("holdfast-setup", &["deliver", "--config", &config, &file]).well();
         }
     }
@@ -397,9 +404,9 @@ impl Lab {
                 let nodes = known["heartbeat"]["nodes"].as_object();
                 let sees_all_open = nodes.is_some_and(|nodes| {
                     nodes.len() == self.file.vault.len()
-                        && nodes.values().all(|node| {
-                            node["seen"] == "open" && node["ready"] == true && node["marker"].is_null()
-                        })
+                        && nodes
+                            .values()
+                            .all(|node| node["seen"] == "open" && node["ready"] == true && node["marker"].is_null())
                 });
                 known["up"] == true && sees_all_open && self.is_of_now(id, &known["heartbeat"])
             })
@@ -417,7 +424,7 @@ impl Lab {
     }
 
     /// Whether a heartbeat is of the process that runs now.
-    fn is_of_now(&self, custodian: &str, heartbeat: &Value) -> bool {
+    pub fn is_of_now(&self, custodian: &str, heartbeat: &Value) -> bool {
         let Some(restarted) = self.started.get(custodian) else { return true };
         let started: Option<Timestamp> = heartbeat["started_at"].as_str().and_then(|text| text.parse().ok());
         // The heartbeat's clock has milliseconds.
@@ -459,7 +466,7 @@ impl Lab {
             let lines: Vec<_> = log.lines().collect();
             eprintln!("--- the end of {}'s log:", custodian.id);
             for line in &lines[lines.len().saturating_sub(LOG_TAIL)..] {
-                eprintln!("{line}");
+                eprintln!("{}", line.get(..LINE_MAX).unwrap_or(line));
             }
         }
     }

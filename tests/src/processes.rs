@@ -9,10 +9,14 @@ use rustix::process::{Pid, kill_process};
 
 use crate::wait::until;
 
-/// Whether a process runs. One whose exit status waits for its parent does not.
+/// Whether a process runs. One whose exit status waits for its parent does not; one of whose threads is still ending does, and
+/// still holds its files.
 pub fn runs(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    })
 }
 
 /// Sends a signal to a process that must be there.

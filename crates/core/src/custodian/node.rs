@@ -411,7 +411,9 @@ impl Node {
         match &self.incident {
             Some(incident) if incident.began.wall < at => {
                 let this_process = incident.knows(&receipt.nonce);
-                self.sight.told_open(this_process, cx.now);
+                // Where this custodian was about to open it anyway, the word gives nobody more than there was.
+                let allowed = incident.eligible.is_some();
+                self.sight.told_open(this_process, allowed, cx.now);
                 self.end_incident(Some(from), cx);
             }
             Some(_) => {}
@@ -467,7 +469,7 @@ impl Node {
             Submission::Counted | Submission::Unanswered => incident.sent = true,
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
-                self.sight.told_open(true, cx.now);
+                self.sight.told_open(true, true, cx.now);
                 self.note_open(cx.now, cx);
                 self.end_incident(None, cx);
             }
@@ -669,7 +671,8 @@ impl Node {
             true => Duration::ZERO,
             false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
         };
-        let turn = eligible.max(incident.progress.since) + delay;
+        // A stand-by steps in when its time has come and no other share has come for a step.
+        let turn = (eligible + delay).max(incident.progress.since + delay.min(ranking::STANDBY_STEP));
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
@@ -807,6 +810,13 @@ impl Node {
 
     fn news(&self) -> (Seen, Option<Needs>, bool) {
         (self.sight.seen(), self.needs, self.state.marker.is_some())
+    }
+
+    /// The configuration changed: an order that is out was given under the old one.
+    pub(super) fn revoke(&self) {
+        if let Some(order) = self.incident.as_ref().and_then(|incident| incident.releasing.as_ref()) {
+            order.revoke();
+        }
     }
 
     /// Whether the others should hear of this node before the next regular heartbeat.
