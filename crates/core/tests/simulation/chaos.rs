@@ -249,6 +249,7 @@ fn jump(world: &mut World, dice: &mut Dice, c: usize) {
     };
     host.synchronised = dice.chance(60);
     let (offset, synchronised) = (host.offset, host.synchronised);
+    world.furthest = world.furthest.max(offset);
     note!(world, "custodian-{}: its clock is {offset} ms off now", c + 1);
     world.tell(c, |core, _| core.handle_clock(synchronised));
 }
@@ -377,8 +378,8 @@ fn calm_down(world: &mut World) {
             world.links[c][n].slow = 0;
         }
     }
-    // All clocks go on from the latest: one that was set back would permit nothing for as long.
-    let latest = world.hosts.iter().map(|host| host.offset).max().unwrap_or_default().max(0);
+    // All clocks go on from the latest that any has shown: one that stands before it would permit nothing for as long.
+    let latest = std::mem::take(&mut world.furthest);
     world.advance_clocks(latest);
     for c in 0..world.hosts.len() {
         let host = &mut world.hosts[c];

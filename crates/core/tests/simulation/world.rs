@@ -143,6 +143,8 @@ pub(crate) struct World {
     pub(crate) next_process: ProcessId,
     pub(crate) next_conn: ConnId,
     pub(crate) next_token: u64,
+    /// How far ahead of true time a clock has been, in milliseconds.
+    pub(crate) furthest: i64,
     /// True time's wall clock at the beginning.
     beginning: i64,
     queue: BTreeMap<(Duration, u64), Event>,
@@ -213,6 +215,7 @@ impl World {
             next_process: 1,
             next_conn: 1,
             next_token: 1,
+            furthest: 0,
             beginning: BEGINNING,
             queue: BTreeMap::new(),
             seq: 0,
