@@ -754,3 +754,59 @@ fn a_clock_that_was_set_back_permits_nothing() {
         world.expect_open("with the right time again");
     });
 }
+
+#[test]
+fn late_news_of_an_opening_makes_no_marker() {
+    story(|| {
+        // It opened and crashed before anybody looked, and the receipt comes when the next process is seen already.
+        let mut world = World::open(Setup { sentinel: false, ..quiet(1) });
+        world.restart_node(0, MS * 200);
+        assert!(world.until(SOON, World::all_open), "restarted");
+        world.broker_down();
+        world.run(MS * 2);
+        world.restart_node(0, MS * 200);
+        world.run(MS * 100);
+        world.broker_up();
+        world.run(MS * 5_000);
+        assert!((0..5).all(|c| !world.marked(c, 0)), "nobody sealed it");
+    });
+}
+
+#[test]
+fn told_of_an_incident_that_it_missed_a_custodian_proves_nothing_by_older_tickets() {
+    story(|| {
+        let mut world = World::open(Setup { threshold: 2, sentinel: false, ..quiet(1) });
+        // They do not know yet that they are cut off.
+        (2..5).for_each(|c| world.cut(c, 0, false));
+        world.restart_node(0, MS * 100);
+        assert!(world.until(1_000, World::all_open), "two are enough");
+        world.run(MS * 100);
+        world.broker_down();
+        world.seal_node(0);
+        world.run(MS * 50);
+        (0..2).for_each(|c| world.kill_custodian(c));
+        (2..5).for_each(|c| world.heal(c, 0));
+        world.expect_shut(MS * 20_000, "three who were told that it opened, and did not see it sealed");
+    });
+}
+
+#[test]
+fn a_marker_dated_ahead_ends_with_the_sight_of_the_node_open() {
+    story(|| {
+        let mut world = World::open(Setup { sentinel: false, ..quiet(1) });
+        world.cut(0, 0, true);
+        world.run(MS * 1_000);
+        let ahead = world.wall(3_600_000);
+        world.sentinel_claims(0, Seen::Sealed, Some(Cause::InPlace), ahead);
+        world.run(MS * 60_000);
+        assert!(world.marked(0, 0), "it cannot see that the node is open, and says so in every heartbeat");
+        let marks = |c: usize| {
+            let entries = world.hosts[c].audit.iter();
+            entries.filter(|(_, entry)| matches!(entry, holdfast_core::custodian::Entry::Marker { .. })).count()
+        };
+        // Its own clock may say a moment later than their first look.
+        assert!((1..5).all(|c| marks(c) <= 2), "the others looked once or twice");
+        world.restart_node(0, MS * 300);
+        assert!(world.until(SOON, World::all_open), "and open it");
+    });
+}
