@@ -1,6 +1,7 @@
 //! A custodian's folder of the test's own: enrolled, initialised and installed by a real ceremony, with nothing running any more.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -81,6 +82,12 @@ impl Home {
     /// Writes a file; one that is there keeps its rights.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+
+    /// Writes a file that nobody else may read.
+    pub fn write_secret(&self, name: &str, content: &str) {
+        self.write(name, content);
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).expect("its own file");
     }
 
     /// Puts something in the place of something else that must be there, in one file.
