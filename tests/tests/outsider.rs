@@ -145,7 +145,7 @@ fn finds_what_is_planted(needles: &Needles, share: &Share) {
     for spelled in spellings {
         fs::write(&file, [&[0; 1000], spelled.as_slice(), b" and more"].concat()).expect("written");
         let found = |folder: &Path| needles.search(folder).0;
-        assert_eq!(found(folder.path()), [file.clone()], "{}", String::from_utf8_lossy(&spelled));
+        assert_eq!(found(folder.path()), std::slice::from_ref(&file), "{}", String::from_utf8_lossy(&spelled));
     }
     fs::write(&file, [7; 100_000]).expect("written");
     assert!(needles.search(folder.path()).0.is_empty());
