@@ -21,6 +21,7 @@ needed=(
     /usr/bin/gpg:gnupg                                       # checks the ceremony's OpenPGP independently of us
     /usr/bin/jq:jq                                           # docs/PROTOCOL.md verifies messages by hand with it
     /usr/bin/ss:iproute2                                     # shows that a custodian listens nowhere
+    /bin/kill:procps                                         # the tests stop and continue processes with it
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/flock:util-linux                                # two runs at once do not install over each other
     /etc/ssl/certs/ca-certificates.crt:ca-certificates       # to fetch crates and the wheel
@@ -81,6 +82,12 @@ version_at_least() {
     [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$2" ]
 }
 
+# The custodians' sandbox stands on Landlock's rules for TCP ports; without them a custodian does not start.
+check_kernel() {
+    version_at_least "$(uname -r)" 6.7 && return
+    die "Linux 6.7 or newer is needed for the custodians' sandbox, and this is $(uname -r). Debian 12 has one in its backports."
+}
+
 install_rust() {
     # Where rustup puts it, when the shell that started this was not told.
     export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -128,6 +135,7 @@ install_openbao() {
 
 # Everything, once at a time.
 install_tools() {
+    check_kernel
     mkdir -p "$tools"
     install_rust
     local entry missing=()

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::operator::Operator;
 
-/// How long the nodes are watched for an effect.
-const WATCH: Duration = Duration::from_secs(30);
+/// How long the nodes are watched for an effect: where other operators' approvals are missing, there will be none.
+const WATCH: Duration = Duration::from_secs(10);
 
 /// The time between two looks at a node that is watched.
 const LOOK: Duration = Duration::from_millis(100);
@@ -45,8 +45,9 @@ pub(crate) struct Arguments {
     /// For how many minutes the approval counts
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u8).range(1..=15))]
     minutes: u8,
-    /// Write the signed approvals into this folder instead of sending them; `holdfast-setup deliver` takes them to a custodian
-    #[arg(long, value_name = "FOLDER")]
+    /// Write instead of sending: to this file if it ends in .json, which takes one node, else into this folder, a file for each
+    /// node; `holdfast-setup deliver` takes them to a custodian
+    #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Do not wait to see whether the nodes open
     #[arg(long)]
@@ -100,11 +101,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut done = Vec::new();
-    let mut all_open = true;
-    if let Some(folder) = &arguments.output {
-        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    if let Some(output) = &arguments.output {
+        let one_file = output.extension().is_some_and(|extension| extension == "json");
+        anyhow::ensure!(!one_file || signed.len() == 1, "{} is one file: name one node, or a folder", output.display());
+        if !one_file {
+            std::fs::create_dir_all(output).with_context(|| format!("{} cannot be made", output.display()))?;
+        }
         for signed in signed {
-            let file = folder.join(format!("approval-{}-{}.json", signed.node, signed.id));
+            let file = match one_file {
+                true => output.clone(),
+                false => output.join(format!("approval-{}-{}.json", signed.node, signed.id)),
+            };
             files::create(&file, &signed.envelope, 0o644)?;
             say(arguments, &format!("{}: approval {} written to {}", signed.node, signed.id, file.display()));
             let (id, node, cluster) = (signed.id, signed.node, name.clone());
@@ -120,17 +127,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             );
         };
         runtime.block_on(publish(broker, &signed))?;
-        for signed in signed {
+        for signed in &signed {
             say(arguments, &format!("{}: approval {} sent, valid until {expires_at}", signed.node, signed.id));
-            let open = if arguments.no_wait {
-                None
-            } else {
-                let open = runtime.block_on(watch(&signed.identity));
-                let word = if open { "open" } else { "still sealed: see `holdfast status` for what it waits for" };
+        }
+        let opened = if arguments.no_wait { Vec::new() } else { runtime.block_on(watch_all(&signed)) };
+        for (number, signed) in signed.into_iter().enumerate() {
+            let open = opened.get(number).copied();
+            if let Some(open) = open {
+                let word = if open { "open" } else { "still sealed: `holdfast status` says what it waits for" };
                 say(arguments, &format!("{}: {word}", signed.node));
-                all_open &= open;
-                Some(open)
-            };
+            }
             let (id, node, cluster) = (signed.id, signed.node, name.clone());
             done.push(Approved { id, cluster, node, expires_at, file: None, open });
         }
@@ -139,7 +145,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         serde_json::to_writer(std::io::stdout(), &done)?;
         writeln!(std::io::stdout())?;
     }
-    Ok(if all_open { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    // Sent is done: whether it was enough is the custodians' to say.
+    Ok(ExitCode::SUCCESS)
 }
 
 fn say(arguments: &Arguments, line: &str) {
@@ -174,9 +181,18 @@ async fn publish(config: &BrokerConfig, signed: &[Signed]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Whether the node is seen open before the time is up.
-async fn watch(identity: &NodeIdentity) -> bool {
+/// Whether each node is seen open before the time is up.
+async fn watch_all(signed: &[Signed]) -> Vec<bool> {
     let deadline = Instant::now() + WATCH;
+    let watches: Vec<_> = signed.iter().map(|signed| tokio::spawn(watch(signed.identity.clone(), deadline))).collect();
+    let mut opened = Vec::new();
+    for watch in watches {
+        opened.push(watch.await.unwrap_or(false));
+    }
+    opened
+}
+
+async fn watch(identity: Arc<NodeIdentity>, deadline: Instant) -> bool {
     let look = async {
         loop {
             if let Ok(mut connection) = identity.connect(None).await

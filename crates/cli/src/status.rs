@@ -21,11 +21,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The largest answer that is taken: hundreds of custodians fit.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
+/// The operator's configuration, where none is named: also the default of the commands that are advised.
+pub(crate) const CONFIG: &str = "operator.toml";
+
 /// What `status` is asked for.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The operator's configuration
-    #[arg(long, default_value = "operator.toml")]
+    #[arg(long, default_value = CONFIG)]
     config: PathBuf,
     /// The cluster; without it, all
     #[arg(long)]
@@ -41,6 +44,9 @@ pub(crate) struct Arguments {
 /// Asks the sentinel and prints what it knows. Succeeds only if every node is open and could be opened by itself.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
+    if arguments.cluster.is_some() {
+        operator.cluster(arguments.cluster.as_ref())?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut well = true;
     let mut first = true;
@@ -259,8 +265,8 @@ fn advice(
         let so_far =
             if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
         blocks.push(format!(
-            "To open {node}{so_far}, an operator types:\n  holdfast approve --config {} --cluster {name} --node {node}",
-            quoted(config)
+            "To open {node}{so_far}, an operator types:\n  holdfast approve{} --cluster {name} --node {node}",
+            option(config)
         ));
     }
     if cluster.margin < 0 {
@@ -273,11 +279,15 @@ fn advice(
     blocks
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
+/// The configuration as an option that a shell takes; none where it is the default.
+fn option(config: &Path) -> String {
+    let text = config.display().to_string();
+    if text == CONFIG {
+        return String::new();
+    }
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,@".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let quoted = if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
+    format!(" --config {quoted}")
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
@@ -301,5 +311,91 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
         120..=7199 => format!("{} min ago", seconds / 60),
         7200..=172_799 => format!("{} h ago", seconds / 3600),
         _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A sentinel's answer about a cluster of two nodes, of which the first was sealed by hand.
+    fn answer() -> serde_json::Value {
+        let node = |seen: &str| {
+            json!({
+                "url": "https://127.0.0.1:8200", "seen": seen, "since": "2026-11-22T10:00:00.000Z", "cause": null, "needs": [],
+                "marker": null, "ready": 5, "certificate_not_after": null, "shared_address": false, "identity_refused": null,
+            })
+        };
+        let mut sealed = node("sealed");
+        sealed["cause"] = json!("in-place");
+        sealed["marker"] = json!("2026-11-22T10:00:00.000Z");
+        sealed["needs"] = json!([[{"what": "approvals", "have": 0, "need": 2}, 5]]);
+        let custodian = json!({"heard_at": null, "up": false, "ready": false, "site": null, "heartbeat": null});
+        json!({
+            "sentinel": "sentinel-1", "version": "0", "at": "2026-11-22T10:00:10.000Z", "broker_up": true,
+            "started_at": "2026-11-22T09:00:00.000Z",
+            "clusters": {"prod": {
+                "id": "00".repeat(16), "shares": 5, "threshold": 3, "ready": 5, "margin": 2, "margin_without_largest_site": 0,
+                "diverged": false, "generation_mismatch": false, "nodes": {"vault-1": sealed, "vault-2": node("open")},
+                "custodians": {"custodian-1": custodian}, "approvals": [], "incidents": [],
+            }},
+        })
+    }
+
+    fn shown(answer: serde_json::Value, only: Option<&str>, config: &str) -> String {
+        let status: Status = serde_json::from_value(answer).expect("a status");
+        let (name, cluster) = status.clusters.first_key_value().expect("a cluster");
+        let only = only.map(|node| node.parse().expect("a node's name"));
+        let now = "2026-11-22T10:00:10.000Z".parse().expect("a time");
+        render(name, cluster, &status, only.as_ref(), Path::new(config), now)
+    }
+
+    #[test]
+    fn a_node_that_was_sealed_by_hand_is_told_with_what_to_type() {
+        let text = shown(answer(), None, "/etc/hold fast/alice.toml");
+        for part in [
+            "prod would open by itself after a crash: 5 custodians ready, 3 needed, margin 2; 1 of 2 nodes is not open.",
+            "vault-1  sealed  10 s ago  in-place  approvals, 0 of 2 (5 say so)",
+            "vault-2  open    10 s ago\n",
+            "vault-1 was sealed on purpose",
+            "\n  holdfast approve --config '/etc/hold fast/alice.toml' --cluster prod --node vault-1\n",
+            "no: it was never heard from",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing from:\n{text}");
+        }
+        assert!(text.lines().all(|line| line == line.trim_end()), "blanks at a line's end:\n{text}");
+    }
+
+    #[test]
+    fn one_node_alone_is_told_without_the_others() {
+        let text = shown(answer(), Some("vault-2"), CONFIG);
+        assert!(text.contains("vault-2  open") && !text.contains("vault-1 ") && !text.contains("CUSTODIAN"), "{text}");
+        let text = shown(answer(), Some("vault-1"), CONFIG);
+        assert!(
+            text.contains("\n  holdfast approve --cluster prod --node vault-1\n") && !text.contains("vault-2"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_doubtful_is_said() {
+        let mut worse = answer();
+        worse["broker_up"] = json!(false);
+        let cluster = &mut worse["clusters"]["prod"];
+        cluster["ready"] = json!(1);
+        cluster["margin"] = json!(-2);
+        cluster["generation_mismatch"] = json!(true);
+        cluster["nodes"]["vault-2"]["shared_address"] = json!(true);
+        let text = shown(worse, None, CONFIG);
+        for part in [
+            "prod would NOT open by itself: 1 custodian ready, 3 needed, margin -2;",
+            "The sentinel has no connection to the broker",
+            "the generation that the manifest names",
+            "Several processes answer at https://127.0.0.1:8200",
+            "Only 1 custodian is ready, and it takes 3",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing from:\n{text}");
+        }
     }
 }

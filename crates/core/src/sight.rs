@@ -48,6 +48,12 @@ const KNOCKING: Duration = Duration::from_secs(60);
 /// How long a node is looked at closely after something happened.
 const ATTENTION: Duration = Duration::from_secs(10);
 
+/// A kept connection that lasts less than this was not worth its handshake.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+
+/// After how many such connections in a row the next one waits for the pace of the polls.
+const SHORT_LIVES_MAX: u8 = 3;
+
 /// How long a node that was open may owe an answer before it is looked at beside: a node that is being sealed can hold an
 /// answer back until it is done, while it gives others at once, and may be killed meanwhile (docs/FACTS.md).
 const SLOW_ANSWER: Duration = Duration::from_millis(150);
@@ -168,7 +174,7 @@ pub struct Sight {
     seen: Seen,
     since: Timestamp,
     /// When the question left that the last status answers.
-    asked_at: Timestamp,
+    asked_at: Now,
     kept: Kept,
     next_connection: ConnectionId,
     side: Option<Purpose>,
@@ -177,6 +183,9 @@ pub struct Sight {
     open_epoch: Option<ConnectionId>,
     incident: Option<Incident>,
     ever_open: bool,
+    /// When the kept connection was begun, and how many in a row answered and did not last.
+    kept_since: Steady,
+    short_lives: u8,
     /// When the node was last looked at beside a connection that owed an answer.
     looked_beside: Option<Steady>,
     lost_at: Steady,
@@ -199,7 +208,7 @@ impl Sight {
             watch,
             seen: Seen::Never,
             since: now.wall,
-            asked_at: now.wall,
+            asked_at: now,
             kept: Kept::Down { next: now.steady },
             next_connection: 1,
             side: None,
@@ -207,6 +216,8 @@ impl Sight {
             open_epoch: None,
             incident: None,
             ever_open: false,
+            kept_since: now.steady,
+            short_lives: 0,
             looked_beside: None,
             lost_at: now.steady,
             refreshed: now.steady,
@@ -237,7 +248,7 @@ impl Sight {
     }
 
     /// When the question left that the last [`Observation::Status`] answers: what it says was so at that time or later.
-    pub fn asked_at(&self) -> Timestamp {
+    pub fn asked_at(&self) -> Now {
         self.asked_at
     }
 
@@ -272,8 +283,10 @@ impl Sight {
 
     /// The node opened after we last saw it sealed, or lost it: our own share did it, or somebody trusted in this says so. Whatever
     /// was proven about the incident is void; if the node is still seen sealed after this, then that is another incident.
-    /// `this_process` tells whether it is known to be the kept connection's process that opened, and not one before it.
-    pub fn told_open(&mut self, this_process: bool, now: Now) {
+    /// `this_process` tells whether it is known to be the kept connection's process that opened, and not one before it; `own`,
+    /// whether it was our own share's answer that said so, or a word that permits no more than there was. Any other word only
+    /// restricts: no ticket speaks for a process that we did not see open ourselves.
+    pub fn told_open(&mut self, this_process: bool, own: bool, now: Now) {
         if self.incident.take().is_none() {
             return;
         }
@@ -282,12 +295,12 @@ impl Sight {
             // An answer already under way may be from before.
             *ignore_answer = asked.is_some();
             *open = this_process;
-            epoch = this_process.then_some(*id);
+            epoch = (this_process && own).then_some(*id);
         }
         self.open_epoch = epoch;
         self.ever_open = true;
-        let kept = self.kept_id();
-        self.discard_tickets(|ticket| Some(ticket.epoch) != kept);
+        let speaks_for = if own { self.kept_id() } else { None };
+        self.discard_tickets(|ticket| Some(ticket.epoch) != speaks_for);
         self.attend(now);
     }
 
@@ -329,7 +342,7 @@ impl Sight {
             return;
         }
         if let Some(asked) = asked.take() {
-            self.asked_at = asked.wall;
+            self.asked_at = asked;
         }
         if !std::mem::replace(answered, true) {
             self.gather_budget = GATHER_MAX;
@@ -366,7 +379,11 @@ impl Sight {
             return;
         }
         let long = now.steady.since(self.lost_at) > KNOCKING && self.seen == Seen::Lost;
+        // A peer that answers once and hangs up must not make a loop of handshakes.
+        let short = now.steady.since(self.kept_since) < SHORT_LIFE;
+        self.short_lives = if answered && short { self.short_lives.saturating_add(1) } else { 0 };
         let wait = match answered {
+            true if self.short_lives >= SHORT_LIVES_MAX => self.watch.poll,
             true => Duration::ZERO,
             false if long => self.watch.knock.max(self.watch.poll),
             false => self.watch.knock,
@@ -427,6 +444,7 @@ impl Sight {
                 Kept::Down { .. } => {
                     let id = self.next_connection;
                     self.next_connection += 1;
+                    self.kept_since = now.steady;
                     let asked = Some(now);
                     self.kept =
                         Kept::Up { id, answered: false, asked, next: now.steady, open: false, ignore_answer: false };
@@ -508,10 +526,10 @@ impl Sight {
         }
         if incident.evidence.is_none() {
             let at_once = match open_epoch {
+                _ if direct && was_open_on_this_connection => Some(Evidence::InPlace),
                 None if ever_open => Some(Evidence::Nothing),
                 None => Some(Evidence::NeverOpen),
                 Some(_) if !direct => Some(Evidence::Nothing),
-                Some(_) if was_open_on_this_connection => Some(Evidence::InPlace),
                 Some(_) => None,
             };
             if let Some(evidence) = at_once {

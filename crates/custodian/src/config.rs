@@ -227,7 +227,7 @@ impl Cluster {
             shares: manifest.shares(),
             threshold: manifest.threshold(),
             custodians: manifest.custodians().iter().map(|member| member.id.clone()).collect(),
-            policy: section.policy.load(source, operators.len())?,
+            policy: section.policy.load(source, &section.operators)?,
             operators,
             sentinels: section.sentinels.clone(),
             conductors: section.conductors.clone(),
@@ -241,12 +241,18 @@ impl Cluster {
 }
 
 impl PolicySection {
-    fn load(&self, source: &ConfigFile, operators: usize) -> Result<Policy, ConfigError> {
+    fn load(&self, source: &ConfigFile, operators: &Spanned<Vec<Principal>>) -> Result<Policy, ConfigError> {
         let default = Policy::default();
-        let quorum = |given: &Option<Spanned<u8>>, default: u8| match given {
-            None => Ok(default),
-            Some(n) if (1..=operators).contains(&usize::from(*n.get_ref())) => Ok(*n.get_ref()),
-            Some(n) => Err(source.refuse(n, format!("has to be between 1 and the number of operators, {operators}"))),
+        let quorum = |given: &Option<Spanned<u8>>, name: &str, default: u8| {
+            let wanted = given.as_ref().map_or(default, |n| *n.get_ref());
+            if (1..=operators.get_ref().len()).contains(&usize::from(wanted)) {
+                return Ok(wanted);
+            }
+            let what = format!(
+                "{name} is {wanted}, and has to be between 1 and the number of operators, {}",
+                operators.get_ref().len()
+            );
+            Err(given.as_ref().map_or_else(|| source.refuse(operators, &what), |n| source.refuse(n, &what)))
         };
         let window = self.outage_window.as_ref().map(|text| source.duration(text, Duration::ZERO..=WINDOW_MAX));
         Ok(Policy {
@@ -255,9 +261,9 @@ impl PolicySection {
             outage_window: window.transpose()?.unwrap_or(default.outage_window),
             in_place: self.in_place.unwrap_or(default.in_place),
             unknown: self.unknown.unwrap_or(default.unknown),
-            approvals: quorum(&self.approvals, default.approvals)?,
-            in_place_approvals: quorum(&self.in_place_approvals, default.in_place_approvals)?,
-            release_approvals: quorum(&self.release_approvals, default.release_approvals)?,
+            approvals: quorum(&self.approvals, "approvals", default.approvals)?,
+            in_place_approvals: quorum(&self.in_place_approvals, "in_place_approvals", default.in_place_approvals)?,
+            release_approvals: quorum(&self.release_approvals, "release_approvals", default.release_approvals)?,
             unseals_per_hour: self.unseals_per_hour.unwrap_or(default.unseals_per_hour),
             drill_windows: self.drill_windows.clone().unwrap_or_default(),
         })

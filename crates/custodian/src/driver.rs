@@ -68,6 +68,8 @@ pub(crate) struct Driver {
     audit_ok: bool,
     /// Whether the core's state has to be written, and whether the last try reached the disk.
     dirty: bool,
+    /// What came from the broker and is not acknowledged yet; the broker hands out only so many.
+    unsaved: Vec<Delivery>,
     state_ok: bool,
     nodes: BTreeMap<Key, NodeHandle>,
     reports_in: mpsc::Sender<NodeReport<Key>>,
@@ -129,6 +131,7 @@ impl Driver {
             audit,
             audit_ok: true,
             dirty: false,
+            unsaved: Vec::new(),
             state_ok: true,
             nodes: BTreeMap::new(),
             reports_in,
@@ -178,7 +181,7 @@ impl Driver {
                 Happened::Inbox => self.read_inbox(),
                 Happened::Check => self.check(),
                 Happened::Timeout => self.core.handle_timeout(now),
-                Happened::Reload => self.reload().await,
+                Happened::Reload => self.reload(),
                 Happened::Stop => break,
             }
         }
@@ -230,11 +233,9 @@ impl Driver {
                 self.core.count_refusal("oversized");
             }
         }
-        // Acknowledged when what it changed is on disk; otherwise it comes again.
+        // Acknowledged when what it changed is on disk; if the process dies before, it comes again.
+        self.unsaved.push(delivery);
         self.carry_out_all();
-        if self.state_ok {
-            delivery.ack();
-        }
     }
 
     fn hear_message(&mut self, bytes: &[u8]) {
@@ -323,6 +324,9 @@ impl Driver {
             self.carry_out(output);
         }
         self.save_if_dirty();
+        if !self.dirty {
+            self.unsaved.drain(..).for_each(Delivery::ack);
+        }
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -441,7 +445,7 @@ impl Driver {
     }
 
     /// Reads configuration and shares again. One that is refused changes nothing.
-    async fn reload(&mut self) {
+    fn reload(&mut self) {
         let config = match Config::load(&self.config_path).and_then(|config| self.check_reload(config)) {
             Ok(config) => config,
             Err(error) => return tracing::error!(%error, "the configuration was not read again: it is refused"),
@@ -461,6 +465,12 @@ impl Driver {
             .cloned()
             .collect();
         self.nodes.retain(|key, _| !renewed.contains(key));
+        // What their tasks still had to tell is about the old nodes.
+        while let Ok(NodeReport { key, report }) = self.reports.try_recv() {
+            if !renewed.contains(&key) {
+                self.hear_node(key, report);
+            }
+        }
         self.core.reconfigure(self.config.settings.clone(), &renewed, now);
         // A node whose identity did not change keeps its connection and its tickets, and so its old `Arc`.
         for (cluster, files) in &mut self.config.clusters {
@@ -472,9 +482,10 @@ impl Driver {
             }
         }
         self.start_nodes();
-        // Always a new connection: the password or the CA may be new. Queues keep what comes meanwhile.
+        // Always a new connection: the password or the CA may be new. Queues keep what comes meanwhile, and nobody waits for
+        // the old one's end.
         if let Some((handle, _)) = self.broker.take() {
-            handle.close().await;
+            tokio::spawn(async move { handle.close().await });
         }
         self.core.handle_broker(BrokerNews::Down, now);
         self.start_broker();

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -76,7 +77,12 @@ fn check(path: &Path) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     for (id, cluster) in &config.clusters {
         let settings = &config.settings.clusters[id];
-        let share = cluster.store.unlock(*id, settings.generation, &config.id)?;
+        let unlocked = cluster.store.unlock(*id, settings.generation, &config.id);
+        let share = unlocked.map_err(|error| ConfigError {
+            file: path.to_owned(),
+            line: None,
+            what: format!("[clusters.{}]: {error}", settings.name),
+        })?;
         writeln!(
             out,
             "{}: share {} of {} is sound, {} open a node, {} nodes",
@@ -109,5 +115,8 @@ fn run(path: &Path) -> anyhow::Result<()> {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Driver::open(path.to_owned(), config, Host { boot, sandbox })?.run().await })
+    let done = runtime.block_on(async { Driver::open(path.to_owned(), config, Host { boot, sandbox })?.run().await });
+    // A look-up of a name that is still under way would hold up the end for as long as the resolver likes.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
 }

@@ -10,6 +10,7 @@ mod web;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
@@ -76,5 +77,8 @@ fn run(path: &Path) -> anyhow::Result<()> {
     holdfast_edge::logging::init()?;
     let config = Config::load(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { Driver::open(path.to_owned(), config).await?.run().await })
+    let done = runtime.block_on(async { Driver::open(path.to_owned(), config).await?.run().await });
+    // A look-up of a name that is still under way would hold up the end for as long as the resolver likes.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    done
 }

@@ -28,8 +28,7 @@ const WAITING_MAX: usize = 1024;
 
 /// Carry an operator's signed messages to the custodian on this host, without a broker
 ///
-/// Takes what `holdfast approve`, `hold`, `release` and `trust` wrote with `--output`, sees to it that each file is a whole
-/// signed message, and puts it into the custodian's inbox. The custodian looks there each second, and checks who signed it,
+/// Takes what `holdfast approve` wrote with `--output`, sees to it that each file is a whole signed message, and puts it into the custodian's inbox. The custodian looks there each second, and checks who signed it,
 /// what for and when, as it does with messages from the broker.
 #[derive(Args)]
 #[command(after_help = "Example: holdfast-setup deliver --config /etc/holdfast/custodian.toml approvals/*.json")]

@@ -146,8 +146,8 @@ async fn show(
     screen.line(Ink::Plain, "");
     screen.prose(&format!(
         "A network on this machine, each party a process of its own: {NODES} OpenBao nodes, RabbitMQ, {CUSTODIANS} custodians \
-         with one share each, of which {THRESHOLD} open a node, and a sentinel that watches. Whether a node is open is asked \
-         of the node itself, over TLS."
+         with one share each, {THRESHOLD} of which open a node, and a sentinel that watches. Whether a node is open is \
+         asked of the node itself."
     ));
     screen.line(Ink::Faint, &format!("folder: {}", dir.display()));
 
@@ -160,8 +160,8 @@ async fn show(
     let file = screen.during(began, text, up).await.map_err(|e| NotHeld(format!("the lab did not come up: {e}")))?;
     report.up_ms = Some(began.elapsed().as_millis());
     screen.line(Ink::Plain, "");
-    let ready = "the network is up: every node is open, every custodian ready";
-    screen.verdict(true, &format!("{} until {ready}", clock(began.elapsed())));
+    let up = format!("Up after {}: every node is open, every custodian ready.", clock(began.elapsed()));
+    screen.verdict(true, &up);
 
     let began = Instant::now();
     let mut tour = Tour::new(lab, screen, file, before)?;
@@ -169,7 +169,7 @@ async fn show(
         match tour.step(number).await {
             Ok(seen) => {
                 claim.held = Some(true);
-                claim.seen = seen.words;
+                claim.seen = seen.short;
                 claim.measured_ms = seen.measured.iter().map(|(what, took)| (*what, took.as_millis())).collect();
             }
             Err(why) => {
@@ -238,16 +238,18 @@ fn logs(dir: &Path) -> PathBuf {
 
 /// A new folder that nobody else can look into.
 fn temporary_folder() -> anyhow::Result<PathBuf> {
-    let random = getrandom::u64().map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
-    let dir = std::env::temp_dir().join(format!("holdfast-demo-{:012x}", random >> 16));
+    let random = getrandom::u32().map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+    let dir = std::env::temp_dir().join(format!("holdfast-{random:08x}"));
     DirBuilder::new().mode(0o700).create(&dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     Ok(dir)
 }
 
 /// What a step was seen to do.
 pub(crate) struct Seen {
-    /// For the table.
+    /// As a sentence.
     words: String,
+    /// For the table.
+    short: String,
     /// What was measured.
     measured: Vec<(&'static str, Duration)>,
 }

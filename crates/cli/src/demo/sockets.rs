@@ -18,6 +18,8 @@ const ACCEPTS: u64 = 0x1_0000;
 pub(crate) struct Sockets {
     /// Those on which something can arrive that was not asked for, and their kind.
     pub(crate) listening: BTreeMap<u64, &'static str>,
+    /// Those of the internet protocols among them that processes of this user made.
+    pub(crate) ours: BTreeSet<u64>,
     /// Connections of the internet protocols.
     pub(crate) connected: BTreeSet<u64>,
 }
@@ -39,15 +41,20 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Columns: number, local address, peer's address, state, five more, inode.
+    /// Columns: number, local address, peer's address, state, three more, user, one more, inode.
     fn add_internet(&mut self, kind: &'static str, table: &str) {
         for line in table.lines().skip(1) {
             let mut columns = line.split_whitespace().skip(3);
-            let (Some(state), Some(inode)) = (columns.next(), columns.nth(5)) else { continue };
-            let Ok(inode) = inode.parse() else { continue };
+            let (Some(state), Some(user), Some(inode)) = (columns.next(), columns.nth(3), columns.nth(1)) else {
+                continue;
+            };
+            let (Ok(user), Ok(inode)) = (user.parse::<u32>(), inode.parse()) else { continue };
             let waits = if kind.starts_with("tcp") { state == LISTEN } else { state == UNCONNECTED };
             if waits {
                 self.listening.insert(inode, kind);
+                if user == rustix::process::getuid().as_raw() {
+                    self.ours.insert(inode);
+                }
             } else {
                 self.connected.insert(inode);
             }
@@ -115,6 +122,7 @@ mod tests {
         let ours = of(ourselves).expect("our own");
         for (socket, kind) in [(inode(&server), "tcp"), (inode(&heard), "udp"), (inode(&local), "unix")] {
             assert_eq!(sockets.listening.get(&socket), Some(&kind));
+            assert_eq!(sockets.ours.contains(&socket), kind != "unix");
             assert!(ours.contains(&socket));
         }
         for socket in [inode(&client), inode(&sends)] {

@@ -3,13 +3,14 @@
 //! Every wait here has a condition and a deadline, and every time that is told was measured.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use holdfast_core::cause::Cause;
 use holdfast_core::id::{ClusterName, NodeName};
 use holdfast_core::message::Needs;
-use holdfast_core::status::{ClusterStatus, Status};
+use holdfast_core::status::{IncidentStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_edge::{clock, tls};
 use tokio::time::sleep;
@@ -42,15 +43,17 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// How long a node is watched staying sealed, each time.
 const WATCHED: Duration = Duration::from_secs(5);
 /// How long the sentinel may take to hear of something: heartbeats come every 10 s, and three missing make a custodian absent.
-const HEARD_WITHIN: Duration = Duration::from_secs(45);
+const HEARD_WITHIN: Duration = Duration::from_secs(60);
 /// How long RabbitMQ may take to start and everybody to be connected again.
 const BACK_WITHIN: Duration = Duration::from_secs(60);
 /// How long the custodians' audit logs may take to tell what is already seen.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 /// The time between two looks at a node: the error of what is measured.
 const LOOK: Duration = Duration::from_millis(4);
-/// The time between two looks at a node that is to stay as it is, and between two questions to the sentinel.
-const CALM_LOOK: Duration = Duration::from_millis(100);
+/// The time between two looks at a node that is to stay as it is.
+const CALM_LOOK: Duration = Duration::from_millis(50);
+/// The time between two questions to the sentinel.
+const ASK: Duration = Duration::from_millis(500);
 /// How long a node may take to be sealed.
 const SEAL_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -89,7 +92,6 @@ pub(crate) struct Tour<'a> {
     file: LabFile,
     cluster: ClusterName,
     sentinel: String,
-    operator_config: PathBuf,
     eyes: BTreeMap<String, Eye>,
     /// The sockets that there were before the lab.
     before: Sockets,
@@ -121,7 +123,7 @@ impl<'a> Tour<'a> {
         let (name, cluster) = operator.cluster(None)?;
         let eyes = cluster.nodes.iter().map(|(name, node)| (name.to_string(), Eye::new(&node.identity))).collect();
         let sentinel = cluster.sentinel.clone().context("the lab's operator.toml names no sentinel")?;
-        Ok(Self { lab, screen, file, cluster: name.clone(), sentinel, operator_config, eyes, before })
+        Ok(Self { lab, screen, file, cluster: name.clone(), sentinel, eyes, before })
     }
 
     /// Tries one claim.
@@ -144,25 +146,24 @@ impl<'a> Tour<'a> {
     async fn a_crash(&mut self) -> Result<Seen, NotHeld> {
         let node = "vault-2";
         self.screen.claim("Custodians notice by themselves that a node crashed, prove that it did, and open it.");
-        self.screen.does(&format!("kill -9 {node}, and start it again with its own command line"));
+        self.screen.does(&format!("kill -9 {}, and start it again with its own command line", self.named(node)));
         let (began, since) = (Instant::now(), clock::wall());
         self.crash(node, began).await?;
-        let opening = self.opens(node, began, OPENS_WITHIN).await?;
+        let opening = self.opens(node, began, None).await?;
         let who = self.who_submitted(node, since).await?;
-        self.screen.saw(&format!("{}, each its own share", in_a_row(&who, "submitted")));
-        let status = self.told(HEARD_WITHIN, "the sentinel hears the receipts", |status| {
-            let of_it =
-                |c: &&ClusterStatus| c.incidents.iter().any(|i| i.node.as_str() == node && i.opened_at >= Some(since));
-            status.clusters.values().find(of_it).is_some()
+        self.screen.saw(&format!("{} submitted, each its own share", custodians(&who)));
+        let heard = |status: &Status| over(status, node, since).is_some();
+        let status = self.told(HEARD_WITHIN, "the sentinel sees the end of the incident", heard).await?;
+        let cause = over(&status, node, since).and_then(|incident| incident.cause).unwrap_or(Cause::Unknown);
+        let proof = "the new process declined the TLS tickets of the old one";
+        self.screen.saw(&if cause == Cause::Restart {
+            format!("cause: {cause}; {proof}")
+        } else {
+            format!("cause: {cause}")
         });
-        let status = status.await?;
-        let incidents = status.clusters.values().flat_map(|cluster| &cluster.incidents);
-        let incident = incidents.into_iter().find(|i| i.node.as_str() == node && i.opened_at >= Some(since));
-        if let Some(cause) = incident.and_then(|incident| incident.cause) {
-            self.screen.saw(&format!("the cause, as TLS tickets proved it: {cause}"));
-        }
         Ok(Seen {
-            words: format!("open {} after its first answer", shown(opening.sealed_for())),
+            words: format!("It opened {} after its first answer.", shown(opening.sealed_for())),
+            short: format!("open after {}", shown(opening.sealed_for())),
             measured: vec![
                 ("first_answer", opening.answered),
                 ("open", opening.open),
@@ -180,12 +181,12 @@ impl<'a> Tour<'a> {
             recipes.push(self.lab.crash(name)?);
         }
         self.broker_is_dead()?;
-        self.screen.does(&format!("kill -9 {node}, and start it again"));
+        self.screen.does(&format!("kill -9 {}, and start it again", self.named(node)));
         let (began, since) = (Instant::now(), clock::wall());
         self.crash(node, began).await?;
-        let opening = self.opens(node, began, OPENS_WITHIN).await?;
+        let opening = self.opens(node, began, None).await?;
         let who = self.who_submitted(node, since).await?;
-        self.screen.saw(&format!("{}, the only ones left", in_a_row(&who, "submitted")));
+        self.screen.saw(&format!("{} submitted, the only ones left", custodians(&who)));
 
         self.screen.does("start RabbitMQ and the two custodians again");
         let (back, restarted) = (Instant::now(), clock::wall());
@@ -204,7 +205,8 @@ impl<'a> Tour<'a> {
         .await?;
         self.screen.saw_at(back.elapsed(), &format!("the broker is up again, and all {all} custodians are ready"));
         Ok(Seen {
-            words: format!("open {} after its first answer", shown(opening.sealed_for())),
+            words: format!("It opened {} after its first answer.", shown(opening.sealed_for())),
+            short: format!("open after {}", shown(opening.sealed_for())),
             measured: vec![
                 ("first_answer", opening.answered),
                 ("open", opening.open),
@@ -222,39 +224,32 @@ impl<'a> Tour<'a> {
         self.screen.does(&format!("PUT /v1/sys/seal at {node}, with the root token"));
         let began = Instant::now();
         self.seal(node, began).await?;
-        let looks = self.stays_sealed(node, began, WATCHED, async |_: &mut Option<Status>| true).await?;
+        let looks = self.stays_sealed(node, began, |_| true).await?;
         self.screen.saw_at(began.elapsed(), &format!("{node} is still sealed, in each of {looks} looks"));
 
-        self.screen.does(&format!("kill -9 {node}, and start it again"));
+        self.screen.does(&format!("kill -9 {}, and start it again", self.named(node)));
         self.crash(node, began).await?;
         self.answers_sealed(node, began).await?;
-        let sentinel = self.sentinel.clone();
         let restarted = clock::wall();
-        let looks = self
-            .stays_sealed(node, began, WATCHED, async |status: &mut Option<Status>| {
-                *status = status::fetch(&sentinel).await.ok();
-                status.as_ref().is_some_and(|status| waits_for_people(status, node, restarted))
-            })
-            .await?;
+        let looks = self.stays_sealed(node, began, |status| waits_for_people(status, node, restarted)).await?;
         let sealed_for = began.elapsed();
         self.screen.saw_at(sealed_for, &format!("{node} is still sealed, in each of {looks} looks"));
 
-        let config = self.operator_config.display().to_string();
-        self.screen.does(&format!("holdfast status --config {config} --node {node}"));
+        let dir = self.lab.journal.layout.dir().to_owned();
+        self.screen.does(&format!("cd {}; holdfast status --node {node}", dir.display()));
         self.screen.quote(&self.status_of(node).await?);
         let line = Line::new(&std::env::current_exe()?, &["approve"])
-            .with("--config", &config)
             .with("--cluster", self.cluster.as_str())
             .with("--node", node);
-        self.screen.does("what status says: alice approves");
+        self.screen.does("what status says, as alice");
         let approved = Instant::now();
-        let dir = self.lab.journal.layout.dir().to_owned();
-        let (done, opening) = tokio::join!(line.run(&dir), self.opens(node, approved, OPENS_WITHIN));
+        let (done, opening) = tokio::join!(line.run(&dir), self.opens(node, approved, Some(Duration::ZERO)));
         let opening = opening?;
         done?;
         let (sealed, open) = (shown(sealed_for), shown(opening.open));
         Ok(Seen {
-            words: format!("sealed for {sealed}, open {open} after the approval"),
+            words: format!("It stayed sealed for {sealed}, and opened {open} after the approval."),
+            short: format!("{sealed} sealed, approved: {open}"),
             measured: vec![("stayed_sealed", sealed_for), ("open_after_approval", opening.open)],
         })
     }
@@ -264,22 +259,16 @@ impl<'a> Tour<'a> {
         self.screen.claim(&format!(
             "Fewer than {THRESHOLD} custodians cannot open a node, and that is known before it is needed."
         ));
-        self.screen
-            .does(&format!("freeze {} (kill -STOP), as if their hosts hung", in_a_row(&frozen.map(str::to_owned), "")));
+        self.screen.does(&format!("freeze {} (kill -STOP), as if their hosts hung", custodians(&frozen)));
         for name in frozen {
             self.lab.signal(name, Started::freeze)?;
         }
-        self.screen.does(&format!("kill -9 {node}, and start it again"));
+        self.screen.does(&format!("kill -9 {}, and start it again", self.named(node)));
         let began = Instant::now();
         self.crash(node, began).await?;
         self.answers_sealed(node, began).await?;
-        let sentinel = self.sentinel.clone();
-        let looks = self
-            .stays_sealed(node, began, WATCHED, async |status: &mut Option<Status>| {
-                *status = status::fetch(&sentinel).await.ok();
-                status.iter().flat_map(|status| status.clusters.values()).any(|cluster| cluster.margin < 0)
-            })
-            .await?;
+        let negative = |status: &Status| status.clusters.values().any(|cluster| cluster.margin < 0);
+        let looks = self.stays_sealed(node, began, negative).await?;
         let sealed_for = began.elapsed();
         self.screen.saw_at(sealed_for, &format!("{node} is still sealed, in each of {looks} looks"));
         let status = status::fetch(&self.sentinel).await?;
@@ -290,7 +279,7 @@ impl<'a> Tour<'a> {
         self.screen.does(&format!("let {} go on (kill -CONT)", frozen[0]));
         let back = Instant::now();
         self.lab.signal(frozen[0], Started::thaw)?;
-        let opening = self.opens(node, back, OPENS_WITHIN).await?;
+        let opening = self.opens(node, back, Some(Duration::ZERO)).await?;
         self.screen.does("let the others go on too");
         for name in &frozen[1..] {
             self.lab.signal(name, Started::thaw)?;
@@ -300,9 +289,11 @@ impl<'a> Tour<'a> {
             status.clusters.values().all(|cluster| usize::try_from(cluster.ready) == Ok(all))
         })
         .await?;
-        self.screen.saw(&format!("all {all} custodians are ready again"));
+        self.screen.saw_at(back.elapsed(), &format!("all {all} custodians are ready again"));
+        let (sealed, open) = (shown(sealed_for), shown(opening.open));
         Ok(Seen {
-            words: format!("sealed for {}, open {} after one came back", shown(sealed_for), shown(opening.open)),
+            words: format!("It stayed sealed for {sealed}, and opened {open} after one custodian came back."),
+            short: format!("{sealed} sealed, one back: {open}"),
             measured: vec![("stayed_sealed", sealed_for), ("open_after_return", opening.open)],
         })
     }
@@ -324,7 +315,7 @@ impl<'a> Tour<'a> {
             let listening: Vec<_> = own.iter().filter_map(|inode| around.listening.get(inode)).collect();
             let calls = own.intersection(&around.connected).count();
             self.screen.saw(&format!(
-                "{}  {} listening, {calls} connections of its own making",
+                "{}: {} listening, {calls} connections of its own making",
                 custodian.id,
                 listening.len()
             ));
@@ -336,27 +327,32 @@ impl<'a> Tour<'a> {
             self.listeners_are_others()?;
         }
         self.the_look_finds_servers()?;
+        let all = self.file.custodians.len();
         Ok(Seen {
-            words: format!("{} custodians, 0 listening sockets", self.file.custodians.len()),
+            words: "No custodian has a socket that listens.".to_owned(),
+            short: format!("0 listening on {all} custodians"),
             measured: Vec::new(),
         })
     }
 
-    /// Custodians forbid other processes of their user to look at them. Then whatever listens now and did not before the lab
-    /// has to be somebody else's.
+    /// Custodians forbid other processes of their user to look at them. Then whatever of this user's listens now, and did not
+    /// before the lab, has to be somebody else's.
     fn listeners_are_others(&mut self) -> Result<(), NotHeld> {
-        let now = Sockets::around(std::process::id())?;
-        let known = sockets::of_everybody()?;
-        let new = now.listening.iter().filter(|(inode, _)| !self.before.listening.contains_key(*inode));
-        let nobodys: Vec<_> = new.filter(|(inode, _)| !known.contains(*inode)).map(|(_, kind)| *kind).collect();
-        self.screen
-            .saw("custodians let none but root look at them; every socket that listens belongs to somebody else");
+        let ourselves = std::process::id();
+        let (first, known, second) =
+            (Sockets::around(ourselves)?, sockets::of_everybody()?, Sockets::around(ourselves)?);
+        // One that was there for a moment only could not be found with anybody in that moment.
+        let lasting = first.ours.intersection(&second.ours).filter(|inode| !self.before.ours.contains(*inode));
+        let (others, nobodys): (Vec<u64>, Vec<u64>) = lasting.partition(|inode| known.contains(inode));
+        self.screen.saw("custodians let nobody but root look at their sockets, so this is seen from the other side:");
         if nobodys.is_empty() {
+            let others = others.len();
+            self.screen
+                .saw(&format!("{others} sockets listen since the network was started, and others have all of them"));
             return Ok(());
         }
-        Err(NotHeld(format!(
-            "these sockets listen since the lab was started, and nobody is seen to have them: {nobodys:?}"
-        )))
+        let kinds: Vec<_> = nobodys.iter().filter_map(|inode| first.listening.get(inode)).collect();
+        Err(NotHeld(format!("these listen since the network was started, and nobody is seen to have them: {kinds:?}")))
     }
 
     /// A look that finds nothing anywhere would prove nothing.
@@ -387,11 +383,11 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
-    /// Watches a node until it is open, which nobody but custodians brings about.
-    async fn opens(&mut self, node: &str, began: Instant, within: Duration) -> Result<Opening, NotHeld> {
-        let mut answered = None;
+    /// Watches a node until it is open, which nobody but custodians brings about. `answered` is when it was first seen sealed,
+    /// if it was.
+    async fn opens(&mut self, node: &str, began: Instant, mut answered: Option<Duration>) -> Result<Opening, NotHeld> {
         let mut last = Look::Silent;
-        while began.elapsed() < within {
+        while began.elapsed() < OPENS_WITHIN {
             last = self.look(node).await;
             let at = began.elapsed();
             match last {
@@ -402,7 +398,9 @@ impl<'a> Tour<'a> {
                 }
                 Look::Sealed => {}
                 Look::Open => {
-                    self.screen.saw_at(at, &format!("{node} is open"));
+                    let after = answered.filter(|answered| !answered.is_zero());
+                    let after = after.map(|answered| format!(", {} later", shown(at.saturating_sub(answered))));
+                    self.screen.saw_at(at, &format!("{node} is open{}", after.unwrap_or_default()));
                     return Ok(Opening { answered: answered.unwrap_or(at), open: at });
                 }
             }
@@ -430,29 +428,33 @@ impl<'a> Tour<'a> {
         Err(NotHeld(format!("{node} did not answer within {ANSWERS_WITHIN:?}")))
     }
 
-    /// Watches a node for at least this long and until `enough`, and finds it sealed each time. Gives the number of looks.
-    async fn stays_sealed(
-        &mut self,
-        node: &str,
-        began: Instant,
-        at_least: Duration,
-        mut enough: impl AsyncFnMut(&mut Option<Status>) -> bool,
-    ) -> Result<u32, NotHeld> {
+    /// Watches a node for some seconds, and then until the sentinel's status says `so`, and finds it sealed each time. Gives the
+    /// number of looks.
+    async fn stays_sealed(&mut self, node: &str, began: Instant, so: impl Fn(&Status) -> bool) -> Result<u32, NotHeld> {
         let since = Instant::now();
         let mut looks = 0;
-        let mut status = None;
+        let mut next_question = WATCHED;
         while since.elapsed() < HEARD_WITHIN {
             match self.look(node).await {
                 Look::Sealed => looks += 1,
                 other => return Err(NotHeld(format!("{node} {} after {}", other.in_words(), shown(began.elapsed())))),
             }
-            if enough(&mut status).await && since.elapsed() >= at_least {
-                return Ok(looks);
+            if since.elapsed() >= next_question {
+                if status::fetch(&self.sentinel).await.is_ok_and(|status| so(&status)) {
+                    return Ok(looks);
+                }
+                next_question = since.elapsed() + ASK;
             }
             self.screen.tick(began, &format!("{node} is sealed"));
             sleep(CALM_LOOK).await;
         }
-        Err(NotHeld(format!("{node} is sealed, and the sentinel does not say why after {HEARD_WITHIN:?}")))
+        Err(NotHeld(format!("{node} is sealed, and the sentinel's status did not say why within {HEARD_WITHIN:?}")))
+    }
+
+    /// A process's pid and name.
+    fn named(&self, name: &str) -> String {
+        let pid = self.lab.find(name).map(|started| started.identity.pid.to_string());
+        format!("{} ({name})", pid.unwrap_or_default())
     }
 
     async fn look(&mut self, node: &str) -> Look {
@@ -462,21 +464,19 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Asks the sentinel until it says so.
+    /// Asks the sentinel until it says `so`.
     async fn told(&mut self, within: Duration, awaited: &str, so: impl Fn(&Status) -> bool) -> Result<Status, NotHeld> {
         let since = Instant::now();
         loop {
-            let status = status::fetch(&self.sentinel).await;
-            match status {
+            match status::fetch(&self.sentinel).await {
                 Ok(status) if so(&status) => return Ok(status),
                 Err(error) if since.elapsed() > within => return Err(error.into()),
                 Ok(_) if since.elapsed() > within => {
-                    return Err(NotHeld(format!("{awaited}, in vain for {within:?}")));
+                    return Err(NotHeld(format!("the sentinel was waited for in vain for {within:?}: {awaited}")));
                 }
                 _ => {}
             }
-            self.screen.tick(since, awaited);
-            sleep(CALM_LOOK).await;
+            self.screen.during(since, || awaited.to_owned(), sleep(ASK)).await;
         }
     }
 
@@ -540,8 +540,14 @@ impl<'a> Tour<'a> {
         let status = status::fetch(&self.sentinel).await?;
         let cluster = status.clusters.get(&self.cluster).context("the sentinel does not watch the lab")?;
         let node: NodeName = node.parse().map_err(|e| NotHeld(format!("{node}: {e}")))?;
-        Ok(status::render(&self.cluster, cluster, &status, Some(&node), &self.operator_config, clock::wall()))
+        Ok(status::render(&self.cluster, cluster, &status, Some(&node), Path::new(status::CONFIG), clock::wall()))
     }
+}
+
+/// The incident of this node that ended at or after `since`.
+fn over<'s>(status: &'s Status, node: &str, since: Timestamp) -> Option<&'s IncidentStatus> {
+    let mut incidents = status.clusters.values().flat_map(|cluster| &cluster.incidents);
+    incidents.find(|incident| incident.node.as_str() == node && incident.opened_at >= Some(since))
 }
 
 /// Whether the custodians have told, since the node was restarted, that it waits for approvals.
@@ -556,12 +562,12 @@ fn waits_for_people(status: &Status, node: &str, since: Timestamp) -> bool {
     })
 }
 
-/// "custodian-1, custodian-2 and custodian-3 submitted"
-fn in_a_row(names: &[String], verb: &str) -> String {
-    let list = match names {
-        [] => "nobody".to_owned(),
-        [one] => one.clone(),
-        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
-    };
-    format!("{list} {verb}").trim_end().to_owned()
+/// "custodians 1, 2 and 3"
+fn custodians(ids: &[impl AsRef<str>]) -> String {
+    let numbers: Vec<&str> = ids.iter().map(|id| id.as_ref().trim_start_matches("custodian-")).collect();
+    match numbers.as_slice() {
+        [] => "no custodian".to_owned(),
+        [one] => format!("custodian {one}"),
+        [rest @ .., last] => format!("custodians {} and {last}", rest.join(", ")),
+    }
 }

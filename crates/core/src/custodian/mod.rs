@@ -159,6 +159,8 @@ pub struct Custodian {
     broker: Broker,
     clusters: BTreeMap<ClusterId, Cluster>,
     nodes: BTreeMap<(ClusterId, NodeName), Node>,
+    /// What is remembered of nodes that are not configured now: one left out by mistake must not come back innocent.
+    unconfigured: BTreeMap<ClusterId, BTreeMap<NodeName, NodeState>>,
     ids: Ids,
     outputs: VecDeque<Output>,
 }
@@ -196,10 +198,11 @@ impl Custodian {
             broker: Broker::default(),
             clusters: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            unconfigured: state.clusters,
             ids: Ids { seed: start.seed, made: 0 },
             outputs: VecDeque::from([Output::Audit(Entry::Started { version })]),
         };
-        custodian.populate(state.clusters, now);
+        custodian.populate(now);
         custodian.consider_all(now);
         custodian
     }
@@ -211,18 +214,19 @@ impl Custodian {
         self.settings = settings;
         let clusters = &self.settings.clusters;
         self.clusters.retain(|id, _| clusters.contains_key(id));
-        self.nodes.retain(|(id, name), _| clusters.get(id).is_some_and(|c| c.nodes.contains_key(name)));
-        let mut state = BTreeMap::<_, BTreeMap<_, _>>::new();
-        for (id, name) in renewed {
-            if let Some(node) = self.nodes.remove(&(*id, name.clone())) {
-                state.entry(*id).or_default().insert(name.clone(), node.state);
+        self.nodes.values().for_each(Node::revoke);
+        let stays = |(id, name): &(ClusterId, NodeName)| clusters.get(id).is_some_and(|c| c.nodes.contains_key(name));
+        let gone = |key: &&(ClusterId, NodeName)| renewed.contains(*key) || !stays(key);
+        for key in self.nodes.keys().filter(gone).cloned().collect::<Vec<_>>() {
+            if let Some(node) = self.nodes.remove(&key) {
+                self.unconfigured.entry(key.0).or_default().insert(key.1, node.state);
             }
         }
-        self.populate(state, now);
+        self.populate(now);
         self.consider_all(now);
     }
 
-    fn populate(&mut self, mut state: BTreeMap<ClusterId, BTreeMap<NodeName, NodeState>>, now: Now) {
+    fn populate(&mut self, now: Now) {
         for (id, cluster) in &self.settings.clusters {
             // Not all at once: the first after a second, so that there is something to tell.
             let stagger = Duration::from_millis(1000 + 40 * self.clusters.len() as u64);
@@ -234,14 +238,14 @@ impl Custodian {
                 last_heartbeat: None,
                 next_heartbeat: now.steady + stagger,
             });
-            let mut remembered = state.remove(id).unwrap_or_default();
             for (name, node) in &cluster.nodes {
                 let watch = cluster.watch(*node);
                 let key = (*id, name.clone());
                 if let Some(known) = self.nodes.get_mut(&key) {
                     known.sight.reconfigure(watch);
                 } else {
-                    let state = remembered.remove(name).unwrap_or_default();
+                    let remembered = self.unconfigured.get_mut(id).and_then(|nodes| nodes.remove(name));
+                    let state = remembered.unwrap_or_default();
                     self.nodes.insert(key, Node::new(*id, name.clone(), Sight::new(watch, now), state));
                 }
             }
@@ -250,7 +254,7 @@ impl Custodian {
 
     /// What must be on disk.
     pub fn state(&self) -> State {
-        let mut clusters: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        let mut clusters = self.unconfigured.clone();
         for ((cluster, name), node) in &self.nodes {
             clusters.entry(*cluster).or_default().insert(name.clone(), node.state.clone());
         }

@@ -4,7 +4,7 @@
 //! when an attempt is given up. What is not: the messages' admission and everything that concerns the custodian as a whole
 //! (`super`), and the four locks that are proven at the edge.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::cause::Cause;
@@ -31,6 +31,13 @@ const WITHDRAWN: Duration = Duration::from_secs(3);
 
 /// The time between two resets of a node that still holds a share.
 const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often the sets are gone through before the tries come more slowly: while rounds change quickly, a share of the round
+/// before can still get into the next one's set.
+const FAST_CYCLES: u32 = 4;
+
+/// How often each round's set must have failed before no more are tried, for the same reason.
+const FAILURES_THAT_PROVE: u8 = 3;
 
 /// How many nonces of attempts that ended are remembered: news of one comes seconds later at most.
 const NONCES_KEPT: usize = 16;
@@ -148,10 +155,12 @@ struct Withdrawal {
 /// What is known of sets of shares that did not open the node.
 #[derive(Debug, Default)]
 struct Tried {
+    /// The nonce of the last attempt that was seen; empty where what became of it is no secret.
+    running: String,
     /// The nonces of attempts that ended, the latest [`NONCES_KEPT`]: several may tell of the same one.
     ended: VecDeque<String>,
-    /// The rounds, counted around, of which the node itself said that their set does not fit together.
-    failed: BTreeSet<u32>,
+    /// How often the node itself said of a round's set, counted around, that it does not fit together.
+    failed: BTreeMap<u32, u8>,
 }
 
 #[derive(Debug, Default)]
@@ -178,6 +187,8 @@ pub(super) struct Node {
     /// What the last heartbeat told of it.
     told: Option<(Seen, Option<Needs>, bool)>,
     saved_open: Option<Timestamp>,
+    /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
+    marked: Option<Steady>,
     deadline: Option<Steady>,
 }
 
@@ -198,6 +209,7 @@ impl Node {
             status: None,
             needs: None,
             told: None,
+            marked: None,
             deadline: None,
         }
     }
@@ -263,11 +275,12 @@ impl Node {
         self.status = Some(status);
     }
 
-    /// Seen open with own eyes, at `at` or later: every marker of before is void, and every approval.
-    fn note_open(&mut self, at: Timestamp, cx: &mut Context<'_>) {
+    /// Seen open with own eyes, when the question left at `asked` or later: every marker of before is void, and every approval.
+    fn note_open(&mut self, asked: Now, cx: &mut Context<'_>) {
+        let at = asked.wall;
         self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
         self.state.opened = Some(cx.now.wall);
-        let outlived = self.state.marker.as_ref().is_some_and(|marker| marker.at < at);
+        let outlived = self.state.marker.is_some() && self.marked.is_none_or(|marked| marked < asked.steady);
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
         if behind || outlived || !self.state.approvals.is_empty() {
             if outlived {
@@ -324,16 +337,18 @@ impl Node {
         let (cluster, node) = (self.cluster, self.name.clone());
         let Marker { at, by } = marker.clone();
         self.state.marker = Some(marker);
+        self.marked = Some(cx.now.steady);
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by }));
         self.sight.attend(cx.now);
+        let under_way = !self.orders.is_empty();
         let incident = self.incident(cx);
         incident.eligible = None;
         if let Some(order) = &incident.releasing {
             order.revoke();
         }
         incident.submitted = None;
-        if incident.releasing.is_some() || incident.sent {
+        if incident.sent || under_way {
             incident.withdrawal = Some(Withdrawal::default());
             self.withdraw(cx);
         }
@@ -396,7 +411,9 @@ impl Node {
         match &self.incident {
             Some(incident) if incident.began.wall < at => {
                 let this_process = incident.knows(&receipt.nonce);
-                self.sight.told_open(this_process, cx.now);
+                // Where this custodian was about to open it anyway, the word gives nobody more than there was.
+                let allowed = incident.eligible.is_some();
+                self.sight.told_open(this_process, allowed, cx.now);
                 self.end_incident(Some(from), cx);
             }
             Some(_) => {}
@@ -418,11 +435,17 @@ impl Node {
             self.give_receipt(&order, answer, cx);
         }
         let Some(incident) = self.incident.as_mut().filter(|i| i.id == attempt.incident) else { return };
-        incident.releasing = None;
-        incident.retry_at = Some(cx.now.steady + incident.retry);
-        incident.retry = (incident.retry * 2).min(RETRY_MAX);
+        let current = incident.round == attempt.round;
+        if current {
+            incident.releasing = None;
+        }
         let answer = match outcome {
-            Outcome::Refused { lock, why } => return self.refuse(lock, &why, cx),
+            Outcome::Refused { lock, why } if current => {
+                incident.wait(cx.now.steady);
+                return self.refuse(lock, &why, cx);
+            }
+            // Withdrawn, because its round was over.
+            Outcome::Refused { .. } => return,
             Outcome::Answered(answer) => answer,
         };
         incident.refused = None;
@@ -430,20 +453,24 @@ impl Node {
         match answer.result {
             Submission::Failed => {
                 incident.fail(attempt.round, &answer.nonce, rounds, cx.now.steady);
-                incident.tell_by_trying = !cx.heard && incident.round < rounds;
+                incident.tell_by_trying = !cx.heard && incident.round < FAST_CYCLES * rounds;
             }
-            Submission::Counted | Submission::Unanswered if incident.round == attempt.round => {
+            Submission::Counted | Submission::Unanswered if current => {
+                incident.wait(cx.now.steady);
                 incident.sent = true;
                 if answer.result == Submission::Counted && answer.progress == 0 {
                     incident.completed = Some(cx.now.steady);
+                }
+                if !answer.nonce.is_empty() {
+                    incident.tried.running.clone_from(&answer.nonce);
                 }
                 incident.submitted = Some(Submitted { nonce: answer.nonce, at: cx.now.steady });
             }
             Submission::Counted | Submission::Unanswered => incident.sent = true,
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
-                self.sight.told_open(true, cx.now);
-                self.note_open(cx.now.wall, cx);
+                self.sight.told_open(true, true, cx.now);
+                self.note_open(cx.now, cx);
                 self.end_incident(None, cx);
             }
         }
@@ -624,7 +651,9 @@ impl Node {
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
         let rounds = ranking::rounds(custodians, threshold);
-        if incident.tried.failed.len() >= rounds as usize {
+        if incident.tried.failed.values().filter(|failures| **failures >= FAILURES_THAT_PROVE).count()
+            >= rounds as usize
+        {
             self.refuse(Lock::State, "every set of shares was tried and none opened the node", cx);
             return Some(Needs::Generation);
         }
@@ -642,7 +671,8 @@ impl Node {
             true => Duration::ZERO,
             false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
         };
-        let turn = eligible.max(incident.progress.since) + delay;
+        // A stand-by steps in when its time has come and no other share has come for a step.
+        let turn = (eligible + delay).max(incident.progress.since + delay.min(ranking::STANDBY_STEP));
         let due = turn.max(incident.retry_at.unwrap_or_default());
         if now < due {
             self.wake_at(Some(due));
@@ -668,7 +698,8 @@ impl Node {
             }
             Grounds::Cause(_) => {}
         }
-        incident.counted = true;
+        // What people opened is exempt; what then goes on by itself is not.
+        incident.counted = matches!(grounds, Grounds::Cause(_));
         cx.outputs.push_back(Output::Save);
         incident.submitted = None;
         incident.tell_by_trying = false;
@@ -701,7 +732,7 @@ impl Node {
     fn withdraw(&mut self, cx: &mut Context<'_>) {
         let (now, seen) = (cx.now.steady, self.sight.seen());
         let Some(incident) = &mut self.incident else { return };
-        let (holds, under_way) = (incident.progress.shares > 0, incident.releasing.is_some());
+        let (holds, under_way) = (incident.progress.shares > 0, !self.orders.is_empty());
         let Some(withdrawal) = &mut incident.withdrawal else { return };
         if seen != Seen::Sealed {
             withdrawal.empty_since = None;
@@ -781,6 +812,13 @@ impl Node {
         (self.sight.seen(), self.needs, self.state.marker.is_some())
     }
 
+    /// The configuration changed: an order that is out was given under the old one.
+    pub(super) fn revoke(&self) {
+        if let Some(order) = self.incident.as_ref().and_then(|incident| incident.releasing.as_ref()) {
+            order.revoke();
+        }
+    }
+
     /// Whether the others should hear of this node before the next regular heartbeat.
     pub(super) fn has_news(&self) -> bool {
         self.told != Some(self.news())
@@ -812,30 +850,32 @@ impl Incident {
         if (before.shares, &before.nonce) == (status.progress, &status.nonce) {
             return;
         }
-        let (before_shares, stood_still) = (before.shares, now.since(before.since) >= STOOD_STILL);
+        let stood_still = now.since(before.since) >= STOOD_STILL;
         if status.progress > before.shares {
             // Others are at it: no reason to wait any longer.
             self.retry_at = None;
         }
-        let ended = match &self.submitted {
-            Some(submitted) => submitted.nonce.clone(),
-            None => before.nonce.clone(),
-        };
         self.progress = Progress { shares: status.progress, nonce: status.nonce.clone(), since: now };
-        if stood_still && status.progress == 0 {
+        if status.progress == 0 && stood_still {
             // Nobody completed the set: somebody reset it, because it stood still.
             self.submitted = None;
-        } else if status.progress == 0 && before_shares > 0 {
+            self.tried.running.clear();
+        } else if status.progress == 0 {
             // Somebody completed a set. It may still be opening; what became of it will be seen or told.
             self.completed.get_or_insert(now);
-        } else if status.progress > 0 && !ended.is_empty() && ended != status.nonce && self.tried.is_news(&ended) {
-            // Another attempt runs: whoever began it knows what became of this one, and it did not open the node.
+        } else if self.tried.began(&status.nonce) {
+            // Whoever began another attempt knows what became of the one before: it did not open the node.
             self.next_round(rounds, now);
         }
     }
 
     /// An operator wants it: what was tried before, and how long to wait after it, counts no more.
     fn start_over(&mut self) {
+        if self.round > 0
+            && let Some(order) = self.releasing.take()
+        {
+            order.revoke();
+        }
         self.round = 0;
         self.tried.failed.clear();
         self.completed = None;
@@ -855,7 +895,8 @@ impl Incident {
 
     /// The node said of the set of shares that was tried in `round` that it does not fit together.
     fn fail(&mut self, round: u32, nonce: &str, rounds: u32, now: Steady) {
-        self.tried.failed.insert(round % rounds.max(1));
+        let failures = self.tried.failed.entry(round % rounds.max(1)).or_default();
+        *failures = failures.saturating_add(1);
         // Nobody is that far ahead: a liar could skip every set.
         if self.tried.is_news(nonce) && self.round <= round && round - self.round < rounds {
             self.round = round;
@@ -874,12 +915,12 @@ impl Incident {
         }
         self.progress.shares = 0;
         self.progress.nonce.clear();
+        self.tried.running.clear();
     }
 
     /// Whether the attempt with this nonce was one of the process to which the kept connection leads.
     fn knows(&self, nonce: &str) -> bool {
-        let submitted = self.submitted.as_ref().is_some_and(|submitted| submitted.nonce == nonce);
-        !nonce.is_empty() && (submitted || self.progress.nonce == nonce)
+        !nonce.is_empty() && self.tried.running == nonce
     }
 
     /// The set of shares that was tried did not open the node: the next one is tried. Around and around, ever slower: what
@@ -890,17 +931,32 @@ impl Incident {
         self.submitted = None;
         self.completed = None;
         self.eligible = None;
-        if self.round < rounds {
+        if let Some(order) = self.releasing.take() {
+            // A share of the round that is over would spoil the set of the next.
+            order.revoke();
+        }
+        if self.round < FAST_CYCLES * rounds {
             self.retry_at = None;
             self.retry = RETRY;
         } else {
-            self.retry_at = Some(now + self.retry);
-            self.retry = (self.retry * 2).min(RETRY_MAX);
+            self.wait(now);
         }
+    }
+
+    /// Waits before the next try, longer each time.
+    fn wait(&mut self, now: Steady) {
+        self.retry_at = Some(now + self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MAX);
     }
 }
 
 impl Tried {
+    /// Notes that the attempt with this nonce runs, and whether the end of another is news.
+    fn began(&mut self, nonce: &str) -> bool {
+        let before = std::mem::replace(&mut self.running, nonce.to_owned());
+        !before.is_empty() && before != nonce && self.is_news(&before)
+    }
+
     /// Notes the end of the attempt with this nonce, and whether that is news.
     fn is_news(&mut self, nonce: &str) -> bool {
         if self.ended.iter().any(|known| known == nonce) {

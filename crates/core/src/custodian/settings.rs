@@ -9,9 +9,9 @@ use crate::policy::Policy;
 use crate::sight::Watch;
 use crate::trust::AllowedSigners;
 
-/// A lost node is knocked at this many times as often as one that answers is polled, so that without a broker a custodian
-/// is still there well within a poll interval of the node's return.
-const KNOCKS_PER_POLL: u32 = 5;
+/// A node that was just lost is knocked at this many times as often as one that answers is polled, so that without a broker a
+/// custodian is still there well within a poll interval of the node's return.
+const KNOCKS_PER_POLL: u32 = 20;
 
 /// A custodian's settings.
 #[derive(Debug, Clone)]

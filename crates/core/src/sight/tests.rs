@@ -360,7 +360,7 @@ fn told_open_the_same_process_sealed_again_is_a_seal_in_place() {
     scene.run(SECOND);
     assert_eq!(scene.evidence(), Some(Evidence::Restart));
     let now = scene.now();
-    scene.sight.told_open(true, now);
+    scene.sight.told_open(true, true, now);
     assert_eq!(scene.evidence(), None);
     scene.run(SECOND);
     assert_eq!(scene.evidence(), Some(Evidence::InPlace));
@@ -382,7 +382,7 @@ fn an_answer_under_way_when_it_is_told_open_counts_for_nothing() {
         }
     };
     let now = scene.now();
-    scene.sight.told_open(true, now);
+    scene.sight.told_open(true, true, now);
     scene.sight.handle_status(poll, status(false), now);
     assert_eq!(scene.evidence(), None, "it may be from before");
     scene.open = true;
@@ -397,7 +397,7 @@ fn told_open_some_process_sealed_again_proves_nothing() {
         scene.restart();
         scene.run(SECOND);
         let now = scene.now();
-        scene.sight.told_open(false, now);
+        scene.sight.told_open(false, true, now);
         if restarted {
             scene.restart();
         }

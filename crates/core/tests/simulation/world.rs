@@ -499,9 +499,8 @@ impl World {
             return;
         }
         note!(self, "custodian-{}: told to stop", c + 1);
-        self.tell(c, |core, _| core.handle_stop());
         self.oracle.stopped(c);
-        self.oracle.saved(c);
+        self.tell(c, |core, _| core.handle_stop());
         self.kill_custodian(c);
     }
 
