@@ -30,10 +30,11 @@ pub fn gone(pid: u32) {
     until(&format!("the end of process {pid}"), || !runs(pid));
 }
 
-/// What a process was started with: its arguments and its environment, as the kernel keeps them.
+/// What a process was started with: its arguments and its environment, as the kernel keeps them. A custodian shows its
+/// environment to root alone.
 pub fn started_with(pid: u32) -> Vec<(PathBuf, Vec<u8>)> {
     let files = ["cmdline", "environ"].map(|name| PathBuf::from(format!("/proc/{pid}/{name}")));
-    files.into_iter().map(|file| (file.clone(), fs::read(&file).expect("a process that runs"))).collect()
+    files.into_iter().filter_map(|file| Some((file.clone(), fs::read(&file).ok()?))).collect()
 }
 
 /// One socket of the network, of a process.
@@ -54,22 +55,44 @@ impl Socket {
     }
 }
 
-/// The sockets of a process, by the kernel's tables.
-pub fn sockets(pid: u32) -> Vec<Socket> {
-    let mut inodes = BTreeSet::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that runs").flatten() {
-        let target = fs::read_link(entry.path()).unwrap_or_default().to_string_lossy().into_owned();
-        inodes.extend(target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')).map(str::to_owned));
+/// The sockets of a process, by the kernel's tables. None where the kernel does not let this user look: a custodian's process
+/// shows itself to root alone.
+pub fn sockets(pid: u32) -> Option<Vec<Socket>> {
+    let inodes = socket_inodes(pid)?;
+    Some(table(pid).into_iter().filter(|(_, _, inode)| inodes.contains(inode)).map(|(socket, ..)| socket).collect())
+}
+
+/// The sockets of this user's that are open to all and of no process that lets itself be looked at: what a process that does
+/// not would have.
+pub fn hidden_sockets() -> Vec<Socket> {
+    let me = rustix::process::getuid().as_raw().to_string();
+    let mut seen = BTreeSet::new();
+    for entry in fs::read_dir("/proc").expect("proc").flatten() {
+        let pid = entry.file_name().to_string_lossy().parse();
+        seen.extend(pid.ok().and_then(socket_inodes).unwrap_or_default());
     }
+    let of_mine = table(std::process::id())
+        .into_iter()
+        .filter(|(socket, user, inode)| socket.is_open_to_all() && *user == me && !seen.contains(inode));
+    of_mine.map(|(socket, ..)| socket).collect()
+}
+
+fn socket_inodes(pid: u32) -> Option<BTreeSet<String>> {
+    let targets = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let targets = targets.map(|entry| fs::read_link(entry.path()).unwrap_or_default().to_string_lossy().into_owned());
+    Some(targets.filter_map(|t| Some(t.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect())
+}
+
+/// Every socket that a process's network has, with its user and its inode.
+fn table(pid: u32) -> Vec<(Socket, String, String)> {
     let mut found = Vec::new();
     for protocol in ["tcp", "tcp6", "udp", "udp6", "udplite", "udplite6", "raw", "raw6"] {
         let table = fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap_or_default();
         for line in table.lines().skip(1) {
             let columns: Vec<_> = line.split_whitespace().collect();
-            if let [_, local, _, state, _, _, _, _, _, inode, ..] = columns[..]
-                && inodes.contains(inode)
-            {
-                found.push(Socket { protocol, state: state.to_owned(), local: local.to_owned() });
+            if let [_, local, _, state, _, _, _, user, _, inode, ..] = columns[..] {
+                let (state, local) = (state.to_owned(), local.to_owned());
+                found.push((Socket { protocol, state, local }, user.to_owned(), inode.to_owned()));
             }
         }
     }

@@ -2,6 +2,8 @@
 //! custodians restarted, with the broker dead, and whatever is sent by those whose word does not count. Then the operators'
 //! approval opens it, once.
 
+#![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! What somebody finds who stands beside a lab that has worked for a while: no share in any file, log, command line or
 //! environment, no socket of a custodian that anybody could send something to, and messages that OpenSSH itself verifies.
 
+#![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -31,16 +33,24 @@ fn no_socket_of_a_custodian(lab: &mut Lab) {
         for custodian in lab.custodians() {
             let pid = lab.pid(&custodian);
             assert!(!listed.contains(&format!("pid={pid},")), "{custodian} listens: {listed}");
-            let sockets = processes::sockets(pid);
-            assert!(!sockets.is_empty(), "{custodian} is connected to nobody: the tables were not read");
-            let open: Vec<_> = sockets.iter().filter(|socket| socket.is_open_to_all()).collect();
-            assert!(open.is_empty(), "{custodian}: {open:?}");
+            if let Some(sockets) = processes::sockets(pid) {
+                assert!(!sockets.is_empty(), "{custodian} is connected to nobody: the tables were not read");
+                let open: Vec<_> = sockets.iter().filter(|socket| socket.is_open_to_all()).collect();
+                assert!(open.is_empty(), "{custodian}: {open:?}");
+            }
+        }
+        if lab.custodians().iter().any(|custodian| processes::sockets(lab.pid(custodian)).is_none()) {
+            // Somebody else may just have begun or ended to listen: what is hidden stays so.
+            until("every socket that is open to all has a process that shows itself", || {
+                processes::hidden_sockets().is_empty()
+            });
         }
         // The same eyes see those that do listen.
         for server in ["vault-2", "broker", "sentinel"] {
             let pid = lab.pid(server);
             assert!(listed.contains(&format!("pid={pid},")), "{server} was not seen to listen: {listed}");
-            assert!(processes::sockets(pid).iter().any(processes::Socket::is_open_to_all), "{server}");
+            let sockets = processes::sockets(pid).expect("one's own process");
+            assert!(sockets.iter().any(processes::Socket::is_open_to_all), "{server}: {sockets:?}");
         }
     };
     look(lab);
@@ -143,7 +153,7 @@ fn finds_what_is_planted(needles: &Needles, share: &Share) {
     for spelled in spellings {
         fs::write(&file, [&[0; 1000], spelled.as_slice(), b" and more"].concat()).expect("written");
         let found = |folder: &Path| needles.search(folder).0;
-        assert_eq!(found(folder.path()), [file.clone()], "{}", String::from_utf8_lossy(&spelled));
+        assert_eq!(found(folder.path()), std::slice::from_ref(&file), "{}", String::from_utf8_lossy(&spelled));
     }
     fs::write(&file, [7; 100_000]).expect("written");
     assert!(needles.search(folder.path()).0.is_empty());

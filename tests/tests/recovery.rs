@@ -1,6 +1,8 @@
 //! A crashed node opens by itself: with everything there, with the broker and custodians dead, through hangs, and while
 //! custodians themselves are killed. What a script that knows only lab.json can see of it.
 
+#![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
+
 use std::time::{Duration, Instant};
 
 use holdfast_tests::lab::Lab;
