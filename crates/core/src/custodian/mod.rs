@@ -5,6 +5,7 @@
 //! disk stops every [`Output::Release`] after it. Nothing here does I/O, so a simulation can run thousands of years of it.
 
 mod entry;
+mod incident;
 mod node;
 mod settings;
 mod state;
