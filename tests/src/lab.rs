@@ -246,12 +246,12 @@ impl Lab {
         self.reap(name);
     }
 
-    /// SIGTERM, and the end of it seen. Returns how long that took.
-    pub fn stop(&mut self, name: &str) -> Duration {
+    /// SIGTERM, and the end of it seen. Returns how long that took, and the exit code of one that was started here.
+    pub fn stop(&mut self, name: &str) -> (Duration, Option<i32>) {
         let began = Instant::now();
         self.signal(name, Signal::TERM);
-        self.reap(name);
-        began.elapsed()
+        let code = self.reap(name);
+        (began.elapsed(), code)
     }
 
     /// Sees a process end that was told to. Returns its exit code where this test was its parent.

@@ -45,12 +45,20 @@ pub struct Socket {
     pub state: String,
     /// Its own address, in hexadecimal.
     pub local: String,
+    /// The address at its other end.
+    pub remote: String,
 }
 
 impl Socket {
     /// Whether somebody could send it something unasked: it listens, or needs no connection.
     pub fn is_open_to_all(&self) -> bool {
         !self.protocol.starts_with("tcp") || self.state == "0A"
+    }
+
+    /// Whether it is connected to the port of this URL.
+    pub fn leads_to(&self, url: &str) -> bool {
+        let port: u16 = url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        self.state == "01" && self.remote.ends_with(&format!(":{port:04X}"))
     }
 }
 
@@ -66,10 +74,15 @@ pub fn sockets(pid: u32) -> Vec<Socket> {
         let table = fs::read_to_string(format!("/proc/{pid}/net/{protocol}")).unwrap_or_default();
         for line in table.lines().skip(1) {
             let columns: Vec<_> = line.split_whitespace().collect();
-            if let [_, local, _, state, _, _, _, _, _, inode, ..] = columns[..]
+            if let [_, local, remote, state, _, _, _, _, _, inode, ..] = columns[..]
                 && inodes.contains(inode)
             {
-                found.push(Socket { protocol, state: state.to_owned(), local: local.to_owned() });
+                found.push(Socket {
+                    protocol,
+                    state: state.to_owned(),
+                    local: local.to_owned(),
+                    remote: remote.to_owned(),
+                });
             }
         }
     }
