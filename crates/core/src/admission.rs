@@ -288,3 +288,6 @@ impl Admission {
         self.recent.retain(|_, ids| !ids.is_empty());
     }
 }
+
+#[cfg(test)]
+mod tests;

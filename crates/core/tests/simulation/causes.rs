@@ -654,3 +654,103 @@ fn a_follower_that_joins_late_is_waited_for() {
         }
     });
 }
+
+#[test]
+fn an_approval_counts_until_it_expires() {
+    story(|| {
+        for (wait, opens) in [(50_000, true), (70_000, false)] {
+            let mut world = World::open(quiet(1));
+            world.seal_node(0);
+            world.run(MS * 1_000);
+            let mut consent = world.consent(0, 0);
+            consent.life = MS * 60_000;
+            let (_, bytes) = world.give(&consent);
+            world.send_order(&bytes);
+            world.expect_shut(MS * wait, "one of two");
+            world.approve_by([1]);
+            assert_eq!(world.until(SOON, World::all_open), opens, "the other one after {wait} ms");
+        }
+    });
+}
+
+#[test]
+fn an_approval_is_of_one_node_in_one_cluster_by_an_operator_and_counts_once() {
+    story(|| {
+        let mut world = World::open(Setup { nodes: 2, ..quiet(1) });
+        world.seal_node(0);
+        world.seal_node(1);
+        world.run(MS * 1_000);
+        world.approve(0, 0);
+        world.approve(1, 1);
+        world.expect_shut(MS * 10_000, "one for each node");
+        let mut consent = world.consent(1, 0);
+        consent.cluster = holdfast_core::id::ClusterId::from_bytes([7; 16]);
+        let (_, bytes) = world.give(&consent);
+        world.send_order(&bytes);
+        let mut consent = world.consent(2, 0);
+        consent.life = MS * 3_600_000;
+        let (_, bytes) = world.give(&consent);
+        world.send_order(&bytes);
+        world.expect_shut(MS * 10_000, "another cluster's, and one that would live too long");
+        let consent = world.consent(1, 0);
+        let (_, bytes) = world.give(&consent);
+        for c in 0..5 {
+            assert!(world.hear(c, &bytes));
+            assert!(!world.hear(c, &bytes), "a second time");
+        }
+        assert!(world.until(SOON, |world| world.vaults[0].is_open()));
+        world.run(MS * 2_000);
+        world.seal_node(0);
+        world.run(MS * 1_000);
+        for c in 0..5 {
+            assert!(!world.hear(c, &bytes), "for the next incident");
+            world.kill_custodian(c);
+            world.start_custodian(c);
+            assert!(!world.hear(c, &bytes), "by another process");
+        }
+        world.expect_shut(MS * 10_000, "used");
+    });
+}
+
+#[test]
+fn a_marker_withdraws_orders_that_are_under_way() {
+    story(|| {
+        let mut world = World::open(Setup { sentinel: false, ..quiet(1) });
+        world.links.iter_mut().flatten().for_each(|link| link.latency = MS * 120);
+        world.run(MS * 2_000);
+        let sealed_at = world.wall(0).after(MS * 100);
+        let since = world.now;
+        world.submissions = 0;
+        world.restart_node(0, MS * 200);
+        let all = |world: &World| (0..5).filter(|c| world.cause(*c, 0, since) == Some(Cause::Restart)).count() >= 3;
+        assert!(world.until(SOON, all), "orders were given out");
+        world.sentinel_claims(0, Seen::Sealed, Some(Cause::InPlace), sealed_at);
+        world.expect_shut(MS * 30_000, "told in time");
+        assert_eq!(world.submissions, 0, "no share left");
+    });
+}
+
+#[test]
+fn a_clock_that_was_set_back_permits_nothing() {
+    story(|| {
+        let mut world = World::open(quiet(1));
+        world.seal_node(0);
+        world.run(MS * 1_000);
+        for c in 0..5 {
+            world.hosts[c].offset = -300_000;
+        }
+        let mut consent = world.consent(0, 0);
+        consent.offset = -300_000;
+        for operator in [0, 1] {
+            consent.operator = operator;
+            let (_, bytes) = world.give(&consent);
+            world.send_order(&bytes);
+        }
+        world.expect_shut(MS * 20_000, "nothing that expires can be judged");
+        for c in 0..5 {
+            world.hosts[c].offset = 0;
+        }
+        world.approve_by([0, 1]);
+        world.expect_open("with the right time again");
+    });
+}
