@@ -49,7 +49,7 @@ fn nobody_in_a_nodes_place_gets_a_share() {
     let share = ceremony.share("custodian-1");
     let needles = Needles::of(&[share]);
     let authority = Authority::new("the CA that the custodian trusts");
-    let elsewhere = Impostor::start(Front::Tls(authority.issue(&["127.0.0.1"]).server()), |asked| as_a_node(asked));
+    let elsewhere = Impostor::start(Front::Tls(authority.issue(&["127.0.0.1"]).server()), as_a_node);
     let strangers = strangers(&authority, &elsewhere);
     let control = Stranger { what: "the node itself", ..the_node(&authority, Arc::new(as_a_node)) };
 
