@@ -200,6 +200,7 @@ async fn watch(identity: Arc<NodeIdentity>, deadline: Instant) -> bool {
             {
                 return;
             }
+            // Between two looks at the condition; the deadline is the time-out below.
             sleep(LOOK).await;
         }
     };

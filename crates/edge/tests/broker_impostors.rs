@@ -204,6 +204,7 @@ async fn a_broker_that_hangs_in_the_amqp_handshake_is_given_up_and_leaves_no_thr
     // The other tests of this file have theirs too, for a while.
     while lapin_threads() > 0 {
         assert!(since.elapsed() < Duration::from_secs(120), "{} threads are left", lapin_threads());
+        // Between two looks at the condition; the deadline is above.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -162,6 +162,7 @@ impl Assembly {
                 let log = self.find(name).map(Started::last_lines).unwrap_or_default();
                 return Err(StepError::Late { awaited, last, name: name.to_owned(), log });
             }
+            // Between two looks at the condition; the deadline is above.
             tokio::time::sleep(LOOK).await;
         }
         self.progress.done(awaited, since);

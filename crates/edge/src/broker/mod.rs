@@ -272,6 +272,7 @@ impl Driver {
             () = async {
                 // An error means that the last handle was dropped.
                 let _ = closing.wait_for(|closing| *closing).await;
+                // The deadline of the other branch, which ends by itself once all is sent.
                 tokio::time::sleep(CLOSE_DEADLINE).await;
             } => {}
         }
@@ -304,6 +305,7 @@ impl Driver {
                 () = self.told_to_close() => return,
                 () = async {
                     self.say(BrokerEvent::Down { why: trouble }).await;
+                    // The back-off: waiting is what it is for.
                     tokio::time::sleep(wait).await;
                 } => {}
             }
