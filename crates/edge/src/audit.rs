@@ -247,6 +247,15 @@ impl AuditLog {
     }
 }
 
+impl Drop for AuditLog {
+    /// Gives the log back. Closing alone would not, while a process that this one is just starting has the descriptor
+    /// still, between fork and exec.
+    fn drop(&mut self) {
+        // If it cannot be unlocked now, closing it does that.
+        let _ = self.file.unlock();
+    }
+}
+
 /// Checks a whole log, line by line: form, numbers, and the chain of digests. Reads a log that is being written, too.
 pub fn verify(mut reader: impl BufRead) -> Result<Summary, Broken> {
     let mut summary = Summary { position: Position::START, first: None, last: None, torn: 0 };
