@@ -9,6 +9,7 @@ mod enrollment;
 mod fingerprint;
 mod manifest;
 mod packet;
+mod rotated;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ pub use self::enrollment::{AgeRecipient, ENROLLMENT_NAMESPACE, Enrollment, OPENP
 pub use self::fingerprint::{Fingerprint, FingerprintError};
 pub use self::manifest::{MANIFEST_MAX, Manifest, Member};
 pub use self::packet::{OPENPGP_MESSAGE_MAX, PACKET_MAX, Packet, packet_digest};
+pub use self::rotated::{ROTATED_MAX, Rotated, RotatedError, RotatedShare};
 
 /// The version of these files that this program writes, and the only one it reads.
 const VERSION: u64 = 1;
