@@ -302,7 +302,7 @@ impl Made {
         let custodians: Vec<_> = hosts.iter().zip(&packets).map(|(host, packet)| Self::member(host, packet)).collect();
         let manifest = json!({
             "v": 1, "kind": "manifest", "cluster_name": "prod", "id": "07".repeat(16), "generation": 1,
-            "shares": hosts.len(), "threshold": 2, "custodians": custodians,
+            "shares": hosts.len(), "threshold": 2, "custodians": custodians, "holders": [],
         });
         Self { manifest, packets }
     }
@@ -359,7 +359,7 @@ fn a_bad_packet_or_manifest_is_refused_and_nothing_is_written() {
     manifest_with("v", json!(2)).refused(78, "manifest is of version 2");
     manifest_with("threshold", json!(1)).refused(78, "threshold");
     manifest_with("threshold", json!(3)).refused(78, "threshold");
-    manifest_with("shares", json!(5)).refused(78, "2 for 5 shares");
+    manifest_with("shares", json!(5)).refused(78, "there are 2 for 5 shares");
     manifest_with("id", json!("09".repeat(16))).refused(78, "the manifest for 0909");
     manifest_with("note", json!("hi")).refused(78, "unknown field `note`");
     let twice = json!([made.manifest["custodians"][0], made.manifest["custodians"][0]]);

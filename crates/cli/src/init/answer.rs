@@ -131,7 +131,7 @@ fn manifest(plan: &Plan, packets: &[Vec<u8>]) -> Result<Manifest, CeremonyError>
         }
     };
     let members = plan.candidates.iter().zip(packets).map(member).collect();
-    Manifest::new(plan.cluster.clone(), plan.id, GENERATION, plan.threshold, members)
+    Manifest::new(plan.cluster.clone(), plan.id, GENERATION, plan.threshold, members, Vec::new())
 }
 
 /// A line for each custodian: what it signs, and with which key.
