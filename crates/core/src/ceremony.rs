@@ -147,10 +147,16 @@ pub enum CeremonyError {
     /// The packet's custodian is not in the manifest.
     #[error("the packet is for {0}, which is not in the manifest: take both from one ceremony")]
     NotMember(Principal),
-    /// The keys at hand are not those that the manifest gives the packet's custodian.
+    /// Nobody in the manifest has the keys at hand.
     #[error(
-        "the packet is for {custodian}, and the {what} here is not {custodian}'s: run this on {custodian}'s own host"
+        "none of this manifest's custodians has the keys that are here: run this on a custodian's own host, with the manifest of the ceremony that it enrolled for"
     )]
+    Stranger,
+    /// The custodian's share is not in a packet.
+    #[error("{0}'s share comes in no packet by this manifest, it is typed in: holdfast-setup import")]
+    NoPacket(Principal),
+    /// The keys at hand are not those that the manifest gives the packet's custodian.
+    #[error("this is for {custodian}, and the {what} here is not {custodian}'s: run this on {custodian}'s own host")]
     SomebodyElses {
         /// Whom it is for.
         custodian: Principal,

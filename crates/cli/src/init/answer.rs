@@ -127,7 +127,7 @@ fn manifest(plan: &Plan, packets: &[Vec<u8>]) -> Result<Manifest, CeremonyError>
             enrollment_fingerprint: candidate.signed.fingerprint(),
             age_recipient: enrollment.age_recipient.clone(),
             signing_key: enrollment.signing_key.clone(),
-            packet_sha256: packet_digest(packet),
+            packet_sha256: Some(packet_digest(packet)),
         }
     };
     let members = plan.candidates.iter().zip(packets).map(member).collect();
