@@ -91,8 +91,7 @@ impl Host {
 
     /// The packet in a file, if it is the one that the manifest names for the custodian whose host this is.
     pub(crate) fn admit(&self, path: &Path, packet: &[u8]) -> Result<Packet, HostError> {
-        let admitted =
-            self.manifest.admit(packet, &self.identity.recipient().to_text(), self.signing_key.public_key());
+        let admitted = self.manifest.admit(packet, &self.identity.recipient().to_text(), self.signing_key.public_key());
         admitted.map_err(|why| HostError::Refused { path: path.to_owned(), why })
     }
 

@@ -118,7 +118,10 @@ impl fmt::Display for Report {
         writeln!(f, "  Share:  {}", self.share.display())?;
         writeln!(f, "  Record: {}", self.record.display())?;
         writeln!(f, "  x:      {} (each custodian's has to be another)\n", self.x)?;
-        writeln!(f, "NOT PROVEN: nothing but the server can tell whether this is a share of {cluster}, and of today's set.")?;
+        writeln!(
+            f,
+            "NOT PROVEN: nothing but the server can tell whether this is a share of {cluster}, and of today's set."
+        )?;
         write!(f, "Open a node with it before whoever held it destroys it: docs/CEREMONIES.md, \"For those who must\".")
     }
 }

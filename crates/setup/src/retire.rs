@@ -71,7 +71,9 @@ enum RetireError {
         why: String,
     },
     /// Somebody may still need it.
-    #[error("the shares of before generation {generation} are kept: nothing here shows that {nodes} opened with the new ones; restart one after the other and see each open by itself, or, if you have seen it on another custodian, say --opened NODE for each")]
+    #[error(
+        "the shares of before generation {generation} are kept: nothing here shows that {nodes} opened with the new ones; restart one after the other and see each open by itself, or, if you have seen it on another custodian, say --opened NODE for each"
+    )]
     Needed {
         /// The present generation.
         generation: u32,
@@ -125,7 +127,12 @@ impl fmt::Display for Report {
         }
         let retired = list(&self.retired);
         writeln!(f, "Removed: the share of {} of generation {retired}.\n", self.cluster)?;
-        writeln!(f, "  Opened with generation {}, by the audit log: {}", self.generation, list(&self.shown_by_audit_log))?;
+        writeln!(
+            f,
+            "  Opened with generation {}, by the audit log: {}",
+            self.generation,
+            list(&self.shown_by_audit_log)
+        )?;
         write!(f, "  by your word: {}", list(&self.shown_by_word))
     }
 }
@@ -173,13 +180,7 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     for generation in &older {
         store.retire(*generation)?;
     }
-    Ok(Report {
-        cluster: name.clone(),
-        generation,
-        retired: older,
-        shown_by_audit_log: unseen,
-        shown_by_word: by_word,
-    })
+    Ok(Report { cluster: name.clone(), generation, retired: older, shown_by_audit_log: unseen, shown_by_word: by_word })
 }
 
 fn choose<'a>(
@@ -191,7 +192,9 @@ fn choose<'a>(
         (Some(name), _) => clusters
             .get_key_value(name)
             .ok_or_else(|| RetireError::Cluster(format!("{name} is not configured here; {} is", known()))),
-        (None, 1) => clusters.first_key_value().ok_or_else(|| RetireError::Cluster("none is configured here".to_owned())),
+        (None, 1) => {
+            clusters.first_key_value().ok_or_else(|| RetireError::Cluster("none is configured here".to_owned()))
+        }
         (None, _) => Err(RetireError::Cluster(format!("name one of {}", known()))),
     }
 }

@@ -145,8 +145,8 @@ fn an_initialisation_that_fails_says_what_state_it_left() {
     };
     let bad_key = || Reply::json("400 Bad Request", &json!({ "errors": ["error parsing PGP key"] }));
     refused(false, "the Vault was not initialised: ", bad_key);
-    refused(true, "error parsing PGP key), and it is initialised now, with shares that nobody got", bad_key);
-    refused(true, "and it is initialised now, with shares that nobody got", || {
+    refused(true, "error parsing PGP key; ", bad_key);
+    refused(true, "is initialised now, with shares that nobody got", || {
         let mut reply = Reply::new("200 OK", vec![b'x'; 1000]);
         reply.sent = 10;
         reply

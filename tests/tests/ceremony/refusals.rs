@@ -45,7 +45,7 @@ impl Table {
             threshold: "2".to_owned(),
             root_token_key: text(&self.path("alice.asc")).to_owned(),
             output: text(&self.path("out")).to_owned(),
-            more: vec!["--yes".to_owned()],
+            more: ["--yes", "--accept-no-recovery"].map(str::to_owned).into(),
         };
         change(&mut init);
         let mut args = vec!["init", "--cluster", "prod", "--vault", &init.vault, "--ca-cert", &init.ca];
@@ -86,7 +86,7 @@ pub(crate) struct Init {
     threshold: String,
     root_token_key: String,
     pub(crate) output: String,
-    more: Vec<String>,
+    pub(crate) more: Vec<String>,
 }
 
 #[test]
@@ -212,7 +212,8 @@ fn what_is_no_vault_or_not_ours_is_refused_and_nothing_is_written() {
         let _ = fs::remove_dir_all(table.path("out"));
         table.init(|init| {
             to_vault(init);
-            init.more = more;
+            init.more.retain(|argument| argument != "--yes");
+            init.more.extend(more);
         })
     };
     compared(vec![fingerprint("custodian-1", second)]).refused(78, "this is not the file that custodian-1 made");

@@ -94,7 +94,12 @@ impl Rotated {
         if text.is_empty() {
             return Err(RotatedError::Empty);
         }
-        let printed = if text.starts_with('{') { from_json(text)? } else { from_text(text)? };
+        // A terminal's prompt may stand before it.
+        let json = text.lines().find(|line| line.starts_with('{')).and_then(|line| text.find(line));
+        let printed = match json {
+            Some(at) => from_json(text.get(at..).unwrap_or_default())?,
+            None => from_text(text)?,
+        };
         let shares = printed.into_iter().enumerate().map(|(index, (fingerprint, value))| {
             let openpgp_message = message(&value, index + 1)?;
             Ok(RotatedShare { fingerprint: checked_fingerprint(&fingerprint, index + 1)?, openpgp_message })
@@ -279,6 +284,7 @@ mod tests {
             serde_json::json!({ "data": json() }).to_string(),
             backup.to_string(),
             format!("{progress}\n{}", json()),
+            format!("Rotation operation nonce: n\nUnseal Key (will be hidden): \n{}", json()),
             printed().replace('\n', "\r\n"),
         ] {
             assert_eq!(Rotated::parse(text.as_bytes()).as_ref(), Ok(&rotated), "{text}");
