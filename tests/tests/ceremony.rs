@@ -1,6 +1,8 @@
 //! The ceremony, as people hold it: the built `holdfast-setup` and `holdfast`, a real OpenBao, and gpg, ssh-keygen and a plain
 //! HTTP client to check what they did. None of the product's code is in here.
 
+#[path = "ceremony/adoption.rs"]
+mod adoption;
 #[path = "ceremony/deliver.rs"]
 mod deliver;
 #[path = "ceremony/impostor.rs"]

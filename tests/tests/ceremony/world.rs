@@ -1,7 +1,7 @@
 //! What a ceremony needs around it: programs, hosts, a Vault, somebody's OpenPGP key.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -22,6 +22,15 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Runs something to its end, which is given this and nothing more.
+    pub(crate) fn of(command: &mut Command, input: &[u8]) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it can be started");
+        // Whoever is not asked for anything may have ended.
+        let _ = child.stdin.take().expect("piped").write_all(input);
+        Self::from(child.wait_with_output().expect("it ends"))
+    }
+
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code().expect("it ended by itself"),
@@ -50,11 +59,7 @@ impl Done {
 
 /// Runs one of the built programs; nobody is at its terminal.
 pub(crate) fn run(program: &str, args: &[&str]) -> Done {
-    let tests = std::env::current_exe().expect("the test knows where it is");
-    let profile = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let path = profile.join(program);
-    assert!(path.is_file(), "{} is not built: cargo build --workspace", path.display());
-    Done::from(Command::new(path).args(args).stdin(Stdio::null()).output().expect("it runs"))
+    Done::of(Command::new(holdfast_tests::programs::program(program)).args(args), b"")
 }
 
 pub(crate) fn setup(args: &[&str]) -> Done {
@@ -93,8 +98,16 @@ impl Host {
         text(&self.file("enrollment.json")).to_owned()
     }
 
+    /// Installs a packet that was sent to the host, which is gone afterwards, and keeps the transport key.
     pub(crate) fn install(&self, packet: &Path, manifest: &Path) -> Done {
-        setup(&["install", "--dir", text(&self.dir), "--packet", text(packet), "--manifest", text(manifest), "--json"])
+        let sent = self.file("sent.packet.json");
+        let _ = fs::copy(packet, &sent);
+        self.setup("install", &["--packet", text(&sent), "--manifest", text(manifest), "--keep-transport-key"])
+    }
+
+    /// Runs a command of `holdfast-setup` on the host.
+    pub(crate) fn setup(&self, command: &str, args: &[&str]) -> Done {
+        setup(&[&[command, "--dir", text(&self.dir), "--json"], args].concat())
     }
 
     /// Signs with the host's own key, as anybody could who has it: an envelope of any body.
@@ -188,6 +201,7 @@ pub(crate) fn certificates(dir: &Path) {
 /// An OpenBao of its own, with nothing in it.
 pub(crate) struct Vault {
     process: Child,
+    config: PathBuf,
     pub(crate) url: String,
     pub(crate) ca: PathBuf,
     client: reqwest::Client,
@@ -209,24 +223,39 @@ impl Vault {
             dir = dir.display()
         );
         fs::write(dir.join("config.hcl"), config).expect("written");
-        let mut command = Command::new(bao());
-        command.args(["server", "-config"]).arg(dir.join("config.hcl"));
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
-        // It says it once.
-        let (started, wait) = mpsc::sync_channel(1);
-        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        std::thread::spawn(move || {
-            // To the end, so that it never waits for a reader.
-            for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
-                let _ = started.try_send(line);
-            }
-        });
         let ca = dir.join("ca.pem");
         let client = client(&ca);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let vault = Self { process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime };
-        wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
-        vault
+        let config = dir.join("config.hcl");
+        let process = serve(&config);
+        Self { process, config, url: format!("https://127.0.0.1:{port}"), ca, client, runtime }
+    }
+
+    /// `kill -9`, and a start.
+    pub(crate) fn crash(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = serve(&self.config);
+    }
+
+    /// The server's own tool, with a token.
+    pub(crate) fn tool(&self, args: &[&str], token: &str, input: &[u8]) -> Done {
+        let mut command = Command::new(bao());
+        command.args(args).env("BAO_ADDR", &self.url).env("BAO_CACERT", &self.ca).env("BAO_TOKEN", token);
+        Done::of(&mut command, input)
+    }
+
+    /// Initialises it as people did before there were custodians: plain shares, hexadecimal, and the root token.
+    pub(crate) fn initialise(&self, shares: u8, threshold: u8) -> (Vec<String>, String) {
+        let body = serde_json::json!({ "secret_shares": shares, "secret_threshold": threshold });
+        let answer = self.answer(self.client.put(format!("{}/v1/sys/init", self.url)).json(&body));
+        let shares = answer["keys"].as_array().expect("shares").iter();
+        let shares: Vec<String> = shares.map(|share| share.as_str().expect("text").to_owned()).collect();
+        for share in &shares[..usize::from(threshold)] {
+            self.unseal(share);
+        }
+        until("the new Vault serves", || self.get("sys/health", None)["standby"] == false);
+        (shares, answer["root_token"].as_str().expect("a token").to_owned())
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Value {
@@ -252,6 +281,23 @@ impl Drop for Vault {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Starts a server, and waits until it says that it has started, which it does once.
+fn serve(config: &Path) -> Child {
+    let mut command = Command::new(bao());
+    command.args(["server", "-config"]).arg(config);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
+    let (started, wait) = mpsc::sync_channel(1);
+    let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+    std::thread::spawn(move || {
+        // To the end, so that it never waits for a reader.
+        for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
+            let _ = started.try_send(line);
+        }
+    });
+    wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
+    process
 }
 
 fn client(ca: &Path) -> reqwest::Client {
