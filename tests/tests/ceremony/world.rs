@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// How long a server may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -39,6 +40,12 @@ impl Done {
         }
     }
 
+    /// That it was done.
+    pub(crate) fn well(self) -> Self {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self
+    }
+
     /// That it was done: what it said, as JSON.
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}", self.err);
@@ -57,9 +64,14 @@ impl Done {
     }
 }
 
+/// Where one of the built programs is.
+pub(crate) fn program(name: &str) -> PathBuf {
+    holdfast_tests::programs::program(name)
+}
+
 /// Runs one of the built programs; nobody is at its terminal.
-pub(crate) fn run(program: &str, args: &[&str]) -> Done {
-    Done::of(Command::new(holdfast_tests::programs::program(program)).args(args), b"")
+pub(crate) fn run(name: &str, args: &[&str]) -> Done {
+    Done::of(Command::new(program(name)).args(args), b"")
 }
 
 pub(crate) fn setup(args: &[&str]) -> Done {
@@ -92,6 +104,20 @@ impl Host {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The fingerprint of the enrollment that is there now.
+    pub(crate) fn enrollment_fingerprint(&self) -> String {
+        let file: Value =
+            serde_json::from_slice(&fs::read(self.file("enrollment.json")).expect("there")).expect("JSON");
+        let digest = Sha256::digest(unbase64(file["body"].as_str().expect("a body")));
+        let bits: String = digest[..13].iter().map(|byte| format!("{byte:08b}")).collect();
+        let digit = |five: &[u8]| {
+            let value = usize::from_str_radix(std::str::from_utf8(five).expect("digits"), 2).expect("binary");
+            char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
+        };
+        let digits: Vec<char> = bits.as_bytes()[..100].chunks(5).map(digit).collect();
+        digits.chunks(4).map(|four| four.iter().collect::<String>()).collect::<Vec<_>>().join("-")
     }
 
     pub(crate) fn enrollment(&self) -> String {
@@ -200,8 +226,8 @@ pub(crate) fn certificates(dir: &Path) {
 
 /// An OpenBao of its own, with nothing in it.
 pub(crate) struct Vault {
+    dir: PathBuf,
     process: Child,
-    config: PathBuf,
     pub(crate) url: String,
     pub(crate) ca: PathBuf,
     client: reqwest::Client,
@@ -209,7 +235,20 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
+    /// One node of raft, as it would be in earnest.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::with_storage(
+            dir,
+            &format!("storage \"raft\" {{ path = \"{}/data\"\n node_id = \"vault-1\" }}", dir.display()),
+        )
+    }
+
+    /// One that keeps nothing on a disk: it starts at once, and forgets everything when it ends.
+    pub(crate) fn in_memory(dir: &Path) -> Self {
+        Self::with_storage(dir, "storage \"inmem\" {}")
+    }
+
+    fn with_storage(dir: &Path, storage: &str) -> Self {
         fs::create_dir_all(dir.join("data")).expect("a folder");
         certificates(dir);
         // Both at once, so that they differ.
@@ -218,24 +257,22 @@ impl Vault {
         let config = format!(
             "api_addr = \"https://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{cluster}\"\n\
              disable_mlock = true\nlistener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n\
-             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n\
-             storage \"raft\" {{\n  path = \"{dir}/data\"\n  node_id = \"vault-1\"\n}}\n",
+             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n{storage}\n",
             dir = dir.display()
         );
         fs::write(dir.join("config.hcl"), config).expect("written");
         let ca = dir.join("ca.pem");
         let client = client(&ca);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let config = dir.join("config.hcl");
-        let process = serve(&config);
-        Self { process, config, url: format!("https://127.0.0.1:{port}"), ca, client, runtime }
+        let process = serve(dir);
+        Self { dir: dir.to_owned(), process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime }
     }
 
     /// `kill -9`, and a start.
     pub(crate) fn crash(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        self.process = serve(&self.config);
+        self.process = serve(&self.dir);
     }
 
     /// The server's own tool, with a token.
@@ -256,6 +293,15 @@ impl Vault {
         }
         until("the new Vault serves", || self.get("sys/health", None)["standby"] == false);
         (shares, answer["root_token"].as_str().expect("a token").to_owned())
+    }
+
+    /// Stops it, removes its storage, and starts it again: what people do with a Vault whose shares are lost.
+    pub(crate) fn wipe(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        fs::remove_dir_all(self.dir.join("data")).expect("removed");
+        fs::create_dir(self.dir.join("data")).expect("made");
+        self.process = serve(&self.dir);
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Value {
@@ -283,11 +329,12 @@ impl Drop for Vault {
     }
 }
 
-/// Starts a server, and waits until it says that it has started, which it does once.
-fn serve(config: &Path) -> Child {
+/// Starts the server that is configured there, and waits until it says that it has started.
+fn serve(dir: &Path) -> Child {
     let mut command = Command::new(bao());
-    command.args(["server", "-config"]).arg(config);
+    command.args(["server", "-config"]).arg(dir.join("config.hcl"));
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
+    // It says it once.
     let (started, wait) = mpsc::sync_channel(1);
     let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
     std::thread::spawn(move || {

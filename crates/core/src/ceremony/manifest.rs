@@ -447,8 +447,8 @@ mod tests {
             (&first.signing_key, &second.signing_key, "same signing key"),
             (&first.signing_key, "ssh-ed25519 AAAA", "signing_key"),
             (&first.age_recipient, &second.age_recipient, "same age recipient"),
-            (&digest(first), &digest(second), "same packet"),
-            (&digest(first), "00", "packet_sha256"),
+            (&digest(&first), &digest(&second), "same packet"),
+            (&digest(&first), "00", "packet_sha256"),
             (&first.enrollment_fingerprint, &second.enrollment_fingerprint, "same enrollment"),
             (&first.enrollment_fingerprint, "K7QM", "enrollment_fingerprint"),
         ] as [(&str, &str, &str); 26]
