@@ -31,7 +31,7 @@ fn a_holder_who_could_not_use_the_share_is_refused_before_the_vault_is_asked() {
     with(&[text(&table.path("old.asc"))]).refused(78, "it has expired");
     with(&[&format!("carol={}", table.hosts[0].file("custodian-1.asc").display())])
         .refused(78, "custodian-1 and carol have the same OpenPGP key");
-    with(&[&alice, &format!("also-alice={alice}")]).refused(78, "also-alice and alice have the same OpenPGP key");
+    with(&[&alice, &format!("also-alice={alice}")]).refused(78, "alice and also-alice have the same OpenPGP key");
     with(&[&alice, &format!("alice={}", key("bob", "default", "default"))]).refused(78, "have the same name");
     with(&[&format!("custodian-1={alice}")]).refused(78, "have the same name");
     fs::copy(&alice, table.path("Alice Example.asc")).expect("copied");
@@ -105,6 +105,7 @@ fn holders_open_the_vault_from_paper_alone_or_together_with_custodians() {
     let world = world.path();
     let mut vault = Vault::in_memory(&world.join("vault"));
     let hosts: Vec<_> = (1..=3).map(|number| Host::enroll(world, number)).collect();
+    let (url, ca) = (vault.url.clone(), vault.ca.clone());
     // People's keys of every kind that people have: the largest code is that of the longest key.
     let gpg = Gpg::new();
     for (name, algorithm, usage) in [
@@ -130,8 +131,8 @@ fn holders_open_the_vault_from_paper_alone_or_together_with_custodians() {
     let init = |output: &Path, threshold: &str, holders: &[&str], more: &[&str]| {
         let mut args: Vec<_> = ["init", "--cluster", "prod", "--json"].map(str::to_owned).into();
         let mut option = |name: &str, value: &str| args.extend([format!("--{name}"), value.to_owned()]);
-        option("vault", &vault.url);
-        option("ca-cert", text(&vault.ca));
+        option("vault", &url);
+        option("ca-cert", text(&ca));
         option("threshold", threshold);
         // The root token's key may be a holder's.
         option("root-token-key", text(&world.join("alice.asc")));

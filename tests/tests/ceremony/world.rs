@@ -350,7 +350,7 @@ fn serve(dir: &Path) -> Child {
 fn client(ca: &Path) -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ca = reqwest::Certificate::from_pem(&fs::read(ca).expect("there")).expect("a certificate");
-    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().expect("a client")
+    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().pool_max_idle_per_host(0).build().expect("a client")
 }
 
 /// OpenBao: named, installed by the tests, or in PATH.
