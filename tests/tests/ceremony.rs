@@ -5,6 +5,8 @@
 mod adoption;
 #[path = "ceremony/deliver.rs"]
 mod deliver;
+#[path = "ceremony/generations.rs"]
+mod generations;
 #[path = "ceremony/holders.rs"]
 mod holders;
 #[path = "ceremony/impostor.rs"]

@@ -302,7 +302,9 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     value["pgp_fingerprints"][3] = stranger.clone().into();
     with(&value.to_string()).refused(78, &format!("FOR SOMEBODY ELSE, whose key has the fingerprint {stranger}"));
     let mut value: Value = serde_json::from_str(&printed).expect("JSON");
-    ["keys", "pgp_fingerprints"].map(|list| value[list].as_array_mut().expect("a list").pop());
+    for list in ["keys", "pgp_fingerprints"] {
+        value[list].as_array_mut().expect("a list").pop();
+    }
     with(&value.to_string()).refused(78, "it has 4 shares, and there are 5");
     let plain = world.bao(&["operator", "rotate-keys", "-status"], b"").well();
     with(&plain.out).refused(78, "the rotation is not complete: 0 of 3");

@@ -354,7 +354,7 @@ fn client(ca: &Path) -> reqwest::Client {
 }
 
 /// OpenBao: named, installed by the tests, or in PATH.
-fn bao() -> PathBuf {
+pub(crate) fn bao() -> PathBuf {
     if let Some(named) = std::env::var_os("HOLDFAST_BAO") {
         return named.into();
     }
