@@ -6,11 +6,16 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use holdfast_tests::wait::always;
 use serde_json::Value;
 
 use crate::holders::fingerprint;
 use crate::world::{Done, Gpg, Host, Vault, holdfast, program, text, until};
+
+/// How long a custodian takes, at a look each second, until it has what proves a restart.
+const GATHERED_WITHIN: Duration = Duration::from_secs(6);
 
 /// Everybody and everything that an adoption needs.
 pub(crate) struct World {
@@ -125,10 +130,19 @@ impl World {
     fn is_open(&self) -> bool {
         self.status()["sealed"] == false
     }
+
+    /// Lets custodians without a broker see the node open for as long as it takes until a restart could be proven. Nothing but a
+    /// heartbeat would say so.
+    fn rest(&self) {
+        always(GATHERED_WITHIN, "it is open", || self.is_open());
+    }
 }
 
 /// A custodian's process. Ends with the value.
-struct Daemon(Child);
+struct Daemon {
+    process: Child,
+    log: PathBuf,
+}
 
 impl Daemon {
     fn start(world: &World, host: &Host, manifest: &Path) -> Self {
@@ -156,19 +170,23 @@ impl Daemon {
         fs::create_dir_all(host.file("state")).expect("made");
         let mut command = Command::new(program("holdfast-custodian"));
         command.args(["run", "--config"]).arg(host.file("custodian.toml")).stdin(Stdio::null());
-        let log = fs::File::create(host.file("log")).expect("a log");
-        let child = command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts");
+        let log = host.file("log");
+        let file = fs::File::create(&log).expect("a log");
+        let process = command.stdout(file.try_clone().expect("a log")).stderr(file).spawn().expect("it starts");
         until(&format!("{} has seen the node open", host.id), || {
             fs::read_to_string(host.file("state/state.json")).is_ok_and(|state| state.contains("last_open"))
         });
-        Self(child)
+        Self { process, log }
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("{}: {}", self.log.display(), fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 
@@ -209,6 +227,7 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
     let packet = |host: &Host| world.path(&format!("out/packets/{}.packet.json", host.id));
     let [first, second, third] = &world.hosts[..] else { panic!("three") };
     second.install(&packet(first), &manifest).refused(78, "is not custodian-1's");
+    fs::remove_file(second.file("sent.packet.json")).expect("it is there still");
     first.install(&packet(first), &manifest).json();
     let printed = ["--keys", text(&rotated.file), "--manifest", text(&manifest), "--keep-transport-key"];
     assert_eq!(second.setup("install", &printed).json()["result"], "installed");
@@ -233,9 +252,11 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
 
     // A crash heals by itself, without broker and without people; the old shares open nothing any more.
     let mut daemons: Vec<_> = world.hosts.iter().map(|host| Daemon::start(&world, host, &manifest)).collect();
+    world.rest();
     world.vault.crash();
     until("three custodians open it", || world.is_open());
     drop(daemons.drain(1..));
+    world.rest();
     world.vault.crash();
     until("the custodian that is left submits", || world.status()["progress"] == 1);
 
@@ -429,6 +450,7 @@ fn who_must_types_a_share_in_and_only_the_server_proves_it() {
     import(host, old[1].as_bytes()).refused(1, "a custodian never holds two of one cluster");
 
     let daemons: Vec<_> = world.hosts.iter().map(|host| Daemon::start(&world, host, &manifest)).collect();
+    world.rest();
     world.vault.crash();
     until("the shares that were typed in open it", || world.is_open());
     drop(daemons);
