@@ -145,9 +145,8 @@ impl Ceremony {
 
     /// Whether every key is still one that the Vault takes, at `now`.
     pub(super) fn check_keys(&self, path: &Path, now: u32) -> Result<(), InitError> {
-        let keys = self.plan.addressees().map(|(_, addressee)| addressee).chain([&self.root_token]);
-        keys.map(|key| Addressee::from_binary(key.binary(), now).map(drop))
-            .collect::<Result<(), _>>()
+        let mut keys = self.plan.addressees().map(|(_, addressee)| addressee).chain([&self.root_token]);
+        keys.try_for_each(|key| Addressee::from_binary(key.binary(), now).map(drop))
             .map_err(|why| InitError::Key { path: path.to_owned(), why })
     }
 }

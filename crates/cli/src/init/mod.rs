@@ -230,6 +230,9 @@ fn finish(directory: &Directory, ceremony: &Ceremony, answer: &[u8], outcome: Ou
 /// The answer that an earlier run brought to the disk, if it did, were it killed a moment before the answer had its name.
 fn answer_on_disk(directory: &Directory, ceremony: &Ceremony) -> Result<Option<Vec<u8>>, InitError> {
     if let Some(answer) = directory.kept_response()? {
+        // The other name may be there still, and this one not on the disk yet.
+        let unfinished = |why| InitError::Unfinished { response: directory.response(), why };
+        directory.keep_response(&answer).map_err(unfinished)?;
         return Ok(Some(answer));
     }
     match directory.unnamed_response()? {

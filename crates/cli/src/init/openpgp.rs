@@ -24,6 +24,9 @@ use rand::rngs::OsRng;
 /// The shortest RSA key that a server takes, in bits.
 const RSA_BITS_MIN: u16 = 2048;
 
+/// How every armoured block begins.
+const ARMOR_BEGINS: &str = "-----BEGIN PGP ";
+
 /// A key that a server will encrypt to, reduced to what that needs.
 #[derive(Debug)]
 pub(crate) struct Addressee {
@@ -89,6 +92,10 @@ impl Addressee {
     pub(crate) fn from_file(bytes: &[u8], now: u32) -> Result<Self, KeyRefusal> {
         if !bytes.first().is_some_and(u8::is_ascii) {
             return Self::from_binary(bytes, now);
+        }
+        // The library would read the first block and leave it at that.
+        if String::from_utf8_lossy(bytes).matches(ARMOR_BEGINS).count() > 1 {
+            return Err(KeyRefusal::Several);
         }
         let (keys, _) =
             SignedPublicKey::from_armor_many(bytes).map_err(|error| KeyRefusal::Damaged(error.to_string()))?;

@@ -16,13 +16,16 @@ use super::plan::Plan;
 const PAGE: &str = include_str!("sheet.html");
 
 /// The most modules that a side of the code may have: printed as large as the page allows, each is then 0.6 mm, which telephones
-/// still read. An RSA-4096 key's message needs 125.
+/// still read. An RSA-4096 key's message needs 117.
 const MODULES_MAX: usize = 137;
+
+/// The most names in one list on the page, which has to stay one: the manifest has them all.
+const NAMES_MAX: usize = 12;
 
 /// The page of one holder.
 pub(crate) fn render(plan: &Plan, manifest: &Manifest, person: &Person, text: &str) -> String {
-    let names = |names: Vec<&str>| if names.is_empty() { "nobody else".to_owned() } else { names.join(", ") };
-    let others = manifest.holders().iter().map(|holder| holder.name.as_str());
+    let holders = manifest.holders().iter().map(|holder| holder.name.as_str());
+    let custodians = manifest.custodians().iter().map(|member| member.id.as_str());
     let day = plan.made_at.to_string();
     let fields = [
         ("{cluster}", plan.cluster.to_string()),
@@ -34,12 +37,22 @@ pub(crate) fn render(plan: &Plan, manifest: &Manifest, person: &Person, text: &s
         ("{vault}", escaped(&plan.vault)),
         ("{day}", day.split('T').next().unwrap_or_default().to_owned()),
         ("{fingerprint}", readable(person.addressee.fingerprint())),
-        ("{custodians}", names(manifest.custodians().iter().map(|member| member.id.as_str()).collect())),
-        ("{others}", names(others.filter(|name| *name != person.name.as_str()).collect())),
+        ("{custodians}", listed(custodians)),
+        ("{others}", listed(holders.filter(|name| *name != person.name.as_str()))),
         ("{text}", text.trim_end().to_owned()),
         ("{code}", code(text.trim_end())),
     ];
     fields.into_iter().fold(PAGE.to_owned(), |page, (name, value)| page.replace(name, &value))
+}
+
+/// Names, as many as there is room for.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    match names.len() {
+        0 => "nobody else".to_owned(),
+        1..=NAMES_MAX => names.join(", "),
+        all => format!("{} and {} more", names[..NAMES_MAX].join(", "), all - NAMES_MAX),
+    }
 }
 
 /// The code as a drawing; where the text is too long for one that can be read from paper, words in its place.
@@ -68,12 +81,19 @@ mod tests {
 
     #[test]
     fn a_code_is_drawn_for_every_key_that_servers_take_and_no_larger() {
-        // The lengths of the texts that OpenBao's messages make: Curve25519, RSA-2048 and RSA-4096.
-        for length in [400, 700, 1100] {
-            let drawing = code(&"A".repeat(length).to_lowercase());
+        // The lengths of the texts that OpenBao's messages make, and something more: Curve25519, RSA-3072 and RSA-4096.
+        for length in [350, 760, 935, 1200] {
+            let drawing = code(&"a".repeat(length));
             assert!(drawing.starts_with("<svg ") && drawing.ends_with("</svg>"), "{length}: {}", &drawing[..40]);
         }
         assert!(code(&"a".repeat(2500)).starts_with("<p>"));
+    }
+
+    #[test]
+    fn a_list_of_names_stays_short() {
+        assert_eq!(listed([].into_iter()), "nobody else");
+        assert_eq!(listed(["a", "b"].into_iter()), "a, b");
+        assert_eq!(listed([&"a"; 15].into_iter().copied()), format!("{}a and 3 more", "a, ".repeat(11)));
     }
 
     #[test]
