@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use holdfast_tests::lab::Lab;
 use holdfast_tests::processes::Signal;
 use holdfast_tests::shares::recover;
-use holdfast_tests::wait::PATIENCE;
+use holdfast_tests::wait::{PATIENCE, always};
 use serde_json::Value;
 
 use crate::world::{Done, bao, holdfast, setup, text, until};
@@ -147,6 +148,7 @@ fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then
     }
     rotation.retire(&custodians[0], &[]).refused(1, "nothing here shows that vault-1, vault-2, vault-3 opened");
     for node in ["vault-1", "vault-2"] {
+        always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open(node));
         rotation.lab.crash_patiently(node, PATIENCE).expect("the new shares open it");
     }
 
@@ -166,6 +168,8 @@ fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then
     until("the old generation opens it, once", || rotation.lab.is_open("vault-3"));
     rotation.point(&custodians, older, new);
     rotation.retire(&custodians[0], &["vault-1", "vault-2"]).refused(1, "nothing here shows that vault-3 opened");
+    // As long as it takes until a restart can be proven again.
+    always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open("vault-3"));
     rotation.lab.crash_patiently("vault-3", PATIENCE).expect("and then the new one does");
 
     end_the_old_one(&rotation, &custodians);
