@@ -1,7 +1,8 @@
 //! `holdfast-setup retire`: removes the share of an older generation, when nothing needs it any more.
 //!
 //! A node that slept through a rotation opens with the old shares alone, once. So the old one goes only when every node that the
-//! configuration names was opened with the new one: by this custodian's audit log, in which it counted, or by a person's word.
+//! configuration names was opened with the new one: by this custodian's audit log, if it was the one that completed the set, or by a
+//! person's word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,8 +27,8 @@ const AUDIT_LOG: &str = "audit.jsonl";
 /// Remove the shares of older generations, when every node was opened with the new ones
 ///
 /// After a rotation `install` keeps the old share, because a node that slept through it opens with the old ones, once. This
-/// removes it, when this custodian's audit log shows for each node of the cluster that it opened with the new share in the set.
-/// A custodian whose turn it never was has no such line: look at another's, and say so with --opened.
+/// removes it, when this custodian's audit log shows for each node of the cluster that its new share opened it, as the last of a
+/// set. Only one custodian has that line for each opening: look at the others' logs too, and say so with --opened.
 #[derive(Args)]
 #[command(after_help = "Example: holdfast-setup retire --config /etc/holdfast/custodian.toml --opened vault-3")]
 pub(crate) struct Arguments {
@@ -221,18 +222,12 @@ struct Grounds {
     generation: Option<u32>,
 }
 
-/// A share of ours that left for a node, and whether it counted.
-struct Sent {
-    incident: Option<String>,
-    counted: bool,
-}
-
-/// The nodes that opened with our share of that generation in the set, by a log whose chain holds.
+/// The nodes that our share of that generation opened, as the last of its set, by a log whose chain holds.
 fn opened_with(path: &Path, cluster: ClusterId, generation: u32) -> Result<BTreeSet<NodeName>, RetireError> {
     let refused = |why: String| RetireError::Log { path: path.to_owned(), why };
     let open = || File::open(path).map(BufReader::new).map_err(|error| refused(error.to_string()));
     audit::verify(open()?).map_err(|broken: Broken| refused(broken.to_string()))?;
-    let (mut sent, mut opened) = (BTreeMap::<NodeName, Sent>::new(), BTreeSet::new());
+    let (mut sent, mut opened) = (BTreeMap::<NodeName, Option<String>>::new(), BTreeSet::new());
     for line in open()?.lines() {
         let line = line.map_err(|error| refused(error.to_string()))?;
         // Other lines have other forms.
@@ -240,17 +235,12 @@ fn opened_with(path: &Path, cluster: ClusterId, generation: u32) -> Result<BTree
         let Some(node) = entry.node.filter(|_| entry.cluster == Some(cluster)) else { continue };
         match entry.kind.as_deref().or(entry.what.as_deref()) {
             Some("release") if entry.details.and_then(|details| details.generation) == Some(generation) => {
-                sent.insert(node, Sent { incident: entry.incident, counted: false });
+                sent.insert(node, entry.incident);
             }
-            // Ours of another generation, or an attempt that was given up: what opens it then may be other shares.
-            Some("release" | "reset" | "lost") => drop(sent.remove(&node)),
-            Some("submitted") => {
-                let taken = matches!(entry.result.as_deref(), Some("counted" | "opened"));
-                let Some(ours) = sent.get_mut(&node).filter(|ours| ours.incident == entry.incident) else { continue };
-                ours.counted = taken;
-            }
-            Some("opened") if sent.remove(&node).is_some_and(|s| s.counted && s.incident == entry.incident) => {
-                opened.insert(node);
+            Some("release") => drop(sent.remove(&node)),
+            // The one that completed the set and opened the node. One that was merely counted may have been in another set.
+            Some("submitted") if sent.remove(&node) == Some(entry.incident) => {
+                opened.extend((entry.result.as_deref() == Some("opened")).then_some(node));
             }
             _ => {}
         }

@@ -175,7 +175,7 @@ fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then
     end_the_old_one(&rotation, &custodians);
 }
 
-/// Where a custodian's own log shows it, it needs nobody's word; each node was opened by two of the three.
+/// Where a custodian's own log shows it, it needs nobody's word: whoever completed a set has that.
 fn end_the_old_one(rotation: &Rotation, custodians: &[String]) {
     let mut shown = 0;
     for custodian in custodians {
@@ -195,5 +195,5 @@ fn end_the_old_one(rotation: &Rotation, custodians: &[String]) {
         let again = rotation.retire(custodian, &[]).json();
         assert_eq!(again["retired"], Value::Array(Vec::new()));
     }
-    assert!(shown >= 2, "at least two logs show an opening with the new shares, {shown} do");
+    assert!(shown > 0, "no log shows an opening with the new shares");
 }
