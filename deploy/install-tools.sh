@@ -174,9 +174,8 @@ find_rust() {
     # The second is where rustup puts it, when the shell that started this was not told; the last two are ours.
     for folder in "$(dirname "$(command -v cargo || echo /nowhere/cargo)")" "${CARGO_HOME:-${HOME-}/.cargo}/bin" \
         "$tools/rust/bin" "$(newest_versioned_rust)"; do
-        [ -x "$folder/cargo" ] && [ -x "$folder/rustc" ] || continue
         have=$("$folder/rustc" --version 2>/dev/null | cut -d ' ' -f 2) || continue
-        if [ -n "$have" ] && version_at_least "$have" "$rust_needed"; then
+        if [ -x "$folder/cargo" ] && version_at_least "$have" "$rust_needed"; then
             export PATH=$folder:$PATH
             keep_crates_here
             return 0
@@ -205,9 +204,9 @@ offered_rust() {
     for rustc in rustc rustc-web $(apt-cache search --names-only '^rustc-1\.[0-9]+$' | cut -d ' ' -f 1 | sort -Vr); do
         cargo=cargo${rustc#rustc}
         offered=$(apt-cache policy "$rustc" | sed -n 's/^ *Candidate: *\([0-9][0-9.]*\).*/\1/p')
-        [ -n "$offered" ] && version_at_least "$offered" "$rust_needed" || continue
         # rustc-web takes the place of rustc, and is none where that is installed.
-        if apt-get "${apt[@]}" --simulate --no-install-recommends install "$rustc" "$cargo" >/dev/null 2>&1; then
+        if version_at_least "$offered" "$rust_needed" &&
+            apt-get "${apt[@]}" --simulate --no-install-recommends install "$rustc" "$cargo" >/dev/null 2>&1; then
             printf '%s %s\n' "$rustc" "$cargo"
             return
         fi
