@@ -26,6 +26,9 @@ use holdfast_tests::programs::repository;
 
 use crate::report::{Report, Series};
 
+/// What has the programs in it.
+const PACKAGES: [&str; 4] = ["holdfast-cli", "holdfast-custodian", "holdfast-sentinel", "holdfast-setup"];
+
 /// How many cycles a smoke run has: enough to come by every line of the benchmark.
 const SMOKE_CYCLES: usize = 2;
 
@@ -115,20 +118,20 @@ fn read(file: &Path) -> Result<Report, String> {
         .map_err(|e| format!("{} is not what --json prints: {e}; measure again with --json > FILE", file.display()))
 }
 
-/// Builds the programs that are measured, as they are delivered.
+/// Builds the programs that are measured, as they are delivered. In another profile, which is for whoever changes this, they
+/// are what `cargo build` left there.
 fn build() -> Result<(), String> {
     let itself = std::env::current_exe().map_err(|e| format!("it does not know where it is itself: {e}"))?;
     // target/release/deps/recovery-…
     let profile = itself.ancestors().nth(2).unwrap_or(Path::new(""));
     let (Some(target), true) = (profile.parent(), profile.ends_with("release")) else {
-        return Err(format!(
-            "{} is no release build: cargo bench -p holdfast-tests --bench recovery",
-            itself.display()
-        ));
+        eprintln!("not a release build: the figures mean nothing");
+        return Ok(());
     };
-    eprintln!("building the programs");
+    eprintln!("building the programs …");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--release", "--locked", "--quiet", "--workspace", "--bins", "--target-dir"]).arg(target);
+    cargo.args(["build", "--release", "--locked", "--quiet", "--target-dir"]).arg(target);
+    cargo.args(PACKAGES.iter().flat_map(|package| ["-p", package]));
     cargo.current_dir(repository()).stdout(Stdio::null());
     let built = cargo.status().map_err(|e| format!("cargo cannot be run: {e}"))?;
     if built.success() { Ok(()) } else { Err("the programs were not built: cargo says above why".to_owned()) }
