@@ -73,7 +73,7 @@ struct Poller {
 impl Poller {
     fn begin(server: &Server, interval: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (until, url, shares, eyes) = (stop.clone(), server.url.clone(), server.shares.clone(), server.eyes());
+        let (until, url, shares, ca_file) = (stop.clone(), server.url.clone(), server.shares.clone(), server.ca_file());
         let thread = thread::spawn(move || {
             let mut due = Instant::now();
             while !until.load(Ordering::Relaxed) {
@@ -81,7 +81,8 @@ impl Poller {
                     Some(left) => pause(left.min(LISTEN)),
                     None => {
                         due += interval;
-                        open_if_sealed(&eyes, &url, &shares);
+                        // New each time: a connection that died with the server must not cost it a look.
+                        open_if_sealed(&Eyes::new(&ca_file), &url, &shares);
                     }
                 }
             }

@@ -61,7 +61,12 @@ impl Server {
 
     /// New eyes that know it.
     pub(crate) fn eyes(&self) -> Eyes {
-        Eyes::new(&self.folder.path().join("ca.pem"))
+        Eyes::new(&self.ca_file())
+    }
+
+    /// The CA of its certificate.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
     }
 
     /// `kill -9`, and a start.
