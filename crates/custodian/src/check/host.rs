@@ -23,7 +23,9 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
         && me != owner
     {
         let state = config.state_dir.display();
-        let what = format!("this check runs as user {me}, and {state} belongs to user {owner}: what that one may read was not tried");
+        let what = format!(
+            "this check runs as user {me}, and {state} belongs to user {owner}: what that one may read was not tried"
+        );
         let remedy = format!("run it as the custodian's own user: sudo -u '#{owner}' holdfast-custodian check …");
         findings.push(Finding::warning("user", what, remedy));
     }
@@ -46,7 +48,8 @@ fn own_user() -> Option<u32> {
 pub(super) fn sandbox(config: &Config, path: &Path) -> Vec<Finding> {
     const CHECK: &str = "sandbox";
     if config.sandbox == SandboxMode::Off {
-        let what = "sandbox = \"off\": this custodian is never ready, and whoever gets into it can send its share anywhere";
+        let what =
+            "sandbox = \"off\": this custodian is never ready, and whoever gets into it can send its share anywhere";
         return vec![Finding::warning(CHECK, what, "sandbox = \"enforce\", which takes Linux 6.7 or later: uname -r")];
     }
     let tried = std::env::current_exe().and_then(|own| {
@@ -64,9 +67,13 @@ pub(super) fn sandbox(config: &Config, path: &Path) -> Vec<Finding> {
     let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
     let said = said.trim().trim_start_matches("holdfast-custodian: ");
     let finding = match (output.status.success(), said) {
-        (true, "whole") => Finding::ok(CHECK, "the sandbox can be put in force, whole, and all files are within reach in it"),
+        (true, "whole") => {
+            Finding::ok(CHECK, "the sandbox can be put in force, whole, and all files are within reach in it")
+        }
         (true, _) => {
-            let what = format!("the sandbox can be put in force, but for the part that takes {WHOLE_SINCE}: signals, abstract sockets, ioctl");
+            let what = format!(
+                "the sandbox can be put in force, but for the part that takes {WHOLE_SINCE}: signals, abstract sockets, ioctl"
+            );
             Finding::warning(CHECK, what, "a newer kernel has it; the share is as safe without")
         }
         (false, why) => {
@@ -100,5 +107,9 @@ pub(super) fn clock() -> Finding {
         return Finding::ok("clock-sync", "the kernel says that its clock is synchronised");
     }
     let what = "the kernel does not say that its clock is synchronised: after a reboot of this host, no node is opened by itself";
-    Finding::warning("clock-sync", what, "let an NTP client run: timedatectl set-ntp true, or chrony; then look again: timedatectl")
+    Finding::warning(
+        "clock-sync",
+        what,
+        "let an NTP client run: timedatectl set-ntp true, or chrony; then look again: timedatectl",
+    )
 }

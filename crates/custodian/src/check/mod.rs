@@ -88,9 +88,13 @@ fn trust(config: &Config, sheet: &mut Sheet) {
         }
         // The others' digests come over this custodian's own queue, which is not this process's to read.
         let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let others = "has to be the same at every custodian, as `holdfast doctor` compares";
-        sheet.add(Finding::ok("drift", format!("allowed_signers {} {others}", hex(trust.digest()))));
-        sheet.add(Finding::ok("drift", format!("the policy's digest {} {others}", policy.digest())));
+        let what = format!("allowed_signers has the SHA-256 {}", hex(trust.digest()));
+        sheet.add(Finding::ok("drift", what));
+        let what = format!(
+            "the policy has the digest {}; both are compared with the others' by holdfast doctor",
+            policy.digest()
+        );
+        sheet.add(Finding::ok("drift", what));
     }
 }
 

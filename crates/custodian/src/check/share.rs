@@ -33,7 +33,8 @@ pub(super) fn examine(config: &Config, id: ClusterId, files: &ClusterFiles) -> V
         findings.push(Finding::ok("identity", format!("the age identity comes from systemd: {}", identity.display())));
     } else {
         let shown = identity.display();
-        let what = format!("the age identity is a plain file, {shown}: a thief of this disk has the share and what opens it");
+        let what =
+            format!("the age identity is a plain file, {shown}: a thief of this disk has the share and what opens it");
         let remedy = "give it as a systemd credential, sealed to this machine (systemd-creds encrypt, LoadCredentialEncrypted=), \
                       and name its path below /run/credentials in identity";
         findings.push(Finding::warning("identity", what, remedy));
@@ -65,9 +66,13 @@ fn share_remedy(error: &StoreError, files: &ClusterFiles) -> String {
         StoreError::NotInstalled(_) | StoreError::Interrupted { .. } => {
             "holdfast-setup install --packet PACKET --manifest MANIFEST --dir FOLDER".to_owned()
         }
-        StoreError::Elsewhere { .. } => "name the share and the manifest that belong together in the configuration".to_owned(),
+        StoreError::Elsewhere { .. } => {
+            "name the share and the manifest that belong together in the configuration".to_owned()
+        }
         StoreError::Identity(_) => format!("restore {identity} from this host's backup, mode 0600"),
-        _ => format!("restore {share}, its record and {identity} from this host's backup; without one, this share is lost"),
+        _ => format!(
+            "restore {share}, its record and {identity} from this host's backup; without one, this share is lost"
+        ),
     }
 }
 
@@ -84,7 +89,10 @@ fn leftovers(share: &Path) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if has_key && !packets.is_empty() {
-        let what = format!("{} and a packet lie beside the share: the two together are the share in another form", key.display());
+        let what = format!(
+            "{} and a packet lie beside the share: the two together are the share in another form",
+            key.display()
+        );
         findings.push(Finding::failed(CHECK, what, shred(&[packets, vec![key]].concat())));
     } else if has_key {
         let what = format!("{} is still there: with a copy of the packet it gives the share", key.display());

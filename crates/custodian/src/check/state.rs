@@ -25,10 +25,13 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let shown = folder.display();
     if !folder.exists() {
         let parent = folder_of(folder);
-        let (what, remedy) = (format!("{shown} is not there yet, and"), format!("mkdir -m 700 {shown}, as the custodian's user"));
+        let (what, remedy) =
+            (format!("{shown} is not there yet, and"), format!("mkdir -m 700 {shown}, as the custodian's user"));
         return vec![match try_writing(parent) {
             Ok(()) => Finding::ok("state", format!("{what} the first start can make it")),
-            Err(error) => Finding::failed("state", format!("{what} cannot be made in {}: {error}", parent.display()), remedy),
+            Err(error) => {
+                Finding::failed("state", format!("{what} cannot be made in {}: {error}", parent.display()), remedy)
+            }
         }];
     }
     let mut findings = vec![writable(config), room(config)];
@@ -47,7 +50,11 @@ fn writable(config: &Config) -> Finding {
         }
         Err(error) => {
             let what = format!("{shown} cannot be written: {error}; no share is released without a record");
-            Finding::failed("state", what, "give it to the custodian's user, on a disk that can be written: ls -ld, df -h, mount")
+            Finding::failed(
+                "state",
+                what,
+                "give it to the custodian's user, on a disk that can be written: ls -ld, df -h, mount",
+            )
         }
     }
 }
@@ -90,13 +97,25 @@ fn remembered(config: &Config) -> Vec<Finding> {
             "this host's clock has shown {} already, and shows {now}: until then approvals are refused (\"clock\")",
             state.high_water
         );
-        findings.push(Finding::failed("clock-back", what, "set the clock right (timedatectl); if it was ahead by much, see docs/SECURITY.md"));
+        findings.push(Finding::failed(
+            "clock-back",
+            what,
+            "set the clock right (timedatectl); if it was ahead by much, see docs/SECURITY.md",
+        ));
     }
     for (cluster, nodes) in &state.clusters {
         for (node, marker) in nodes.iter().filter_map(|(node, known)| Some((node, known.marker.as_ref()?))) {
-            let name = config.settings.clusters.get(cluster).map_or_else(|| cluster.to_string(), |c| c.name.to_string());
-            let what = format!("{node} of {name} was sealed on purpose (seen at {} by {}): it waits for approvals", marker.at, marker.by);
-            findings.push(Finding::warning("marker", what, format!("an operator types: holdfast approve --cluster {name} --node {node}")));
+            let name =
+                config.settings.clusters.get(cluster).map_or_else(|| cluster.to_string(), |c| c.name.to_string());
+            let what = format!(
+                "{node} of {name} was sealed on purpose (seen at {} by {}): it waits for approvals",
+                marker.at, marker.by
+            );
+            findings.push(Finding::warning(
+                "marker",
+                what,
+                format!("an operator types: holdfast approve --cluster {name} --node {node}"),
+            ));
         }
     }
     findings
@@ -106,7 +125,8 @@ fn audit_log(config: &Config) -> Finding {
     const CHECK: &str = "audit";
     let path = config.state_dir.join(AUDIT_FILE);
     let shown = path.display();
-    let evidence = "keep it as evidence: move it aside, find out who changed it, and start the custodian, which begins a new one";
+    let evidence =
+        "keep it as evidence: move it aside, find out who changed it, and start the custodian, which begins a new one";
     let Look { in_use, content } = match audit::look(&path) {
         Ok(Some(look)) => look,
         Ok(None) => return Finding::ok(CHECK, format!("{shown} is not there yet: the first start begins it")),

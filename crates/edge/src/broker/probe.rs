@@ -78,7 +78,8 @@ impl Probe {
     pub async fn queue(&self, name: &str) -> Result<QueueState, Refusal> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let channel = self.channel().await?;
-        let declared = answer("the state of a queue", channel.queue_declare(short(name)?, options, FieldTable::default()));
+        let declared =
+            answer("the state of a queue", channel.queue_declare(short(name)?, options, FieldTable::default()));
         let queue = declared.await?;
         Ok(QueueState { waiting: queue.message_count(), readers: queue.consumer_count() })
     }
@@ -99,8 +100,7 @@ impl Probe {
         let there = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         let name = ShortString::from(exchange.as_str());
         let channel = self.channel().await?;
-        let declared =
-            channel.exchange_declare(name.clone(), lapin::ExchangeKind::Topic, there, FieldTable::default());
+        let declared = channel.exchange_declare(name.clone(), lapin::ExchangeKind::Topic, there, FieldTable::default());
         answer("the state of an exchange", declared).await?;
         answer("the wish for confirmations", channel.confirm_select(ConfirmSelectOptions::default())).await?;
         let properties =

@@ -9,7 +9,8 @@ use crate::broker::{BrokerSettings, Probe, Refusal, Trouble};
 use crate::config::BrokerConfig;
 
 /// What imports the definitions: the way out of most of what can be wrong with the broker.
-const IMPORT: &str = "make the definitions anew (holdfast broker definitions …) and import them: rabbitmqctl import_definitions FILE";
+const IMPORT: &str =
+    "make the definitions anew (holdfast broker definitions …) and import them: rabbitmqctl import_definitions FILE";
 
 /// What one party needs of the broker.
 #[derive(Debug)]
@@ -88,7 +89,9 @@ async fn read(probe: &Probe, queue: &str) -> Finding {
 fn not_connected(trouble: &Trouble, settings: &BrokerSettings) -> Finding {
     let (host, port) = (settings.url.host(), settings.url.port());
     let (check, remedy) = match trouble {
-        Trouble::Resolve { .. } => ("broker-reach", format!("mend the host in [broker] url, or the resolver: getent hosts {host}")),
+        Trouble::Resolve { .. } => {
+            ("broker-reach", format!("mend the host in [broker] url, or the resolver: getent hosts {host}"))
+        }
         Trouble::Unreachable { .. } | Trouble::TcpTimeout { .. } => {
             ("broker-reach", format!("see that it runs and that no firewall is between: nc -vz {host} {port}"))
         }

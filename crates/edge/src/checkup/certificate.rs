@@ -22,7 +22,11 @@ pub fn certificate_end(whose: &str, not_after: Option<Timestamp>, now: Timestamp
     let days = left.as_secs() / (24 * 3600);
     if left.is_zero() {
         let what = format!("{whose} certificate ended at {end}");
-        Finding::failed("certificate", what, "renew it: nobody accepts it any more; with the same key, pins stay as they are")
+        Finding::failed(
+            "certificate",
+            what,
+            "renew it: nobody accepts it any more; with the same key, pins stay as they are",
+        )
     } else if left < SOON {
         let what = format!("{whose} certificate ends in {days} days, at {end}");
         Finding::warning("certificate", what, "renew it before that; with the same key, pins stay as they are")

@@ -63,7 +63,8 @@ pub async fn examine_node(patient: NodePatient) -> NodeSeen {
         }
     };
     (seen.address, seen.key) = (connection.peer(), connection.key_pin());
-    let place = connection.peer().map_or_else(String::new, |peer| format!(" ({peer})"));
+    let peer = connection.peer().map(|peer| peer.to_string()).filter(|peer| *peer != identity.address());
+    let place = peer.map_or_else(String::new, |peer| format!(" ({peer})"));
     let proven = format!("{}{place} proves in a full TLS 1.3 handshake that it is {}", identity.address(), seen.node);
     seen.findings.push(Finding::ok("identity", proven));
     seen.findings.extend(connection.key_pin().map(|pin| pinned(identity, &pin)));
@@ -89,7 +90,11 @@ pub fn compare_nodes(nodes: &[NodeSeen]) -> Vec<Finding> {
         let names = format!("{} and {}", one.node, other.node);
         if one.address.is_some() && one.address == other.address {
             let what = format!("{names} are one address: one of them is never watched or opened");
-            findings.push(Finding::failed("shared-address", what, "give each node's url the address of that node alone"));
+            findings.push(Finding::failed(
+                "shared-address",
+                what,
+                "give each node's url the address of that node alone",
+            ));
         } else if one.key.is_some() && one.key == other.key {
             let what = format!(
                 "{names} share one certificate key: whoever can reroute connections can let a sealed one look restarted"
@@ -110,7 +115,9 @@ fn not_connected(error: &ConnectError, identity: &NodeIdentity) -> Finding {
     let (host, address) = (identity.host(), identity.address());
     let show = || format!("see what answers there: openssl s_client -connect {address} -showcerts </dev/null");
     let (check, remedy) = match error {
-        ConnectError::Resolve { .. } => ("name", format!("mend the host in its url, or the resolver: getent hosts {host}")),
+        ConnectError::Resolve { .. } => {
+            ("name", format!("mend the host in its url, or the resolver: getent hosts {host}"))
+        }
         ConnectError::Tcp { .. } | ConnectError::Deadline { .. } => {
             ("reach", format!("see that it runs and that no firewall is between: nc -vz {host} {}", identity.port()))
         }
@@ -118,12 +125,17 @@ fn not_connected(error: &ConnectError, identity: &NodeIdentity) -> Finding {
         ConnectError::Identity { refusal, .. } => match refusal {
             PeerRefusal::WrongPin { seen } => (
                 "pin",
-                format!("if the node was given this key by somebody whom you know, add it to its pins: spki_sha256 = [\"{seen}\"]"),
+                format!(
+                    "if the node was given this key by somebody whom you know, add it to its pins: spki_sha256 = [\"{seen}\"]"
+                ),
             ),
-            PeerRefusal::Expired { .. } | PeerRefusal::NotYetValid { .. } => {
-                ("certificate", "renew it, with the same key if it is pinned; and look at both clocks: date -u".to_owned())
+            PeerRefusal::Expired { .. } | PeerRefusal::NotYetValid { .. } => (
+                "certificate",
+                "renew it, with the same key if it is pinned; and look at both clocks: date -u".to_owned(),
+            ),
+            PeerRefusal::WrongName { .. } => {
+                ("server-name", "write a name from its certificate into its url, or reissue it".to_owned())
             }
-            PeerRefusal::WrongName { .. } => ("server-name", "write a name from its certificate into its url, or reissue it".to_owned()),
             PeerRefusal::UnknownIssuer | PeerRefusal::CaAsServer => ("ca", show()),
             _ => ("tls", show()),
         },
@@ -143,19 +155,26 @@ fn pinned(identity: &NodeIdentity, pin: &SpkiPin) -> Finding {
 fn status_findings(status: &SealStatus, expected: Expected, node: &NodeName) -> Vec<Finding> {
     if !status.initialized {
         let what = "it has never been initialised, or its storage is empty or another one";
-        return vec![Finding::failed("status", what, "join it to its cluster, or initialise that: holdfast init --help")];
+        return vec![Finding::failed(
+            "status",
+            what,
+            "join it to its cluster, or initialise that: holdfast init --help",
+        )];
     }
     if status.kind != SealKind::Shamir {
         let what = "its seal is not of the type shamir: no shares open it";
-        return vec![Finding::failed("status", what, "take the seal stanza out of its configuration, and migrate its seal")];
+        return vec![Finding::failed(
+            "status",
+            what,
+            "take the seal stanza out of its configuration, and migrate its seal",
+        )];
     }
     let (found, wanted) = ((status.threshold, status.shares), (expected.threshold, expected.shares));
     if found != wanted {
-        let what = format!(
-            "it wants {} of {} shares, and the manifest says {} of {}",
-            found.0, found.1, wanted.0, wanted.1
-        );
-        let remedy = "its shares were rotated, or this is the manifest of another cluster or generation: take the right one";
+        let what =
+            format!("it wants {} of {} shares, and the manifest says {} of {}", found.0, found.1, wanted.0, wanted.1);
+        let remedy =
+            "its shares were rotated, or this is the manifest of another cluster or generation: take the right one";
         return vec![Finding::failed("status", what, remedy)];
     }
     let wants = format!("{} of {} shares of the type shamir, as the manifest says", wanted.0, wanted.1);
@@ -171,7 +190,8 @@ async fn process(patient: &NodePatient, kept: &mut Connection) -> Finding {
     const CHECK: &str = "direct";
     if !patient.direct {
         let what = "not marked tls = \"direct\": a restart cannot be told, and every incident waits for an approval";
-        let remedy = "if the node's own process ends the TLS connection, with no proxy or balancer between: tls = \"direct\"";
+        let remedy =
+            "if the node's own process ends the TLS connection, with no proxy or balancer between: tls = \"direct\"";
         return Finding::warning(CHECK, what, remedy);
     }
     let mut tickets = kept.take_tickets();
@@ -210,7 +230,8 @@ async fn process(patient: &NodePatient, kept: &mut Connection) -> Finding {
     if resumed >= HANDSHAKES_MIN {
         return Finding::ok(CHECK, format!("one process answers: {resumed} handshakes in a row resumed"));
     }
-    let what = "it gives out no TLS session tickets that resume: a restart cannot be told, and would wait for an approval";
+    let what =
+        "it gives out no TLS session tickets that resume: a restart cannot be told, and would wait for an approval";
     let remedy = "let the node's own process end TLS, and take out what switches session tickets off there";
     Finding::failed(CHECK, what, remedy)
 }
@@ -227,7 +248,8 @@ async fn health(patient: &NodePatient, connection: &mut Connection) -> Vec<Findi
     };
     let mut findings = vec![clock_finding(health.server_time, asked, clock::wall())];
     if patient.direct && health.names_a_proxy {
-        let what = "its answers name a server or a way that a Vault does not name (Server, Via): a proxy stands before it";
+        let what =
+            "its answers name a server or a way (Server, Via), as a Vault's own do not: a proxy stands before it";
         let remedy = "name the node's own address in its url; or set tls = \"proxied\", and every incident waits for an approval";
         findings.push(Finding::warning("proxy", what, remedy));
     }

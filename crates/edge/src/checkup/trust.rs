@@ -14,12 +14,17 @@ pub fn custodians_listed(manifest: &Manifest, trust: &AllowedSigners, now: Times
         if let Err(why) = trust.authorise(&member.id, Namespace::Report, &member.signing_key, now) {
             let what = format!("allowed_signers and the manifest do not agree on {}: {why}", member.id);
             let line = format!("{} namespaces=\"{}\" {}", member.id, Namespace::Report, member.signing_key);
-            findings.push(Finding::failed("trust", what, format!("have this line in allowed_signers, everywhere: {line}")));
+            findings.push(Finding::failed(
+                "trust",
+                what,
+                format!("have this line in allowed_signers, everywhere: {line}"),
+            ));
         }
     }
     if findings.is_empty() {
         let count = manifest.custodians().len();
-        findings.push(Finding::ok("trust", format!("allowed_signers knows all {count} custodians by their enrolled keys")));
+        findings
+            .push(Finding::ok("trust", format!("allowed_signers knows all {count} custodians by their enrolled keys")));
     }
     findings
 }
@@ -35,11 +40,15 @@ pub fn people_listed<'a>(
     now: Timestamp,
 ) -> Option<Finding> {
     let counts = |name: &Principal| {
-        trust.signers().filter(|s| s.principal() == name).any(|s| trust.authorise(name, namespace, s.key(), now).is_ok())
+        trust
+            .signers()
+            .filter(|s| s.principal() == name)
+            .any(|s| trust.authorise(name, namespace, s.key(), now).is_ok())
     };
     let (known, unknown): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| counts(name));
     let list = |names: &[&Principal]| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    let remedy = format!("add a line with namespaces=\"{namespace}\" to allowed_signers, everywhere; or take the name out");
+    let remedy =
+        format!("add a line with namespaces=\"{namespace}\" to allowed_signers, everywhere; or take the name out");
     if known.len() < needed {
         let what = format!(
             "the policy asks for {needed} {role}s, and allowed_signers knows {} whose word counts now{}",
