@@ -95,6 +95,7 @@ fn home(lab: &Lab, custodian: &str) -> Home {
 #[test]
 fn whatever_is_wrong_before_the_first_crash_is_found() {
     let mut lab = Lab::up(&[]);
+    lab.settle();
     lab.scenario("a sound lab", |lab| sound(lab));
     lab.scenario("a custodian's files", |lab| files(lab));
     lab.scenario("a custodian's state", |lab| state(lab));

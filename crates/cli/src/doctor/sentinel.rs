@@ -3,6 +3,7 @@
 //! Nothing here is believed for more than a check-up: a sentinel's word permits nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use holdfast_core::admission::SKEW_MAX;
 use holdfast_core::id::{ClusterName, NodeName, Principal};
@@ -17,6 +18,9 @@ use crate::status::ago;
 
 /// Clocks that differ by more are worth a look: a heartbeat's way through the broker takes milliseconds.
 const SKEW_SOON: i64 = 5_000;
+
+/// A heartbeat that was signed no later than this after the sentinel saw a change may be of before its custodian saw it.
+const NEWS: Duration = Duration::from_secs(5);
 
 /// Messages refused for these reasons say that somebody tries, or that trust roots differ.
 const TELLING: [&str; 3] = ["forged", "altered", "wrong-role"];
@@ -208,7 +212,7 @@ impl Patient<'_> {
         findings.extend(telling(id.as_str(), &beat.rejected));
         for node in known.nodes.keys() {
             findings.extend(match beat.nodes.get(node) {
-                Some(report) => self.report(id, node, report, known),
+                Some(report) => self.report(id, (node, report), at, known.nodes.get(node)),
                 None => {
                     let what = format!("{id} does not serve {node}");
                     vec![Finding::failed(
@@ -300,8 +304,14 @@ impl Patient<'_> {
         findings
     }
 
-    /// What a custodian says of one node.
-    fn report(&self, id: &Principal, node: &NodeName, report: &NodeReport, known: &ClusterStatus) -> Vec<Finding> {
+    /// What a custodian said of one node at `at`, beside what the sentinel sees of it now.
+    fn report(
+        &self,
+        id: &Principal,
+        (node, report): (&NodeName, &NodeReport),
+        at: Timestamp,
+        seen: Option<&NodeStatus>,
+    ) -> Vec<Finding> {
         const CHECK: &str = "custodian-node";
         let mut findings = Vec::new();
         let there = format!("on {id}'s host: holdfast-custodian check");
@@ -317,7 +327,9 @@ impl Patient<'_> {
                 "{id} found several processes behind {node}'s address: every incident there waits for approvals"
             );
             findings.push(Finding::failed(CHECK, what, "name each node by an address of its own, not a balancer's"));
-        } else if report.seen != Seen::Open && known.nodes.get(node).is_some_and(|seen| seen.seen == Seen::Open) {
+        } else if report.seen != Seen::Open
+            && seen.is_some_and(|seen| seen.seen == Seen::Open && at > seen.since.after(NEWS))
+        {
             let what = format!("{id} does not see {node} open, and the sentinel does");
             findings.push(Finding::failed(CHECK, what, format!("{there} says whether it reaches the node")));
         }

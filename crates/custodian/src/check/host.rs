@@ -22,21 +22,21 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
     if let (Some(me), Some(owner)) = (me, owner)
         && me != owner
     {
-        let state = config.state_dir.display();
-        let what = format!(
-            "this check runs as user {me}, and {state} belongs to user {owner}: what that one may read was not tried"
-        );
+        let what =
+            format!("this check runs as user {me}, and the custodian as {owner}: what that one may do was not tried");
         let remedy = format!("run it as the custodian's own user: sudo -u '#{owner}' holdfast-custodian check …");
         findings.push(Finding::warning("user", what, remedy));
     }
-    let Some(owner) = owner.or(me) else { return findings };
+    let Some(owner) = owner else { return findings };
     findings.extend(config.secrets.iter().map(|(what, path)| secret_file("key-file", what, path, owner)));
     findings
 }
 
-/// The user whom the custodian runs as: the one whose its state is, or will be.
+/// The user whom the custodian runs as: the one whose its state is; before its first start, whoever enrolled it.
 pub(super) fn owner(config: &Config) -> Option<u32> {
-    std::fs::metadata(&config.state_dir).ok().map(|meta| meta.uid()).or_else(own_user)
+    let key = config.secrets.first().map(|(_, path)| path);
+    let whose = |path: &Path| std::fs::metadata(path).ok().map(|meta| meta.uid());
+    whose(&config.state_dir).or_else(|| whose(key?))
 }
 
 /// This process's user, by number.

@@ -8,7 +8,7 @@ mod host;
 mod share;
 mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
@@ -138,9 +138,4 @@ async fn network(config: &Config, sheet: &mut Sheet) {
         writes: config.clusters.keys().map(|id| (Exchange::Reports, routing_key(*id, me, "heartbeat"))).collect(),
     };
     sheet.add_all(examine_broker(&patient, clock::wall()).await);
-}
-
-/// The folder that a path lies in; a relative path's may be the empty one, which is this one.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use holdfast_core::ceremony::{PACKET_MAX, Packet};
 use holdfast_core::id::ClusterId;
 use holdfast_edge::checkup::{Finding, secret_file};
-use holdfast_edge::files::read_bounded;
+use holdfast_edge::files::{FileError, read_bounded};
+use holdfast_edge::keys::IdentityError;
 use holdfast_edge::store::StoreError;
 
-use super::{folder_of, host};
+use super::host;
 use crate::config::{ClusterFiles, Config};
 
 /// The name under which `holdfast-setup enroll` leaves the key that packets are encrypted to.
@@ -69,6 +70,9 @@ fn share_remedy(error: &StoreError, files: &ClusterFiles) -> String {
         StoreError::Elsewhere { .. } => {
             "name the share and the manifest that belong together in the configuration".to_owned()
         }
+        StoreError::Identity(IdentityError::File(FileError::Permissions { .. })) => {
+            format!("find out who may have read it, then: chmod 600 {identity}")
+        }
         StoreError::Identity(_) => format!("restore {identity} from this host's backup, mode 0600"),
         _ => format!(
             "restore {share}, its record and {identity} from this host's backup; without one, this share is lost"
@@ -80,7 +84,7 @@ fn share_remedy(error: &StoreError, files: &ClusterFiles) -> String {
 fn leftovers(share: &Path) -> Vec<Finding> {
     const CHECK: &str = "leftover";
     let folder = folder_of(share);
-    let key = folder.join(TRANSPORT_KEY);
+    let key = share.with_file_name(TRANSPORT_KEY);
     let has_key = fs::exists(&key).unwrap_or(false);
     let packets = packets(folder);
     let shred = |paths: &[PathBuf]| {
@@ -111,4 +115,9 @@ fn packets(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(FILES_MAX);
     let json = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
     json.filter(|path| read_bounded(path, PACKET_MAX).is_ok_and(|bytes| Packet::parse(&bytes).is_ok())).collect()
+}
+
+/// The folder that a path lies in; a relative path's may be the empty one, which is this one.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -3,12 +3,12 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 
 use holdfast_edge::audit::{self, Look};
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 
-use super::folder_of;
 use crate::config::Config;
 use crate::driver::{AUDIT_FILE, read_state};
 use crate::kernel;
@@ -24,7 +24,11 @@ pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let folder = &config.state_dir;
     let shown = folder.display();
     if !folder.exists() {
-        let parent = folder_of(folder);
+        let mut parents = folder
+            .ancestors()
+            .skip(1)
+            .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let parent = parents.find(|parent| parent.exists()).unwrap_or(Path::new("/"));
         let (what, remedy) =
             (format!("{shown} is not there yet, and"), format!("mkdir -m 700 {shown}, as the custodian's user"));
         return vec![match try_writing(parent) {
@@ -60,7 +64,7 @@ fn writable(config: &Config) -> Finding {
 }
 
 /// Writes into a file without a name, which is gone with its descriptor.
-fn try_writing(folder: &std::path::Path) -> io::Result<()> {
+fn try_writing(folder: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
     file.write_all(&[0; 4096])?;
     file.sync_all()
