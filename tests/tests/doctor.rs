@@ -358,7 +358,7 @@ fn strangers(authority: &Authority) -> Vec<Stranger> {
         },
         stranger("a certificate that is over", tls(&over), "failed", "certificate", &["expired", "renew it"]),
         stranger("a certificate that ends soon", tls(&soon), "warning", "certificate", &["ends in 9 days", "renew it"]),
-        stranger("no TLS", Front::PlainHttp, "failed", "tls", &["does not speak TLS"]),
+        stranger("no TLS", Front::PlainAmqp, "failed", "tls", &["does not speak TLS"]),
         stranger("silence", Front::Silent, "failed", "reach", &["within"]),
         stranger(
             "no tickets",

@@ -388,8 +388,7 @@ fn policies(heard: &[Heard<'_>]) -> Finding {
     }
     let sides: Vec<_> =
         by_digest.iter().map(|(digest, ids)| format!("{} at {}", short(digest), ids.join(", "))).collect();
-    let remedy =
-        "compare [clusters.*.policy] and the lists of operators in their custodian.toml; mend it, and send SIGHUP";
+    let remedy = "compare [clusters.*.policy] in their custodian.toml; mend it, and send SIGHUP";
     Finding::failed("drift-policy", format!("custodians decide by different policies: {}", sides.join("; ")), remedy)
 }
 
