@@ -96,14 +96,14 @@ fn home(lab: &Lab, custodian: &str) -> Home {
 fn whatever_is_wrong_before_the_first_crash_is_found() {
     let mut lab = Lab::up(&[]);
     lab.settle();
-    lab.scenario("a sound lab", |lab| sound(lab));
-    lab.scenario("a custodian's files", |lab| files(lab));
-    lab.scenario("a custodian's state", |lab| state(lab));
-    lab.scenario("somebody in a node's place", |lab| nodes(lab));
-    lab.scenario("several nodes behind an address", |lab| shared_address(lab));
+    lab.scenario("a sound lab", sound);
+    lab.scenario("a custodian's files", files);
+    lab.scenario("a custodian's state", state);
+    lab.scenario("somebody in a node's place", nodes);
+    lab.scenario("several nodes behind an address", shared_address);
     lab.scenario("the broker", broker);
-    lab.scenario("an operator's machine", |lab| operator(lab));
-    lab.scenario("a node that is sealed", |lab| sealed_node(lab));
+    lab.scenario("an operator's machine", operator);
+    lab.scenario("a node that is sealed", sealed_node);
     lab.scenario("custodians that drift and fall silent", custodians);
     lab.scenario("the sentinel", sentinel);
 }
