@@ -518,8 +518,13 @@ fn custodians(lab: &mut Lab) {
     let config = lab.path(&lab.custodian("custodian-4").config);
     let trust = config.with_file_name("allowed_signers");
     let (text, trusted) = (fs::read_to_string(&config).expect("there"), fs::read_to_string(&trust).expect("there"));
-    let other = text.replace("\"enforce\"", "\"off\"").replace("unseals_per_hour = 100000", "unseals_per_hour = 7");
-    assert_ne!(text, other);
+    let mut other = text.clone();
+    for (from, to) in
+        [("\"enforce\"", "\"off\""), ("unseals_per_hour = 100000", "unseals_per_hour = 7"), (", tls = \"direct\"", "")]
+    {
+        assert!(other.contains(from), "{from} is not in {other}");
+        other = other.replacen(from, to, 1);
+    }
     lab.kill("custodian-4");
     fs::write(&config, &other).expect("written");
     fs::write(&trust, format!("{trusted}# one more line\n")).expect("written");
@@ -529,7 +534,9 @@ fn custodians(lab: &mut Lab) {
     let found = until_some("what has become of two custodians", || {
         let found = doctor(lab);
         let drifted = found.has("failed", "custodian-sandbox", &["custodian-4", "sandbox = \"enforce\""]);
-        (drifted && found.has("failed", "custodian", &["custodian-5 is silent", "systemctl"])).then_some(found)
+        let silent = found.has("failed", "custodian", &["custodian-5 is silent", "systemctl"]);
+        let blunt = found.has("warning", "restart", &["custodian-4", "vault-1", "tls = \"direct\""]);
+        (drifted && silent && blunt).then_some(found)
     });
     found.expect("failed", "drift-policy", &["at custodian-4", "custodian.toml"]);
     found.expect("failed", "drift-trust", &["custodian-4 has another allowed_signers", "SIGHUP"]);

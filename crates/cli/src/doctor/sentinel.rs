@@ -333,6 +333,12 @@ impl Patient<'_> {
             let what = format!("{id} does not see {node} open, and the sentinel does");
             findings.push(Finding::failed(CHECK, what, format!("{there} says whether it reaches the node")));
         }
+        if report.seen == Seen::Open && !report.restart_provable && at > report.since.after(NEWS) {
+            let what =
+                format!("{id} could not tell a restart of {node} from a seal now: it would wait for an approval");
+            let remedy = format!("mark the node tls = \"direct\" in its custodian.toml, if it is; then {there}");
+            findings.push(Finding::warning("restart", what, remedy));
+        }
         let approve = || format!("holdfast approve{} --cluster {} --node {node}", self.option, self.name);
         if let Some(at) = report.marker {
             let what = format!("{id} keeps {node} shut: it was sealed on purpose, seen at {at}");
