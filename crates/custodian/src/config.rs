@@ -47,7 +47,7 @@ pub(crate) struct Config {
     pub(crate) broker: Option<BrokerConfig>,
     /// What the edge needs to know of each cluster.
     pub(crate) clusters: BTreeMap<ClusterId, ClusterFiles>,
-    /// The files that nobody but the custodian may read, and what each is.
+    /// The files that nobody but the custodian may read, and what each is; the signing key first.
     pub(crate) secrets: Vec<(&'static str, PathBuf)>,
     /// What the core needs to know.
     pub(crate) settings: Settings,

@@ -87,8 +87,7 @@ fn trust(config: &Config, sheet: &mut Sheet) {
             sheet.add_all(people_listed(role, names, namespace, needed, trust, now));
         }
         // The others' digests come over this custodian's own queue, which is not this process's to read.
-        let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let what = format!("allowed_signers has the SHA-256 {}", hex(trust.digest()));
+        let what = format!("allowed_signers has the SHA-256 {}", hex::encode(trust.digest()));
         sheet.add(Finding::ok("drift", what));
         let what = format!(
             "the policy has the digest {}; both are compared with the others' by holdfast doctor",
