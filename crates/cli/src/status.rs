@@ -149,7 +149,7 @@ pub(crate) fn render(
                 custodian.site.as_ref().map_or_else(String::new, ToString::to_string),
                 custodian.heard_at.map_or_else(|| "never".to_owned(), |at| verdict::ago(at, now)),
                 custodian.share_proven.as_ref().map_or_else(|| "never".to_owned(), |p| verdict::moment(p.at, now)),
-                verdict::readiness(custodian),
+                verdict::unready(custodian).map_or_else(|| "yes".to_owned(), |why| format!("no: {why}")),
             ]);
         }
         blocks.push(trimmed(&custodians));

@@ -159,6 +159,8 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     let shut = cluster.nodes.values().filter(|node| node.seen != Seen::Open).count();
     match (shut, cluster.nodes.len()) {
         (0, _) => {}
+        (1, 1) => doubts.push("Its node is not open.".to_owned()),
+        (shut, all) if shut == all => doubts.push(format!("None of {all} nodes is open.")),
         (1, all) => doubts.push(format!("1 of {all} nodes is not open.")),
         (shut, all) => doubts.push(format!("{shut} of {all} nodes are not open.")),
     }
@@ -179,8 +181,8 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     let absent: Vec<_> = cluster.custodians.iter().filter(|(_, custodian)| !custodian.ready).map(|(id, _)| id).collect();
     match absent.as_slice() {
         [] => {}
-        // Without a broker nobody is heard, and the answer says so.
-        _ if status.broker_up.is_none() => {}
+        // Where nobody is heard, the answer says so.
+        _ if cluster.margin < 0 && unheard(cluster, status).is_some() => {}
         [one] => doubts.push(format!("{one} is not ready.")),
         more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
     }
@@ -207,10 +209,10 @@ pub fn soonest_expiry(cluster: &ClusterStatus) -> Option<(&NodeName, Timestamp)>
     cluster.nodes.iter().filter_map(|(name, node)| Some((name, node.certificate_not_after?))).min_by_key(|(_, at)| *at)
 }
 
-/// Whether a custodian could release its share now, and if not, what to look at first.
-pub fn readiness(custodian: &CustodianStatus) -> String {
-    let why = match &custodian.heartbeat {
-        _ if custodian.ready => return "yes".to_owned(),
+/// Why a custodian could not release its share now, what to look at first; nothing if it could.
+pub fn unready(custodian: &CustodianStatus) -> Option<String> {
+    Some(match &custodian.heartbeat {
+        _ if custodian.ready => return None,
         None => "it was never heard from".to_owned(),
         Some(_) if !custodian.up => "it is silent".to_owned(),
         Some(heartbeat) if !heartbeat.share.ok => "its share is not sound".to_owned(),
@@ -219,8 +221,7 @@ pub fn readiness(custodian: &CustodianStatus) -> String {
             let nodes = heartbeat.nodes.iter().filter(|(_, node)| !node.ready);
             format!("not for {}", nodes.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
         }
-    };
-    format!("no: {why}")
+    })
 }
 
 /// What a node that is not open waits for, as the custodians say; nothing for one that is open.

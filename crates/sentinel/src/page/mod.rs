@@ -256,9 +256,11 @@ fn node_card(name: &NodeName, node: &NodeStatus, now: Timestamp) -> Markup {
     html! {
         li class=(state.as_str()) {
             p class="name" { (picture(state)) b { (name) } " " span class="word" { (node.seen.as_str()) } }
-            p { "since " (moment(node.since, now)) }
+            p {
+                "since " (moment(node.since, now))
+                @if let Some(cause) = node.cause.filter(|_| shut) { ", cause: " b { (cause) } }
+            }
             @if shut {
-                @if let Some(cause) = node.cause { p { "cause: " b { (cause) } } }
                 @let waits = verdict::waits(node);
                 @if !waits.is_empty() { p { "waits for " (waits) } }
             }
@@ -281,11 +283,17 @@ fn custodian_card(id: &Principal, custodian: &CustodianStatus, now: Timestamp) -
                 (picture(state)) b { (id) }
                 @if let Some(site) = &custodian.site { " " span class="quiet" { (site) } }
             }
-            @if custodian.ready { p { "ready" } } @else { p { "ready: " (verdict::readiness(custodian)) } }
-            @match (&custodian.share_proven, custodian.up) {
-                (Some(proof), _) => { p { "proven " (moment(proof.at, now)) " at " (proof.node) } },
-                (None, true) => { p class="quiet" { "not proven yet" } },
-                (None, false) => {},
+            p {
+                @match verdict::unready(custodian) {
+                    None => { "ready" },
+                    Some(why) => { "not ready: " (why) },
+                }
+            }
+            p class="quiet" {
+                @match &custodian.share_proven {
+                    Some(proof) => { "share proven " (moment(proof.at, now)) ", " (proof.node) },
+                    None => { "share not proven yet" },
+                }
             }
             @if let (Some(at), false) = (custodian.heard_at, custodian.up) { p { "last heard " (moment(at, now)) } }
             @if let Some(offset) = offset {
@@ -304,8 +312,7 @@ fn facts(cluster: &ClusterStatus, now: Timestamp) -> Markup {
             div {
                 dt { "To spare" }
                 dd {
-                    (cluster.margin) ", "
-                    (cluster.margin_without_largest_site) " without the site whose loss costs most"
+                    (cluster.margin) "; " (cluster.margin_without_largest_site) " if the costliest site is lost"
                 }
             }
             div {
@@ -410,3 +417,6 @@ fn utc(at: Timestamp) -> String {
     at.to_string().replace('T', " ").chars().take("2026-11-24 07:45:12".len()).collect()
 }
 
+
+#[cfg(test)]
+mod tests;

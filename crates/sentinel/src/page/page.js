@@ -81,12 +81,9 @@ function hear(request) {
 function judge() {
   const stale = age() > STALE;
   body.classList.toggle("stale", stale);
-  if (stale) {
-    show(since, `No answer from the sentinel since ${clock(answered.wall)} UTC.`);
-    show(live, `not live for ${rough(age())}`);
-  } else {
-    show(live, `live, ${clock(answered.wall)}`);
-  }
+  // True whether or not this script goes on to say more.
+  show(since, `No answer from the sentinel since ${clock(answered.wall)} UTC.`);
+  show(live, `last answer ${clock(answered.wall)}` + (stale ? `, ${rough(age())} ago` : ""));
   const [picture, words] = stale ? ["/icons/stale.svg", "Not live – Holdfast"] : [icon, title];
   if (link.getAttribute("href") !== picture) link.setAttribute("href", picture);
   if (document.title !== words) document.title = words;
