@@ -68,7 +68,8 @@ impl Browser {
             &format!("--user-data-dir={}", self.profile.path().display()),
         ];
         let options = json!({"binary": BROWSER, "args": args});
-        let wanted = json!({"browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"}, "goog:chromeOptions": options});
+        let wanted =
+            json!({"browserName": "chrome", "goog:loggingPrefs": {"browser": "ALL"}, "goog:chromeOptions": options});
         let opened = self.command(Method::POST, "", &json!({"capabilities": {"alwaysMatch": wanted}}));
         opened["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {opened}")).to_owned()
     }

@@ -71,7 +71,8 @@ fn proven(browser: &Browser) -> usize {
 
 fn follows_a_seal(lab: &Lab, browser: &Browser) {
     let unfolded = "#cluster-lab .incident:not([open])";
-    let unfold = format!("const it = document.querySelector('{unfolded}'); it.querySelector('summary').click(); return it.id");
+    let unfold =
+        format!("const it = document.querySelector('{unfolded}'); it.querySelector('summary').click(); return it.id");
     let id = browser.script(&unfold);
     lab.seal("vault-1");
     browser.until_text(VERDICT, "No: vault-1 was sealed on purpose and waits for approvals, 0 of 1");

@@ -19,6 +19,9 @@ use crate::time::Timestamp;
 /// How long before a certificate expires this is doubtful enough to be said.
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);
 
+/// How many nodes are named of those for which a custodian is not ready: it is the custodian that says which there are.
+const NODES_NAMED: usize = 5;
+
 /// The answer to "would it open by itself now?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Answer {
@@ -121,10 +124,7 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
         return None;
     }
     let is_final = |needs: &Needs| {
-        matches!(
-            needs,
-            Needs::Approvals { .. } | Needs::Policy | Needs::Budget | Needs::Share | Needs::Generation
-        )
+        matches!(needs, Needs::Approvals { .. } | Needs::Policy | Needs::Budget | Needs::Share | Needs::Generation)
     };
     let held: Vec<_> = node.needs.iter().filter(|(needs, _)| is_final(needs)).collect();
     let many: u32 = held.iter().map(|(_, count)| count).sum();
@@ -178,7 +178,8 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     if let Some(why) = &status.history_trouble {
         doubts.push(format!("The sentinel's history is not written down: {}.", plain_text(why)));
     }
-    let absent: Vec<_> = cluster.custodians.iter().filter(|(_, custodian)| !custodian.ready).map(|(id, _)| id).collect();
+    let absent: Vec<_> =
+        cluster.custodians.iter().filter(|(_, custodian)| !custodian.ready).map(|(id, _)| id).collect();
     match absent.as_slice() {
         [] => {}
         // Where nobody is heard, the answer says so.
@@ -218,8 +219,12 @@ pub fn unready(custodian: &CustodianStatus) -> Option<String> {
         Some(heartbeat) if !heartbeat.share.ok => "its share is not sound".to_owned(),
         Some(heartbeat) if !heartbeat.sandboxed => "its sandbox is off".to_owned(),
         Some(heartbeat) => {
-            let nodes = heartbeat.nodes.iter().filter(|(_, node)| !node.ready);
-            format!("not for {}", nodes.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
+            let nodes: Vec<_> =
+                heartbeat.nodes.iter().filter(|(_, node)| !node.ready).map(|(name, _)| name.as_str()).collect();
+            match nodes.get(..NODES_NAMED) {
+                Some(some) if nodes.len() > NODES_NAMED => format!("not for {} and others", some.join(", ")),
+                _ => format!("not for {}", nodes.join(", ")),
+            }
         }
     })
 }
@@ -230,7 +235,8 @@ pub fn waits(node: &NodeStatus) -> String {
         // What custodians said before it opened.
         return String::new();
     }
-    let said: Vec<_> = node.needs.iter().map(|(needs, many)| format!("{} ({many} say so)", waits_for(*needs))).collect();
+    let said: Vec<_> =
+        node.needs.iter().map(|(needs, many)| format!("{} ({many} say so)", waits_for(*needs))).collect();
     said.join(", ")
 }
 

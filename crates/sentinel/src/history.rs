@@ -277,7 +277,8 @@ fn incidents(database: &Connection, cluster: ClusterId) -> Result<Vec<IncidentSt
 /// When a cluster's shares were last proven. A row that cannot be read is left out.
 fn proofs(database: &Connection, cluster: ClusterId) -> Result<BTreeMap<Principal, ShareProof>, OpenError> {
     let mut select = database.prepare("SELECT custodian, content FROM proofs WHERE cluster = ?1")?;
-    let rows = select.query_map([cluster.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let rows =
+        select.query_map([cluster.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     let mut known = BTreeMap::new();
     for row in rows {
         let (custodian, content) = row?;

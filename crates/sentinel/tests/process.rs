@@ -262,7 +262,8 @@ fn it_serves_what_it_knows_and_nothing_can_be_written() {
     let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a digest").to_owned();
     let (head, rest) = sentinel.request_with("GET", "/", &format!("If-None-Match: {tag}\r\n"));
     assert!(head.starts_with("HTTP/1.1 304") && rest.is_empty(), "{head}\n{rest}");
-    for (path, kind) in [("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icons/no.svg", "image/svg+xml")] {
+    for (path, kind) in [("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icons/no.svg", "image/svg+xml")]
+    {
         let (head, _) = sentinel.request("GET", path);
         assert!(head.starts_with("HTTP/1.1 200") && head.contains(&format!("content-type: {kind}")), "{path}: {head}");
     }

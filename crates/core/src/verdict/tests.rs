@@ -13,7 +13,8 @@ fn answer() -> Value {
             "identity_refused": null,
         })
     };
-    let custodian = || json!({"heard_at": "2026-11-24T10:00:05.000Z", "up": true, "ready": true, "site": null, "heartbeat": null});
+    let custodian =
+        || json!({"heard_at": "2026-11-24T10:00:05.000Z", "up": true, "ready": true, "site": null, "heartbeat": null});
     let submission = |x: u8, result: &str| {
         json!({"custodian": format!("custodian-{x}"), "incident": "00".repeat(16), "x": x, "result": result,
                "nonce": "a", "answered_at": "2026-11-24T07:45:00.000Z"})

@@ -22,7 +22,10 @@ pub(super) fn proven(incident: &IncidentStatus, threshold: u8) -> BTreeSet<Princ
     }
     // One that is said to have failed and opened was another's when the last share came.
     let failed = named(Submission::Failed);
-    named(Submission::Opened).difference(&failed).flat_map(|nonce| set(&incident.submissions, nonce, threshold)).collect()
+    named(Submission::Opened)
+        .difference(&failed)
+        .flat_map(|nonce| set(&incident.submissions, nonce, threshold))
+        .collect()
 }
 
 /// Whose shares were in the set that opened the node in this attempt.
@@ -84,7 +87,11 @@ mod tests {
             (&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a")][..], "1 2 3", "a whole set"),
             (&[(1, Counted, "a"), (2, Counted, "b"), (3, Counted, "b"), (4, Opened, "b")], "2 3 4", "another attempt"),
             (&[(1, Counted, "a"), (2, Counted, "a")], "", "nobody says that it opened"),
-            (&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a"), (4, Opened, "a")], "1 2", "one of two came late"),
+            (
+                &[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a"), (4, Opened, "a")],
+                "1 2",
+                "one of two came late",
+            ),
             (&[(1, Counted, "a"), (3, Opened, "a")], "1", "a stranger's share, or a receipt that is lost"),
             (&[(3, Opened, "a")], "", "nobody knows with whom"),
             (&[(1, Counted, "a"), (2, Counted, "a"), (4, Failed, "a"), (3, Opened, "a")], "", "it failed as well"),
@@ -95,7 +102,11 @@ mod tests {
         }
         let mut same_share = incident(&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a")]);
         same_share.submissions[1].x = 1;
-        assert_eq!(numbers(&same_share), "1 2", "two of three are one, and so the last is not known to have completed it");
+        assert_eq!(
+            numbers(&same_share),
+            "1 2",
+            "two of three are one, and so the last is not known to have completed it"
+        );
         let mut running = incident(&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a")]);
         running.opened_at = None;
         assert_eq!(numbers(&running), "", "own eyes have not seen it open");

@@ -27,8 +27,9 @@ fn one(id: &str, incident: &IncidentStatus, threshold: u8, now: Timestamp) -> Ma
     let cause = incident.cause.filter(|cause| cause.as_str() != "unknown").or(incident.told_cause).or(incident.cause);
     let mut deeds = deeds(incident, threshold);
     deeds.sort_by_key(|(at, _)| *at);
+    let runs = incident.opened_at.is_none();
     html! {
-        details id=(id) class="incident" open[incident.opened_at.is_none()] {
+        details id=(id) class="incident" data-unfolded=(runs) open[runs] {
             summary {
                 b { (incident.node) }
                 span { (moment(incident.began_at, now)) }
@@ -65,9 +66,11 @@ fn outcome(incident: &IncidentStatus, now: Timestamp) -> String {
 
 /// What happened and when, by the clock of whoever says so.
 fn deeds(incident: &IncidentStatus, threshold: u8) -> Vec<(Timestamp, Markup)> {
-    let seen = |at: Option<Timestamp>, what: &'static str| at.map(|at| (at, html! { "the sentinel sees it " b { (what) } }));
+    let seen =
+        |at: Option<Timestamp>, what: &'static str| at.map(|at| (at, html! { "the sentinel sees it " b { (what) } }));
     let began = (incident.began_at, html! { "the sentinel sees it " b { "not open" } " any more" });
-    let submitted = incident.submissions.iter().map(|submission| (submission.answered_at, submitted(submission, threshold)));
+    let submitted =
+        incident.submissions.iter().map(|submission| (submission.answered_at, submitted(submission, threshold)));
     let seen = [seen(incident.sealed_at, "sealed"), seen(incident.opened_at, "open")];
     std::iter::once(began).chain(seen.into_iter().flatten()).chain(submitted).collect()
 }

@@ -26,6 +26,9 @@ const CLUSTERS_UNFOLDED: usize = 3;
 /// By how much a custodian's clock may be off before that is shown, in milliseconds: the message's way is in it.
 const CLOCK_OFFSET_SHOWN: u64 = 2_000;
 
+/// How many reasons for refusals are shown of each party: there are no more, but a captured custodian could make some up.
+const REASONS_SHOWN: usize = 16;
+
 /// What people should see first of a thing. Each has a shape of its own, not only a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
@@ -186,7 +189,8 @@ fn state(clusters: &[Shown<'_>], status: &Status) -> Markup {
                 @for shown in clusters { (verdict_of(shown)) }
             }
             @for shown in clusters {
-                details id={ "cluster-" (shown.name) } class="cluster" open[unfolded(shown)] {
+                @let unfolded = unfolded(shown);
+                details id={ "cluster-" (shown.name) } class="cluster" data-unfolded=(unfolded) open[unfolded] {
                     summary { h2 { (shown.name) } }
                     (parts(shown, status.at))
                 }
@@ -392,7 +396,7 @@ fn sentinel(status: &Status) -> Markup {
                         @for (id, by_reason) in &refused {
                             p {
                                 b { (id) } ":"
-                                @for (reason, total) in by_reason.iter().filter(|(_, total)| **total > 0) {
+                                @for (reason, total) in by_reason.iter().filter(|(_, total)| **total > 0).take(REASONS_SHOWN) {
                                     " " bdi { (plain_text(reason)) } " " (total)
                                 }
                             }
@@ -416,7 +420,6 @@ fn icon(state: State) -> String {
 fn utc(at: Timestamp) -> String {
     at.to_string().replace('T', " ").chars().take("2026-11-24 07:45:12".len()).collect()
 }
-
 
 #[cfg(test)]
 mod tests;

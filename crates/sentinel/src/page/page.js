@@ -101,6 +101,8 @@ function take(old, fresh) {
     old.nodeValue = fresh.nodeValue;
     return;
   }
+  // Unfolded by the sentinel when something begins or ends; in between, by whoever looks.
+  if (old.dataset.unfolded !== fresh.dataset.unfolded) old.open = fresh.open;
   for (const { name } of [...old.attributes]) {
     if (name !== "open" && !fresh.hasAttribute(name)) old.removeAttribute(name);
   }

@@ -53,7 +53,8 @@ fn the_first_line_answers_and_the_tab_does_too() {
     let mut status = status(1, 3, 5);
     let Page { html, .. } = page(&status);
     assert!(html.contains("<title>Yes: prod-1 – Holdfast</title>") && html.contains("/icons/well.svg"), "{html}");
-    let words = "<strong>Yes:</strong> <span class=\"because\">5 ready, 3 needed; last proven today 07:45, 41 ms</span>";
+    let words =
+        "<strong>Yes:</strong> <span class=\"because\">5 ready, 3 needed; last proven today 07:45, 41 ms</span>";
     assert!(html.contains(words), "{html}");
     assert!(html.contains("share proven today 07:45, vault-1"));
 
@@ -112,7 +113,7 @@ fn of_many_clusters_the_troubled_come_first_and_alone_are_unfolded() {
     assert!(html.contains("<title>No: 1 of 20 – Holdfast</title>"));
     let first = html.find("id=\"verdict-").expect("a verdict");
     assert!(html[first..].starts_with("id=\"verdict-prod-7\""));
-    assert_eq!(html.matches("class=\"cluster\" open").count(), 1);
+    assert_eq!(html.matches("class=\"cluster\" data-unfolded=\"true\" open").count(), 1);
     // Twenty clusters of fifty custodians each: what a screen fetches when something changed.
     assert!(html.len() < 600_000, "{}", html.len());
 }
