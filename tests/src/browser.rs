@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::tls;
 use crate::wait::{PATIENCE, until_some};
 
 /// Where Debian and Ubuntu put them.
@@ -41,10 +41,12 @@ impl Browser {
         let lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
         let port = lines.map_while(Result::ok).find_map(|line| {
             let (_, port) = line.rsplit_once("on port ")?;
-            port.trim_end_matches('.').parse::<u16>().ok()
+            // 0 is what it was asked for, which it says as well.
+            port.trim_end_matches('.').parse::<u16>().ok().filter(|port| *port != 0)
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls::suspicious_client());
+        let client = client.timeout(PATIENCE).build().expect("a client");
         let session = format!("http://127.0.0.1:{}/session", port.expect("chromedriver names its port"));
         let profile = tempfile::tempdir().expect("a folder");
         let mut browser = Self { driver, session, runtime, client, profile };
@@ -126,7 +128,7 @@ impl Browser {
             request = request.json(body);
         }
         let answer: Value = self.runtime.block_on(async {
-            let answer = request.timeout(PATIENCE + Duration::from_secs(5)).send().await.expect("chromedriver answers");
+            let answer = request.send().await.expect("chromedriver answers");
             answer.json().await.expect("JSON")
         });
         let value = &answer["value"];
@@ -137,9 +139,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let ended = self.client.delete(&self.session).send();
         // Ended already, or ends with its driver.
-        let _ = self.runtime.block_on(ended);
+        let _ = self.runtime.block_on(async { self.client.delete(&self.session).send().await });
         let _ = self.driver.kill();
         let _ = self.driver.wait();
     }

@@ -172,7 +172,7 @@ fn lets_nothing_be_written_into_it(browser: &Browser) {
         "document.body.innerHTML = '<p>new</p>'",
         "document.body.insertAdjacentHTML('beforeend', '<p>new</p>')",
         "document.write('<p>new</p>')",
-        "window.eval('window.planted = 3')",
+        "document.createElement('script').textContent = 'window.planted = 3'",
     ] {
         let tried = format!("try {{ {attempt}; return 'taken' }} catch (error) {{ return error.name }}");
         assert_ne!(browser.script(&tried), "taken", "{attempt}");
