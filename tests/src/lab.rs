@@ -407,6 +407,7 @@ impl Lab {
                         && nodes
                             .values()
                             .all(|node| node["seen"] == "open" && node["ready"] == true && node["marker"].is_null())
+                        && nodes.values().all(|node| node["restart_provable"] == true)
                 });
                 known["up"] == true && sees_all_open && self.is_of_now(id, &known["heartbeat"])
             })

@@ -4,25 +4,27 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open};
 
 use crate::wait::until;
 
 /// Whether a process runs. One whose exit status waits for its parent does not; one of whose threads is still ending does, and
-/// still holds its files.
+/// still holds its files: the kernel tells of the end of the last one.
 pub fn runs(pid: u32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    threads.flatten().any(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-    })
+    let Ok(process) = pidfd_open(id(pid), PidfdFlags::empty()) else { return false };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("a process can be asked whether it ended") == 0
 }
 
 /// Sends a signal to a process that must be there.
 pub fn signal(pid: u32, signal: Signal) {
-    let target = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
-    kill_process(target, signal).unwrap_or_else(|e| panic!("{signal:?} to {pid}: {e}"));
+    kill_process(id(pid), signal).unwrap_or_else(|e| panic!("{signal:?} to {pid}: {e}"));
+}
+
+fn id(pid: u32) -> Pid {
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid")
 }
 
 /// Waits until a process has ended.

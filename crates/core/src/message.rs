@@ -369,6 +369,9 @@ pub struct NodeReport {
     pub certificate_not_after: Option<Timestamp>,
     /// Whether several processes were found behind the node's address.
     pub shared_address: bool,
+    /// Whether enough tickets of the process that was last seen open are at hand to prove a restart, should it come now. Without
+    /// them its cause would be unknown: a server that gives none, a node not reached directly, or contact a moment ago.
+    pub restart_provable: bool,
     /// Why the node's identity was refused when it was last tried, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_refused: Option<String>,

@@ -153,6 +153,7 @@ pub(crate) mod tests {
             budget_remaining: 12,
             certificate_not_after: None,
             shared_address: false,
+            restart_provable: true,
             identity_refused: None,
         };
         Heartbeat {

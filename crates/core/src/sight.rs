@@ -201,6 +201,12 @@ pub struct Sight {
     observations: VecDeque<Observation>,
 }
 
+impl Ticket {
+    fn is_fresh(&self, now: Now) -> bool {
+        now.steady.since(self.got.steady) <= TICKET_AGE_MAX && now.wall.since(self.got.wall) <= TICKET_AGE_MAX
+    }
+}
+
 impl Sight {
     /// A node that was not seen yet. The first look is due at once.
     pub fn new(watch: Watch, now: Now) -> Self {
@@ -255,6 +261,12 @@ impl Sight {
     /// Whether several processes were found behind the address.
     pub fn shared_address(&self) -> bool {
         self.shared_address
+    }
+
+    /// Whether a restart that came now could be proven: enough tickets of the process that was last seen open.
+    pub fn restart_provable(&self, now: Now) -> bool {
+        let of_use = self.tickets.iter().filter(|t| Some(t.epoch) == self.open_epoch && t.confirmed && t.is_fresh(now));
+        self.watch.direct && !self.shared_address && of_use.count() >= usize::from(DECLINES_THAT_PROVE)
     }
 
     /// When the node's identity was last proven in a full handshake.
@@ -555,11 +567,8 @@ impl Sight {
             return;
         }
         let open_epoch = self.open_epoch;
-        let fresh = |t: &Ticket| {
-            now.steady.since(t.got.steady) <= TICKET_AGE_MAX && now.wall.since(t.got.wall) <= TICKET_AGE_MAX
-        };
         // Newest first: the likeliest to be accepted by a process that still lives.
-        match self.tickets.iter().rposition(|t| Some(t.epoch) == open_epoch && fresh(t)) {
+        match self.tickets.iter().rposition(|t| Some(t.epoch) == open_epoch && t.is_fresh(now)) {
             Some(newest) => {
                 let ticket = self.tickets.remove(newest);
                 self.side = Some(Purpose::Prove);

@@ -21,10 +21,9 @@ use holdfast_edge::config::ConfigError;
 use holdfast_edge::files;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
+use holdfast_edge::service::{self, Order, Signals};
 use holdfast_edge::vault::release::Expected;
-use sd_notify::NotifyState;
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
@@ -96,8 +95,7 @@ enum Happened {
     Inbox,
     Check,
     Timeout,
-    Reload,
-    Stop,
+    Ordered(Order),
 }
 
 impl Driver {
@@ -146,14 +144,14 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::new().context("signals cannot be caught")?;
+        let mut signals = Signals::catch().context("signals cannot be caught")?;
         let mut inbox = ticks(INBOX_INTERVAL);
         let mut check = ticks(CHECK_INTERVAL);
         check.reset();
         self.try_shares(|_| true);
         self.start_nodes();
         self.start_broker();
-        tell_systemd(NotifyState::Ready);
+        service::tell_ready();
         let sandbox =
             self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
         tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
@@ -169,9 +167,7 @@ impl Driver {
                 _ = inbox.tick() => Happened::Inbox,
                 _ = check.tick() => Happened::Check,
                 () = sleep_until(wake.into()) => Happened::Timeout,
-                Some(()) = signals.reload.recv() => Happened::Reload,
-                Some(()) = signals.terminate.recv() => Happened::Stop,
-                Some(()) = signals.interrupt.recv() => Happened::Stop,
+                order = signals.next() => Happened::Ordered(order),
             };
             let now = self.clock.now();
             match happened {
@@ -181,8 +177,8 @@ impl Driver {
                 Happened::Inbox => self.read_inbox(),
                 Happened::Check => self.check(),
                 Happened::Timeout => self.core.handle_timeout(now),
-                Happened::Reload => self.reload(),
-                Happened::Stop => break,
+                Happened::Ordered(Order::Reload) => self.reload(),
+                Happened::Ordered(Order::Stop) => break,
             }
         }
         self.stop().await
@@ -514,7 +510,7 @@ impl Driver {
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
-        tell_systemd(NotifyState::Stopping);
+        service::tell_stopping();
         self.core.handle_stop();
         self.carry_out_all();
         self.nodes.clear();
@@ -544,29 +540,6 @@ impl<'a> Details<'a> {
             Grounds::Cause(cause) => Self { cause: Some(cause.as_str()), approvals: &[] },
             Grounds::Approvals(ids) => Self { cause: None, approvals: ids },
         }
-    }
-}
-
-/// Tells the service manager, where there is one.
-fn tell_systemd(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager cannot be told");
-    }
-}
-
-struct Signals {
-    reload: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            reload: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
     }
 }
 

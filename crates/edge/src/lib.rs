@@ -14,6 +14,7 @@ pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod outgoing;
+pub mod service;
 pub mod store;
 pub mod tls;
 pub mod vault;

@@ -21,8 +21,7 @@ use holdfast_edge::config::ConfigError;
 use holdfast_edge::listen::Listener;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
-use sd_notify::NotifyState;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use holdfast_edge::service::{self, Order, Signals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -63,8 +62,7 @@ enum Happened {
     Broker(BrokerEvent),
     Question(Question),
     Timeout,
-    Reload,
-    Stop,
+    Ordered(Order),
 }
 
 impl Driver {
@@ -102,10 +100,10 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut signals = Signals::new().context("signals cannot be caught")?;
+        let mut signals = Signals::catch().context("signals cannot be caught")?;
         self.start_nodes();
         self.start_broker();
-        tell_systemd(NotifyState::Ready);
+        service::tell_ready();
         tracing::info!(sentinel = %self.config.id, "sentinel started");
         loop {
             self.carry_out_all();
@@ -115,17 +113,15 @@ impl Driver {
                 Some(event) = next_event(&mut self.broker) => Happened::Broker(event),
                 Some(question) = self.questions.recv() => Happened::Question(question),
                 () = until(wake) => Happened::Timeout,
-                Some(()) = signals.reload.recv() => Happened::Reload,
-                Some(()) = signals.terminate.recv() => Happened::Stop,
-                Some(()) = signals.interrupt.recv() => Happened::Stop,
+                order = signals.next() => Happened::Ordered(order),
             };
             match happened {
                 Happened::Report(report) => self.hear_node(report),
                 Happened::Broker(event) => self.hear_broker(event),
                 Happened::Question(question) => self.answer(question),
                 Happened::Timeout => self.core.handle_timeout(self.clock.now()),
-                Happened::Reload => self.reload().await,
-                Happened::Stop => break,
+                Happened::Ordered(Order::Reload) => self.reload().await,
+                Happened::Ordered(Order::Stop) => break,
             }
         }
         self.stop().await;
@@ -320,7 +316,7 @@ impl Driver {
     }
 
     async fn stop(mut self) {
-        tell_systemd(NotifyState::Stopping);
+        service::tell_stopping();
         self.nodes.clear();
         self.history.close();
         if let Some(link) = self.broker.take() {
@@ -330,29 +326,6 @@ impl Driver {
             }
         }
         tracing::info!("sentinel stopped");
-    }
-}
-
-/// Tells the service manager, where there is one.
-fn tell_systemd(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager cannot be told");
-    }
-}
-
-struct Signals {
-    reload: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            reload: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::seal_status::SealStatus;
-use holdfast_core::status::Status;
+use holdfast_core::status::{CustodianStatus, Status};
 use holdfast_edge::admin::{Admin, AdminError};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -377,7 +377,12 @@ async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
             let answer = client.get(&url).send().await.map_err(|e| e.to_string())?;
             let status: Status = answer.json().await.map_err(|e| e.to_string())?;
             let custodians = status.clusters.values().flat_map(|cluster| cluster.custodians.values());
-            let ready = custodians.filter(|custodian| custodian.ready).count();
+            // And could tell a crash that comes the very next moment from a seal.
+            let prepared = |custodian: &CustodianStatus| {
+                let heartbeat = custodian.heartbeat.as_ref().filter(|_| custodian.ready);
+                heartbeat.is_some_and(|heartbeat| heartbeat.nodes.values().all(|node| node.restart_provable))
+            };
+            let ready = custodians.filter(|custodian| prepared(custodian)).count();
             if ready == all { Ok(()) } else { Err(format!("{ready} of {all} are ready")) }
         })
         .await?)

@@ -503,7 +503,7 @@ impl Custodian {
         };
         let done = act(node, &mut cx);
         node.consider(&mut cx);
-        if let Some(last) = cluster.last_heartbeat.filter(|_| node.has_news()) {
+        if let Some(last) = cluster.last_heartbeat.filter(|_| node.has_news(now)) {
             cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN).max(now.steady);
         }
         Some(done)

@@ -92,6 +92,15 @@ struct Order {
     sealed_seen_at: Timestamp,
 }
 
+/// What the others should hear of at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct News {
+    seen: Seen,
+    needs: Option<Needs>,
+    marked: bool,
+    restart_provable: bool,
+}
+
 /// One node.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -107,7 +116,7 @@ pub(super) struct Node {
     status: Option<SealStatus>,
     needs: Option<Needs>,
     /// What the last heartbeat told of it.
-    told: Option<(Seen, Option<Needs>, bool)>,
+    told: Option<News>,
     saved_open: Option<Timestamp>,
     /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
     marked: Option<Steady>,
@@ -730,8 +739,9 @@ impl Node {
         cx.outputs.push_back(Output::Publish { cluster, content: Content::Refusal(refusal) });
     }
 
-    fn news(&self) -> (Seen, Option<Needs>, bool) {
-        (self.sight.seen(), self.needs, self.state.marker.is_some())
+    fn news(&self, now: Now) -> News {
+        let (seen, marked) = (self.sight.seen(), self.state.marker.is_some());
+        News { seen, needs: self.needs, marked, restart_provable: self.sight.restart_provable(now) }
     }
 
     /// The configuration changed: an order that is out was given under the old one.
@@ -742,13 +752,13 @@ impl Node {
     }
 
     /// Whether the others should hear of this node before the next regular heartbeat.
-    pub(super) fn has_news(&self) -> bool {
-        self.told != Some(self.news())
+    pub(super) fn has_news(&self, now: Now) -> bool {
+        self.told != Some(self.news(now))
     }
 
     /// What goes into the heartbeat about this node.
     pub(super) fn report(&mut self, cx: &Context<'_>) -> NodeReport {
-        self.told = Some(self.news());
+        self.told = Some(self.news(cx.now));
         let proven = self.sight.identity_proven();
         let identity = proven.is_some_and(|at| cx.now.steady.since(at) < IDENTITY_FRESH);
         NodeReport {
@@ -761,6 +771,7 @@ impl Node {
             budget_remaining: self.budget_remaining(cx),
             certificate_not_after: self.certificate_not_after,
             shared_address: self.sight.shared_address(),
+            restart_provable: self.sight.restart_provable(cx.now),
             identity_refused: self.identity_refused.as_deref().map(plain_text),
         }
     }

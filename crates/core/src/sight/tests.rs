@@ -210,6 +210,37 @@ fn a_crash_within_a_poll_of_the_opening_is_told_from_a_seal() {
 }
 
 #[test]
+fn a_restart_is_provable_when_enough_tickets_of_the_open_process_are_kept_and_not_before() {
+    let mut scene = Scene::open(true);
+    let provable = |scene: &Scene| scene.sight.restart_provable(scene.now());
+    assert!(provable(&scene));
+    assert!(!scene.sight.restart_provable(now(scene.at + TICKET_AGE_MAX + SECOND)), "old ones prove nothing");
+
+    // Contact is lost for a moment. Whether it is the same process as before, nobody knows: its tickets speak for it no more.
+    scene.lose();
+    assert!(provable(&scene), "the process that was seen open may still be told from another");
+    let mut step = 0;
+    while scene.sight.seen() != Seen::Open {
+        scene.at = scene.sight.next_timeout().expect("there is always a next look").since_start();
+        let now = scene.now();
+        scene.sight.handle_timeout(now);
+        let open = scene.sight.poll_action().expect("a look");
+        scene.act(open);
+        step += 1;
+        assert!(step < 10, "the node answers");
+    }
+    assert!(!provable(&scene), "seen open anew, and no ticket of this stretch of contact is confirmed yet");
+    scene.run(SECOND);
+    assert!(provable(&scene));
+
+    assert!(!provable(&Scene::open(false)), "somebody stands between");
+    let mut without = Scene::new(true);
+    (without.open, without.gives) = (true, 0);
+    without.run(SECOND * 3);
+    assert!(without.sight.seen() == Seen::Open && !provable(&without), "a server that gives no tickets");
+}
+
+#[test]
 fn one_declined_ticket_proves_nothing() {
     let mut scene = Scene::open(true);
     scene.restart();
