@@ -72,7 +72,8 @@ impl fmt::Display for Verdict {
 impl Verdict {
     /// The answer for a cluster, as it stood when the status was put together.
     pub fn of(cluster: &ClusterStatus, status: &Status) -> Self {
-        let stuck: Vec<_> = cluster.nodes.iter().filter_map(|(name, node)| stuck(name, node, cluster)).collect();
+        let stuck = cluster.nodes.iter().filter_map(|(name, node)| stuck(name, node, cluster));
+        let stuck: Vec<_> = stuck.chain(untold(cluster)).collect();
         let unheard = (cluster.margin < 0).then(|| unheard(cluster, status)).flatten();
         let (answer, because) = match unheard {
             _ if !stuck.is_empty() => (Answer::No, stuck.join("; ")),
@@ -137,6 +138,24 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
     }
     let deliberate = node.needs.is_empty() && (node.marker.is_some() || node.cause == Some(Cause::InPlace));
     deliberate.then(|| format!("{name} was sealed on purpose"))
+}
+
+/// Open nodes whose crash would be of unknown cause to too many custodians, though enough are ready.
+fn untold(cluster: &ClusterStatus) -> Option<String> {
+    let heartbeats =
+        || cluster.custodians.values().filter(|known| known.up).filter_map(|known| known.heartbeat.as_ref());
+    let is_untold = |(name, node): &(&NodeName, &NodeStatus)| {
+        let reports = heartbeats().filter_map(|heartbeat| heartbeat.nodes.get(*name));
+        let blind = reports.filter(|report| report.ready && !report.restart_provable).count();
+        let sighted = node.ready.saturating_sub(u32::try_from(blind).unwrap_or(u32::MAX));
+        let needed = u32::from(cluster.threshold);
+        node.seen == Seen::Open && node.ready >= needed && sighted < needed
+    };
+    let untold: Vec<_> = cluster.nodes.iter().filter(is_untold).map(|(name, _)| name.as_str()).collect();
+    (!untold.is_empty()).then(|| {
+        let nodes = untold.join(", ");
+        format!("too few custodians could tell a restart of {nodes} from a seal, and it would wait for approvals")
+    })
 }
 
 /// Why too few custodians are heard to tell, where that says nothing of the custodians.

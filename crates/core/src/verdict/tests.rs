@@ -105,6 +105,33 @@ fn a_node_that_is_kept_shut_makes_it_no_and_one_that_is_being_opened_does_not() 
 }
 
 #[test]
+fn a_restart_that_could_not_be_told_from_a_seal_would_wait_for_people() {
+    let mut answer = answer();
+    let node = |provable: bool| {
+        json!({"seen": "open", "since": "2026-11-24T10:00:00.000Z", "ready": true, "budget_remaining": 12,
+               "shared_address": false, "restart_provable": provable})
+    };
+    let heartbeat = |provable: bool| {
+        json!({"version": "0", "started_at": "2026-11-24T10:00:00.000Z", "share": {"generation": 1, "x": 1, "ok": true},
+               "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 1, "head": "", "ok": true},
+               "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {},
+               "nodes": {"vault-1": node(provable), "vault-2": node(true)}})
+    };
+    for (blind, expected) in [(2, Answer::Yes), (3, Answer::No)] {
+        for i in 1..=5 {
+            let custodian = &mut answer["clusters"]["prod"]["custodians"][format!("custodian-{i}")];
+            custodian["heartbeat"] = heartbeat(i > blind);
+        }
+        let verdict = judged(&answer);
+        assert_eq!(verdict.answer, expected, "{verdict}");
+        assert_eq!(
+            verdict.because.starts_with("too few custodians could tell a restart of vault-1 from"),
+            expected == Answer::No
+        );
+    }
+}
+
+#[test]
 fn too_few_custodians_is_no_and_hearing_nobody_is_unknown() {
     let mut few = answer();
     few["clusters"]["prod"]["ready"] = json!(2);
