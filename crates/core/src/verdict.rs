@@ -136,8 +136,10 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
         let sealed = if node.marker.is_some() { "was sealed on purpose and " } else { "" };
         return Some(format!("{name} {sealed}waits for {}", waits_for(*needs)));
     }
-    let deliberate = node.needs.is_empty() && (node.marker.is_some() || node.cause == Some(Cause::InPlace));
-    deliberate.then(|| format!("{name} was sealed on purpose"))
+    // Before custodians have told what they wait for, or while the node is down: what they know keeps it shut.
+    let unsaid = node.needs.iter().all(|(needs, _)| matches!(needs, Needs::Contact | Needs::Evidence));
+    let deliberate = node.marker.is_some() || node.cause == Some(Cause::InPlace);
+    (unsaid && deliberate).then(|| format!("{name} was sealed on purpose"))
 }
 
 /// Open nodes whose crash would be of unknown cause to too many custodians, though enough are ready.

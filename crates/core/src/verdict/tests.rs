@@ -96,6 +96,11 @@ fn a_node_that_is_kept_shut_makes_it_no_and_one_that_is_being_opened_does_not() 
     sealed(&mut marked, &[("approvals", 5)]);
     marked["clusters"]["prod"]["nodes"]["vault-1"]["marker"] = json!("2026-11-24T09:00:00.000Z");
     assert_eq!(judged(&marked).to_string(), "No: vault-1 was sealed on purpose and waits for approvals, 0 of 2");
+    sealed(&mut marked, &[("contact", 5)]);
+    marked["clusters"]["prod"]["nodes"]["vault-1"]["seen"] = json!("lost");
+    assert_eq!(judged(&marked).to_string(), "No: vault-1 was sealed on purpose", "and is down now");
+    sealed(&mut marked, &[("others", 5)]);
+    assert_eq!(judged(&marked).answer, Answer::Yes, "the policy opens it all the same");
     let mut only_seen = answer();
     sealed(&mut only_seen, &[]);
     only_seen["clusters"]["prod"]["nodes"]["vault-1"]["cause"] = json!("in-place");
