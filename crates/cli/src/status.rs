@@ -246,7 +246,10 @@ mod tests {
     #[test]
     fn one_node_alone_is_told_without_the_others() {
         let text = shown(answer(), Some("vault-2"), CONFIG);
-        assert!(text.contains("vault-2  open") && !text.contains("vault-1 ") && !text.contains("CUSTODIAN"), "{text}");
+        assert!(
+            text.contains("vault-2  open") && !text.contains("\nvault-1 ") && !text.contains("CUSTODIAN"),
+            "{text}"
+        );
         let text = shown(answer(), Some("vault-1"), CONFIG);
         assert!(
             text.contains("\n  holdfast approve --cluster prod --node vault-1\n") && !text.contains("vault-2"),
@@ -262,6 +265,7 @@ mod tests {
         cluster["ready"] = json!(1);
         cluster["margin"] = json!(-2);
         cluster["generation_mismatch"] = json!(true);
+        cluster["custodians"]["custodian-1"]["up"] = json!(true);
         cluster["nodes"]["vault-2"]["shared_address"] = json!(true);
         let text = shown(worse, None, CONFIG);
         for part in [
