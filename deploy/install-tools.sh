@@ -269,3 +269,15 @@ fetch_openbao() {
     mv "$new" "$tools/bao"
     "$tools/bao/bin/bao" version >&2 || die "OpenBao's program does not run on this machine"
 }
+
+# What the test of the sentinel's page looks at it with; nothing else needs it, and so only tests/run installs it. Ubuntu has it
+# as a snap alone, which is not at these paths.
+install_browser() {
+    [ -e /usr/bin/chromium ] && [ -e /usr/bin/chromedriver ] && return
+    update_packages
+    if [ -z "$(apt-cache policy chromium-driver | sed -n 's/^ *Candidate: *\([0-9].*\)$/\1/p')" ]; then
+        say "this distribution has no package chromium-driver: the test of the page (tests/tests/page.rs) will fail"
+        return
+    fi
+    install_packages chromium chromium-driver
+}

@@ -17,6 +17,15 @@ pub fn client(ca_file: &Path) -> ClientConfig {
     for certificate in CertificateDer::pem_file_iter(ca_file).expect("a CA file") {
         roots.add(certificate.expect("a certificate")).expect("a CA");
     }
+    trusting(roots)
+}
+
+/// A client that trusts nobody, for where no TLS is spoken.
+pub fn suspicious_client() -> ClientConfig {
+    trusting(RootCertStore::empty())
+}
+
+fn trusting(roots: RootCertStore) -> ClientConfig {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let config = config.with_safe_default_protocol_versions().expect("versions");
     config.with_root_certificates(roots).with_no_client_auth()

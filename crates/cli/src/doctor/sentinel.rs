@@ -11,10 +11,10 @@ use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::trust::AllowedSigners;
+use holdfast_core::verdict::ago;
 use holdfast_edge::checkup::{Finding, Sheet};
 
 use crate::operator::OperatedCluster;
-use crate::status::ago;
 
 /// Clocks that differ by more are worth a look: a heartbeat's way through the broker takes milliseconds.
 const SKEW_SOON: i64 = 5_000;
