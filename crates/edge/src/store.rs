@@ -240,9 +240,9 @@ impl ShareStore {
         Ok(())
     }
 
-    /// What is recorded of the share, if anything is.
-    pub fn record(&self) -> Result<Option<ShareRecord>, StoreError> {
-        self.read_record()
+    /// The identity's file.
+    pub fn identity_path(&self) -> &Path {
+        &self.identity
     }
 
     /// Puts a share to rest, encrypted to the identity's recipient, and makes sure that it comes out again. Does nothing if
