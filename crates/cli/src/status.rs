@@ -280,7 +280,7 @@ fn advice(
 }
 
 /// The configuration as an option that a shell takes; none where it is the default.
-fn option(config: &Path) -> String {
+pub(crate) fn option(config: &Path) -> String {
     let text = config.display().to_string();
     if text == CONFIG {
         return String::new();
@@ -304,7 +304,7 @@ fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn ago(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.since(at).as_secs();
     match seconds {
         0..=119 => format!("{seconds} s ago"),
