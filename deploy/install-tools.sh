@@ -26,6 +26,8 @@ needed=(
 needed_for_tests=(
     /usr/bin/ssh-keygen:openssh-client                       # checks signatures independently of us
     /usr/bin/gpg:gnupg                                       # checks the ceremony's OpenPGP independently of us
+    /usr/bin/strace:strace                                   # kills a ceremony before any of its system calls
+    /usr/bin/zbarimg:zbar-tools                              # reads the code on a holder's sheet, as a telephone would
     /usr/bin/jq:jq                                           # docs/PROTOCOL.md verifies messages by hand with it
     /usr/bin/ss:iproute2                                     # shows that a custodian listens nowhere
     /bin/kill:procps                                         # the tests stop and continue processes with it

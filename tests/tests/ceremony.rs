@@ -3,8 +3,12 @@
 
 #[path = "ceremony/deliver.rs"]
 mod deliver;
+#[path = "ceremony/holders.rs"]
+mod holders;
 #[path = "ceremony/impostor.rs"]
 mod impostor;
+#[path = "ceremony/interrupted.rs"]
+mod interrupted;
 #[path = "ceremony/refusals.rs"]
 mod refusals;
 #[path = "ceremony/road.rs"]

@@ -21,8 +21,8 @@ use crate::id::{ClusterId, Principal};
 use crate::sshsig::PublicKey;
 
 pub use self::enrollment::{AgeRecipient, ENROLLMENT_NAMESPACE, Enrollment, OPENPGP_KEY_MAX, SignedEnrollment};
-pub use self::fingerprint::{Fingerprint, FingerprintError};
-pub use self::manifest::{MANIFEST_MAX, Manifest, Member};
+pub use self::fingerprint::{Fingerprint, FingerprintError, OpenPgpFingerprint};
+pub use self::manifest::{Holder, MANIFEST_MAX, Manifest, Member};
 pub use self::packet::{OPENPGP_MESSAGE_MAX, PACKET_MAX, Packet, packet_digest};
 
 /// The version of these files that this program writes, and the only one it reads.
@@ -35,7 +35,7 @@ pub enum FileKind {
     Enrollment,
     /// One share, encrypted to one custodian.
     Packet,
-    /// What a cluster's custodians know of each other.
+    /// What everybody may know of a cluster: whose its shares are.
     Manifest,
 }
 
@@ -114,9 +114,9 @@ pub enum CeremonyError {
     /// The enrollment is signed, but with another key than the one in it.
     #[error("the enrollment is not signed by the key that it brings, so somebody else made it")]
     Signer,
-    /// The same custodian, or the same key, in two places.
+    /// The same name, or the same key, in two places.
     #[error(
-        "{first} and {second} have the same {what}; every custodian enrolls once, on its own host, with keys of its own"
+        "{first} and {second} have the same {what}; every custodian enrolls once, on its own host, and every holder is another person, with keys of their own"
     )]
     Twice {
         /// Who came first.

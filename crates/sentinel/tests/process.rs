@@ -76,7 +76,8 @@ impl Folder {
             packet_sha256: [i; 32],
         };
         let name = "prod".parse().expect("a name");
-        let manifest = Manifest::new(name, ClusterId::from_bytes([7; 16]), 1, 2, (1..=3).map(member).collect());
+        let manifest =
+            Manifest::new(name, ClusterId::from_bytes([7; 16]), 1, 2, (1..=3).map(member).collect(), Vec::new());
         let manifest = manifest.expect("a manifest").to_file();
         folder.write("prod.manifest.json", &String::from_utf8(manifest).expect("text"));
         folder.write("sentinel.toml", CONFIG);

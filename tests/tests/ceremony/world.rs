@@ -48,13 +48,18 @@ impl Done {
     }
 }
 
-/// Runs one of the built programs; nobody is at its terminal.
-pub(crate) fn run(program: &str, args: &[&str]) -> Done {
+/// Where one of the built programs is.
+pub(crate) fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("the test knows where it is");
     let profile = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let path = profile.join(program);
+    let path = profile.join(name);
     assert!(path.is_file(), "{} is not built: cargo build --workspace", path.display());
-    Done::from(Command::new(path).args(args).stdin(Stdio::null()).output().expect("it runs"))
+    path
+}
+
+/// Runs one of the built programs; nobody is at its terminal.
+pub(crate) fn run(name: &str, args: &[&str]) -> Done {
+    Done::from(Command::new(program(name)).args(args).stdin(Stdio::null()).output().expect("it runs"))
 }
 
 pub(crate) fn setup(args: &[&str]) -> Done {
@@ -187,6 +192,7 @@ pub(crate) fn certificates(dir: &Path) {
 
 /// An OpenBao of its own, with nothing in it.
 pub(crate) struct Vault {
+    dir: PathBuf,
     process: Child,
     pub(crate) url: String,
     pub(crate) ca: PathBuf,
@@ -195,7 +201,20 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
+    /// One node of raft, as it would be in earnest.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::with_storage(
+            dir,
+            &format!("storage \"raft\" {{ path = \"{}/data\"\n node_id = \"vault-1\" }}", dir.display()),
+        )
+    }
+
+    /// One that keeps nothing on a disk: it starts at once, and forgets everything when it ends.
+    pub(crate) fn in_memory(dir: &Path) -> Self {
+        Self::with_storage(dir, "storage \"inmem\" {}")
+    }
+
+    fn with_storage(dir: &Path, storage: &str) -> Self {
         fs::create_dir_all(dir.join("data")).expect("a folder");
         certificates(dir);
         // Both at once, so that they differ.
@@ -204,29 +223,24 @@ impl Vault {
         let config = format!(
             "api_addr = \"https://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{cluster}\"\n\
              disable_mlock = true\nlistener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n\
-             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n\
-             storage \"raft\" {{\n  path = \"{dir}/data\"\n  node_id = \"vault-1\"\n}}\n",
+             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n{storage}\n",
             dir = dir.display()
         );
         fs::write(dir.join("config.hcl"), config).expect("written");
-        let mut command = Command::new(bao());
-        command.args(["server", "-config"]).arg(dir.join("config.hcl"));
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
-        // It says it once.
-        let (started, wait) = mpsc::sync_channel(1);
-        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        std::thread::spawn(move || {
-            // To the end, so that it never waits for a reader.
-            for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
-                let _ = started.try_send(line);
-            }
-        });
         let ca = dir.join("ca.pem");
         let client = client(&ca);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let vault = Self { process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime };
-        wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
-        vault
+        let process = serve(dir);
+        Self { dir: dir.to_owned(), process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime }
+    }
+
+    /// Stops it, removes its storage, and starts it again: what people do with a Vault whose shares are lost.
+    pub(crate) fn wipe(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        fs::remove_dir_all(self.dir.join("data")).expect("removed");
+        fs::create_dir(self.dir.join("data")).expect("made");
+        self.process = serve(&self.dir);
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Value {
@@ -254,10 +268,28 @@ impl Drop for Vault {
     }
 }
 
+/// Starts the server that is configured there, and waits until it says that it has started.
+fn serve(dir: &Path) -> Child {
+    let mut command = Command::new(bao());
+    command.args(["server", "-config"]).arg(dir.join("config.hcl"));
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
+    // It says it once.
+    let (started, wait) = mpsc::sync_channel(1);
+    let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+    std::thread::spawn(move || {
+        // To the end, so that it never waits for a reader.
+        for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
+            let _ = started.try_send(line);
+        }
+    });
+    wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
+    process
+}
+
 fn client(ca: &Path) -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ca = reqwest::Certificate::from_pem(&fs::read(ca).expect("there")).expect("a certificate");
-    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().expect("a client")
+    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().pool_max_idle_per_host(0).build().expect("a client")
 }
 
 /// OpenBao: named, installed by the tests, or in PATH.

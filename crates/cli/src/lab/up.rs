@@ -203,7 +203,8 @@ struct Enrolled {
     enrollment: PathBuf,
 }
 
-/// The ceremony on an operator's machine: every share encrypted to its custodian, the root token to the lab.
+/// The ceremony on an operator's machine: every share encrypted to its custodian, the root token to the lab. Nothing in a lab is
+/// worth a holder.
 async fn initialise(
     lab: &Assembly,
     tools: &Tools,
@@ -215,7 +216,7 @@ async fn initialise(
     let receiver = Receiver::generate()?;
     let root_key = layout.ceremony().join("root-token-key.asc");
     file::write(&root_key, &receiver.public()?, file::PUBLIC)?;
-    let mut line = Line::new(&tools.holdfast, &["init", "--cluster", CLUSTER])
+    let mut line = Line::new(&tools.holdfast, &["init", "--cluster", CLUSTER, "--accept-no-recovery"])
         .with("--vault", node.url())
         .with("--ca-cert", layout.vault_ca())
         .with("--threshold", threshold.to_string())
