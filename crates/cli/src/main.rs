@@ -1,5 +1,6 @@
 //! `holdfast`: the operator's tool. This file is its table of contents; each command has a file or a folder of its own.
 
+mod adopt;
 mod approve;
 mod broker;
 mod demo;
@@ -30,6 +31,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 #[derive(Subcommand)]
 enum Command {
     Init(init::Arguments),
+    Adopt(adopt::Arguments),
     /// Sign your consent to open sealed nodes, once, within minutes
     Approve(approve::Arguments),
     /// What the sentinel knows: would it open by itself, and what waits for whom
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     holdfast_edge::tls::install_provider();
     let done = match Cli::parse().command {
         Command::Init(arguments) => return init::run(&arguments),
+        Command::Adopt(arguments) => return adopt::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),

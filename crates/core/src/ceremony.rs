@@ -9,6 +9,7 @@ mod enrollment;
 mod fingerprint;
 mod manifest;
 mod packet;
+mod rotated;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ pub use self::enrollment::{AgeRecipient, ENROLLMENT_NAMESPACE, Enrollment, OPENP
 pub use self::fingerprint::{Fingerprint, FingerprintError, OpenPgpFingerprint};
 pub use self::manifest::{Holder, MANIFEST_MAX, Manifest, Member};
 pub use self::packet::{OPENPGP_MESSAGE_MAX, PACKET_MAX, Packet, packet_digest};
+pub use self::rotated::{ROTATED_MAX, Rotated, RotatedError, RotatedShare};
 
 /// The version of these files that this program writes, and the only one it reads.
 const VERSION: u64 = 1;
@@ -145,10 +147,16 @@ pub enum CeremonyError {
     /// The packet's custodian is not in the manifest.
     #[error("the packet is for {0}, which is not in the manifest: take both from one ceremony")]
     NotMember(Principal),
-    /// The keys at hand are not those that the manifest gives the packet's custodian.
+    /// Nobody in the manifest has the keys at hand.
     #[error(
-        "the packet is for {custodian}, and the {what} here is not {custodian}'s: run this on {custodian}'s own host"
+        "none of this manifest's custodians has the keys that are here: run this on a custodian's own host, with the manifest of the ceremony that it enrolled for"
     )]
+    Stranger,
+    /// The custodian's share is not in a packet.
+    #[error("{0}'s share comes in no packet by this manifest, it is typed in: holdfast-setup import")]
+    NoPacket(Principal),
+    /// The keys at hand are not those that the manifest gives the packet's custodian.
+    #[error("this is for {custodian}, and the {what} here is not {custodian}'s: run this on {custodian}'s own host")]
     SomebodyElses {
         /// Whom it is for.
         custodian: Principal,

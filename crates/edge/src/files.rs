@@ -90,6 +90,8 @@ pub enum Action {
     Read,
     /// To write it and bring it to the disk.
     Write,
+    /// To remove it.
+    Remove,
 }
 
 impl Action {
@@ -97,6 +99,7 @@ impl Action {
         match self {
             Self::Read => "read",
             Self::Write => "written",
+            Self::Remove => "removed",
         }
     }
 }
@@ -130,10 +133,8 @@ impl FileError {
 
 /// Reads a regular file of at most `max` bytes.
 pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, FileError> {
-    let (file, _) = open(path)?;
-    let mut bytes = read(path, file, max)?;
     // Not a secret: handed over, not wiped.
-    Ok(std::mem::take(&mut *bytes))
+    Ok(std::mem::take(&mut *read_file(path, max)?))
 }
 
 /// Reads a regular file of at most `max` bytes that nobody but its owner has any right to. What was read is wiped when
@@ -216,6 +217,56 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     prepare(path, bytes, mode, |next| fs::rename(next, path))
 }
 
+/// Gives a file a second name, and brings that to the disk. Does nothing where the very same content has that name already;
+/// never overwrites another's.
+pub fn keep(path: &Path, kept: &Path, max: usize) -> Result<(), FileError> {
+    match fs::hard_link(path, kept) {
+        Err(error)
+            if error.kind() == io::ErrorKind::AlreadyExists && *read_file(path, max)? == *read_file(kept, max)? => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(FileError::Missing { path: path.to_owned() });
+        }
+        done => done.map_err(|error| FileError::system(kept, Action::Write, error))?,
+    }
+    sync_directory(kept).map_err(|error| FileError::system(kept, Action::Write, error))
+}
+
+/// Removes a file, and brings that to the disk. Says whether it was there.
+pub fn remove(path: &Path) -> Result<bool, FileError> {
+    let failed = |error| FileError::system(path, Action::Remove, error);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        done => done.map_err(failed)?,
+    }
+    sync_directory(path).map_err(failed)?;
+    Ok(true)
+}
+
+/// Removes a file that no longer has to be known, after its content was overwritten and that brought to the disk. What a
+/// journal, a snapshot or a flash memory's spare blocks still have of it, no program can reach. Says whether it was there.
+pub fn erase(path: &Path) -> Result<bool, FileError> {
+    let failed = |error| FileError::system(path, Action::Remove, error);
+    // A link's target is somebody else's; the link itself goes.
+    let overwritten = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)
+    {
+        Ok(file) => overwrite(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(()),
+        Err(error) => Err(error),
+    };
+    overwritten.map_err(failed)?;
+    remove(path)
+}
+
+fn overwrite(mut file: File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    io::copy(&mut io::repeat(0).take(metadata.len()), &mut file)?;
+    file.sync_all()
+}
+
 /// Writes a file beside `path`, whole and on the disk, and lets `place` bring it there.
 fn prepare(path: &Path, bytes: &[u8], mode: u32, place: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), FileError> {
     let failed = |error| FileError::system(path, Action::Write, error);
@@ -230,6 +281,11 @@ fn prepare(path: &Path, bytes: &[u8], mode: u32, place: impl FnOnce(&Path) -> io
         failed(error)
     })?;
     sync_directory(path).map_err(failed)
+}
+
+fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let (file, _) = open(path)?;
+    read(path, file, max)
 }
 
 /// Opens without waiting for the other end of a pipe, and looks at what was opened, not at what the path says by then.

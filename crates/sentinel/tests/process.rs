@@ -73,7 +73,7 @@ impl Folder {
                 .parse()
                 .expect("a recipient"),
             signing_key: SigningKey::generate().expect("random numbers").public_key().clone(),
-            packet_sha256: [i; 32],
+            packet_sha256: Some([i; 32]),
         };
         let name = "prod".parse().expect("a name");
         let manifest =

@@ -93,7 +93,7 @@ fn a_wrong_fingerprint_of_a_holder_ends_it_before_the_vault_is_asked_for_anythin
 }
 
 /// A key's fingerprint as gpg prints it for programs.
-fn fingerprint(gpg: &Gpg, name: &str) -> String {
+pub(crate) fn fingerprint(gpg: &Gpg, name: &str) -> String {
     let listed = String::from_utf8(gpg.run(&["--with-colons", "--list-keys", name])).expect("text");
     let line = listed.lines().find(|line| line.starts_with("fpr:")).expect("a fingerprint");
     line.split(':').nth(9).expect("its field").to_owned()

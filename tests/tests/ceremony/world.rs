@@ -1,7 +1,7 @@
 //! What a ceremony needs around it: programs, hosts, a Vault, somebody's OpenPGP key.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// How long a server may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -22,12 +23,27 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Runs something to its end, which is given this and nothing more.
+    pub(crate) fn of(command: &mut Command, input: &[u8]) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it can be started");
+        // Whoever is not asked for anything may have ended.
+        let _ = child.stdin.take().expect("piped").write_all(input);
+        Self::from(child.wait_with_output().expect("it ends"))
+    }
+
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code().expect("it ended by itself"),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// That it was done.
+    pub(crate) fn well(self) -> Self {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self
     }
 
     /// That it was done: what it said, as JSON.
@@ -50,16 +66,12 @@ impl Done {
 
 /// Where one of the built programs is.
 pub(crate) fn program(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().expect("the test knows where it is");
-    let profile = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let path = profile.join(name);
-    assert!(path.is_file(), "{} is not built: cargo build --workspace", path.display());
-    path
+    holdfast_tests::programs::program(name)
 }
 
 /// Runs one of the built programs; nobody is at its terminal.
 pub(crate) fn run(name: &str, args: &[&str]) -> Done {
-    Done::from(Command::new(program(name)).args(args).stdin(Stdio::null()).output().expect("it runs"))
+    Done::of(Command::new(program(name)).args(args), b"")
 }
 
 pub(crate) fn setup(args: &[&str]) -> Done {
@@ -94,12 +106,34 @@ impl Host {
         self.dir.join(name)
     }
 
+    /// The fingerprint of the enrollment that is there now.
+    pub(crate) fn enrollment_fingerprint(&self) -> String {
+        let file: Value =
+            serde_json::from_slice(&fs::read(self.file("enrollment.json")).expect("there")).expect("JSON");
+        let digest = Sha256::digest(unbase64(file["body"].as_str().expect("a body")));
+        let bits: String = digest[..13].iter().map(|byte| format!("{byte:08b}")).collect();
+        let digit = |five: &[u8]| {
+            let value = usize::from_str_radix(std::str::from_utf8(five).expect("digits"), 2).expect("binary");
+            char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
+        };
+        let digits: Vec<char> = bits.as_bytes()[..100].chunks(5).map(digit).collect();
+        digits.chunks(4).map(|four| four.iter().collect::<String>()).collect::<Vec<_>>().join("-")
+    }
+
     pub(crate) fn enrollment(&self) -> String {
         text(&self.file("enrollment.json")).to_owned()
     }
 
+    /// Installs a packet that was sent to the host, which is gone afterwards, and keeps the transport key.
     pub(crate) fn install(&self, packet: &Path, manifest: &Path) -> Done {
-        setup(&["install", "--dir", text(&self.dir), "--packet", text(packet), "--manifest", text(manifest), "--json"])
+        let sent = self.file("sent.packet.json");
+        let _ = fs::copy(packet, &sent);
+        self.setup("install", &["--packet", text(&sent), "--manifest", text(manifest), "--keep-transport-key"])
+    }
+
+    /// Runs a command of `holdfast-setup` on the host.
+    pub(crate) fn setup(&self, command: &str, args: &[&str]) -> Done {
+        setup(&[&[command, "--dir", text(&self.dir), "--json"], args].concat())
     }
 
     /// Signs with the host's own key, as anybody could who has it: an envelope of any body.
@@ -234,6 +268,33 @@ impl Vault {
         Self { dir: dir.to_owned(), process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime }
     }
 
+    /// `kill -9`, and a start.
+    pub(crate) fn crash(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = serve(&self.dir);
+    }
+
+    /// The server's own tool, with a token.
+    pub(crate) fn tool(&self, args: &[&str], token: &str, input: &[u8]) -> Done {
+        let mut command = Command::new(bao());
+        command.args(args).env("BAO_ADDR", &self.url).env("BAO_CACERT", &self.ca).env("BAO_TOKEN", token);
+        Done::of(&mut command, input)
+    }
+
+    /// Initialises it as people did before there were custodians: plain shares, hexadecimal, and the root token.
+    pub(crate) fn initialise(&self, shares: u8, threshold: u8) -> (Vec<String>, String) {
+        let body = serde_json::json!({ "secret_shares": shares, "secret_threshold": threshold });
+        let answer = self.answer(self.client.put(format!("{}/v1/sys/init", self.url)).json(&body));
+        let shares = answer["keys"].as_array().expect("shares").iter();
+        let shares: Vec<String> = shares.map(|share| share.as_str().expect("text").to_owned()).collect();
+        for share in &shares[..usize::from(threshold)] {
+            self.unseal(share);
+        }
+        until("the new Vault serves", || self.get("sys/health", None)["standby"] == false);
+        (shares, answer["root_token"].as_str().expect("a token").to_owned())
+    }
+
     /// Stops it, removes its storage, and starts it again: what people do with a Vault whose shares are lost.
     pub(crate) fn wipe(&mut self) {
         let _ = self.process.kill();
@@ -293,7 +354,7 @@ fn client(ca: &Path) -> reqwest::Client {
 }
 
 /// OpenBao: named, installed by the tests, or in PATH.
-fn bao() -> PathBuf {
+pub(crate) fn bao() -> PathBuf {
     if let Some(named) = std::env::var_os("HOLDFAST_BAO") {
         return named.into();
     }

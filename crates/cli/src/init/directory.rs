@@ -52,7 +52,7 @@ impl Directory {
     }
 
     /// The directory of a ceremony that was begun.
-    pub(super) fn open(dir: &Path) -> Result<Self, InitError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, InitError> {
         let refused = |why: String| InitError::Directory { dir: dir.to_owned(), why };
         let lock = File::open(dir).map_err(|error| refused(error.to_string()))?;
         match lock.try_lock() {
@@ -66,7 +66,7 @@ impl Directory {
 
     /// Makes the folders, and tries to write as much as the Vault may answer: a disk that is full then is one that would lose
     /// the shares.
-    pub(super) fn make_room(&self) -> Result<(), InitError> {
+    pub(crate) fn make_room(&self) -> Result<(), InitError> {
         let refused = |error: FileError| InitError::Directory { dir: self.path.clone(), why: error.to_string() };
         for folder in [self.packets(), self.holders()] {
             files::ensure_directory(&folder).map_err(refused)?;
@@ -82,7 +82,7 @@ impl Directory {
     }
 
     /// How far the ceremony is.
-    pub(super) fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
     }
 

@@ -4,7 +4,7 @@ use super::InitError;
 use super::plan::Plan;
 
 /// Refuses a plan under which losses would be final, or no crash would heal by itself, unless that was accepted.
-pub(super) fn check(plan: &Plan, no_recovery: bool, no_automatic_opening: bool) -> Result<(), InitError> {
+pub(crate) fn check(plan: &Plan, no_recovery: bool, no_automatic_opening: bool) -> Result<(), InitError> {
     let (custodians, holders, threshold) = (plan.candidates.len(), plan.people.len(), usize::from(plan.threshold));
     if custodians < threshold && !no_automatic_opening {
         return Err(InitError::NoAutomaticOpening { custodians, threshold, missing: threshold - custodians });

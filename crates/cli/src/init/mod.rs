@@ -6,18 +6,18 @@
 //! `--resume`, or says what is lost. What does not live here: a plaintext. This program could decrypt nothing that it handles.
 
 mod answer;
-mod directory;
-mod enrollments;
-mod error;
-mod fingerprints;
-mod holders;
+pub(crate) mod directory;
+pub(crate) mod enrollments;
+pub(crate) mod error;
+pub(crate) mod fingerprints;
+pub(crate) mod holders;
 mod journal;
-mod losses;
-mod openpgp;
-mod parcels;
-mod plan;
+pub(crate) mod losses;
+pub(crate) mod openpgp;
+pub(crate) mod parcels;
+pub(crate) mod plan;
 mod report;
-mod server;
+pub(crate) mod server;
 mod sheet;
 
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::answer::Answer;
 use self::directory::Directory;
-use self::error::InitError;
+pub(crate) use self::error::InitError;
 use self::fingerprints::Spoken;
 use self::holders::Invitation;
 use self::journal::{Ceremony, Step};
@@ -142,7 +142,8 @@ Example:
 Make a person's key with: gpg --quick-generate-key alice; gpg --export --armor alice > alice.asc
 All of it, step by step: docs/CEREMONIES.md";
 
-fn parse_fingerprint(text: &str) -> Result<(Principal, Spoken), String> {
+/// A fingerprint as the arguments give one: `NAME=FINGERPRINT`.
+pub(crate) fn parse_fingerprint(text: &str) -> Result<(Principal, Spoken), String> {
     let (name, fingerprint) = text.split_once('=').ok_or("expected NAME=FINGERPRINT")?;
     let name = name.parse().map_err(|error: NameError| error.to_string())?;
     Ok((name, fingerprint.parse()?))

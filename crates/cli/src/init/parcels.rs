@@ -39,7 +39,7 @@ impl Parcels {
         let packets: Vec<_> =
             plan.candidates.iter().zip(messages).map(|(candidate, message)| packet(plan, candidate, message)).collect();
         let members =
-            plan.candidates.iter().zip(&packets).map(|(candidate, packet)| member(candidate, packet)).collect();
+            plan.candidates.iter().zip(&packets).map(|(candidate, packet)| member(candidate, Some(packet))).collect();
         let holders = plan.people.iter().map(holder).collect();
         let manifest = Manifest::new(plan.cluster.clone(), plan.id, plan.generation, plan.threshold, members, holders)?;
         Ok(Self { packets, texts: peoples.iter().map(|message| armored(message)).collect(), manifest })
@@ -82,23 +82,25 @@ fn packet(plan: &Plan, candidate: &Candidate, openpgp_message: Vec<u8>) -> Vec<u
     .to_file()
 }
 
-fn member(candidate: &Candidate, packet: &[u8]) -> Member {
+/// A custodian as the manifest names it, with its packet, if its share comes in one.
+pub(crate) fn member(candidate: &Candidate, packet: Option<&Vec<u8>>) -> Member {
     let enrollment = candidate.signed.enrollment();
     Member {
         id: enrollment.custodian.clone(),
         enrollment_fingerprint: candidate.signed.fingerprint(),
         age_recipient: enrollment.age_recipient.clone(),
         signing_key: enrollment.signing_key.clone(),
-        packet_sha256: packet_digest(packet),
+        packet_sha256: packet.map(|packet| packet_digest(packet)),
     }
 }
 
-fn holder(person: &Person) -> Holder {
+/// A holder as the manifest names one.
+pub(crate) fn holder(person: &Person) -> Holder {
     Holder { name: person.name.clone(), openpgp_fingerprint: person.addressee.fingerprint() }
 }
 
 /// A line for each custodian: what it signs, and with which key.
-fn allowed_signers(plan: &Plan) -> String {
+pub(crate) fn allowed_signers(plan: &Plan) -> String {
     let line = |candidate: &Candidate| {
         let key = candidate.signed.enrollment().signing_key.to_openssh();
         format!("{} namespaces=\"{}\" {key}\n", candidate.id(), Namespace::Report)

@@ -40,8 +40,8 @@ pub struct Member {
     pub age_recipient: AgeRecipient,
     /// What it signs reports with.
     pub signing_key: PublicKey,
-    /// Its packet, see [`packet_digest`].
-    pub packet_sha256: [u8; 32],
+    /// Its packet, see [`packet_digest`]. None where its share is typed in on its host, by hand: then no file stands for it.
+    pub packet_sha256: Option<[u8; 32]>,
 }
 
 /// One person who keeps a share for break-glass.
@@ -74,7 +74,8 @@ struct WireMember {
     enrollment_fingerprint: String,
     age_recipient: String,
     signing_key: String,
-    packet_sha256: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    packet_sha256: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,26 +201,41 @@ impl Manifest {
         let Some(member) = self.member(&packet.custodian) else {
             return Err(CeremonyError::NotMember(packet.custodian));
         };
-        if packet_digest(file) != member.packet_sha256 {
+        let Some(digest) = member.packet_sha256 else {
+            return Err(CeremonyError::NoPacket(packet.custodian));
+        };
+        if packet_digest(file) != digest {
             return Err(CeremonyError::PacketDigest(packet.custodian));
         }
-        for (what, same) in
-            [("age identity", member.age_recipient == *own), ("signing key", member.signing_key == *signing)]
-        {
-            if !same {
-                return Err(CeremonyError::SomebodyElses { custodian: packet.custodian, what });
-            }
-        }
+        member.check_keys(own, signing)?;
         Ok(packet)
+    }
+
+    /// The custodian whose keys these are.
+    pub fn own(&self, own: &AgeRecipient, signing: &PublicKey) -> Result<&Member, CeremonyError> {
+        let known = |member: &&Member| member.age_recipient == *own || member.signing_key == *signing;
+        let member = self.custodians.iter().find(known).ok_or(CeremonyError::Stranger)?;
+        member.check_keys(own, signing)?;
+        Ok(member)
     }
 }
 
 impl Member {
+    fn check_keys(&self, own: &AgeRecipient, signing: &PublicKey) -> Result<(), CeremonyError> {
+        let compared = [("age identity", self.age_recipient == *own), ("signing key", self.signing_key == *signing)];
+        match compared.into_iter().find(|(_, same)| !same) {
+            Some((what, _)) => Err(CeremonyError::SomebodyElses { custodian: self.id.clone(), what }),
+            None => Ok(()),
+        }
+    }
+
     fn from_wire(wire: WireMember) -> Result<Self, CeremonyError> {
         let kind = FileKind::Manifest;
-        let mut packet_sha256 = [0; 32];
-        hex::decode_to_slice(&wire.packet_sha256, &mut packet_sha256)
-            .map_err(|_| field_error(kind, "packet_sha256", "not 64 hexadecimal digits"))?;
+        let digest = |text: String| {
+            let mut digest = [0; 32];
+            let decoded = hex::decode_to_slice(text, &mut digest);
+            decoded.map(|()| digest).map_err(|_| field_error(kind, "packet_sha256", "not 64 hexadecimal digits"))
+        };
         Ok(Self {
             id: wire.id,
             enrollment_fingerprint: wire
@@ -228,7 +244,7 @@ impl Member {
                 .map_err(|why| field_error(kind, "enrollment_fingerprint", why))?,
             age_recipient: wire.age_recipient.parse().map_err(|why| field_error(kind, "age_recipient", why))?,
             signing_key: parse_signing_key(kind, &wire.signing_key)?,
-            packet_sha256,
+            packet_sha256: wire.packet_sha256.map(digest).transpose()?,
         })
     }
 
@@ -238,7 +254,7 @@ impl Member {
             enrollment_fingerprint: self.enrollment_fingerprint.to_string(),
             age_recipient: self.age_recipient.to_string(),
             signing_key: self.signing_key.to_openssh(),
-            packet_sha256: hex::encode(self.packet_sha256),
+            packet_sha256: self.packet_sha256.map(hex::encode),
         }
     }
 }
@@ -285,7 +301,7 @@ fn check_distinct(custodians: &[Member]) -> Result<(), CeremonyError> {
                 ("enrollment", first.enrollment_fingerprint == second.enrollment_fingerprint),
                 ("age recipient", first.age_recipient == second.age_recipient),
                 ("signing key", first.signing_key == second.signing_key),
-                ("packet", first.packet_sha256 == second.packet_sha256),
+                ("packet", first.packet_sha256.is_some() && first.packet_sha256 == second.packet_sha256),
             ];
             if let Some((what, _)) = same.into_iter().find(|(_, same)| *same) {
                 return Err(CeremonyError::Twice { first: first.id.clone(), second: second.id.clone(), what });
@@ -327,7 +343,7 @@ mod tests {
             enrollment_fingerprint: Fingerprint::of(&[index]),
             age_recipient: recipient(index),
             signing_key: signing_key(index),
-            packet_sha256: packet_digest(&packet(index).to_file()),
+            packet_sha256: Some(packet_digest(&packet(index).to_file())),
         };
         (0..5).map(member).collect()
     }
@@ -360,6 +376,24 @@ mod tests {
     }
 
     #[test]
+    fn a_custodian_whose_share_is_typed_in_has_no_packet() {
+        let mut members = members();
+        members[2].packet_sha256 = None;
+        members[3].packet_sha256 = None;
+        let manifest = made(3, members, holders()).expect("good");
+        let read = Manifest::parse(&manifest.to_file()).expect("our own");
+        assert_eq!(read.member(&packet(2).custodian).and_then(|member| member.packet_sha256), None);
+        let (recipient, key) = (read.custodians()[2].age_recipient.clone(), signing_key(2));
+        let refused = read.admit(&packet(2).to_file(), &recipient, &key);
+        assert_eq!(refused.err(), Some(CeremonyError::NoPacket(packet(2).custodian)));
+        assert_eq!(read.own(&recipient, &key).map(|member| member.id.clone()), Ok(packet(2).custodian));
+        let mixed = read.own(&recipient, &signing_key(1)).err();
+        assert!(matches!(mixed, Some(CeremonyError::SomebodyElses { .. })), "{mixed:?}");
+        let stranger = read.own(&format!("age1{}", "q".repeat(58)).parse().expect("a form"), &signing_key(9));
+        assert_eq!(stranger.err(), Some(CeremonyError::Stranger));
+    }
+
+    #[test]
     fn shares_are_custodians_and_holders_together() {
         assert_eq!(made(2, members(), Vec::new()).expect("no holder").shares(), 5);
         let people_needed = made(3, members()[..1].to_vec(), holders()).expect("fewer custodians than the threshold");
@@ -381,6 +415,7 @@ mod tests {
     fn a_manifest_that_contradicts_itself_is_refused() {
         let good = String::from_utf8(manifest().to_file()).expect("JSON");
         let (first, second) = (members()[0].to_wire(), members()[1].to_wire());
+        let digest = |member: &WireMember| member.packet_sha256.clone().expect("it has a packet");
         for (from, to, expected) in [
             ("\"v\": 1", "\"v\": 2", "version 2"),
             ("\"kind\": \"manifest\"", "\"kind\": \"enrollment\"", "kind \"enrollment\""),
@@ -412,8 +447,8 @@ mod tests {
             (&first.signing_key, &second.signing_key, "same signing key"),
             (&first.signing_key, "ssh-ed25519 AAAA", "signing_key"),
             (&first.age_recipient, &second.age_recipient, "same age recipient"),
-            (&first.packet_sha256, &second.packet_sha256, "same packet"),
-            (&first.packet_sha256, "00", "packet_sha256"),
+            (&digest(&first), &digest(&second), "same packet"),
+            (&digest(&first), "00", "packet_sha256"),
             (&first.enrollment_fingerprint, &second.enrollment_fingerprint, "same enrollment"),
             (&first.enrollment_fingerprint, "K7QM", "enrollment_fingerprint"),
         ] as [(&str, &str, &str); 26]
