@@ -60,7 +60,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let pin = hex::encode(Sha256::digest(key.subject_public_key_info()));
-        Certified { chain: certificate.der().clone(), key: key.serialize_der(), pin }
+        let pem = (certificate.pem(), key.serialize_pem());
+        Certified { chain: certificate.der().clone(), key: key.serialize_der(), pin, pem }
     }
 }
 
@@ -69,6 +70,8 @@ impl Authority {
 pub struct Certified {
     chain: CertificateDer<'static>,
     key: Vec<u8>,
+    /// Both as text, for a server that reads files: the certificate and its key.
+    pub pem: (String, String),
     /// The SHA-256 of its public key, in hexadecimal, as a configuration pins it.
     pub pin: String,
 }

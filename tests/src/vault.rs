@@ -38,6 +38,12 @@ pub struct SealStatus {
     pub progress: u8,
 }
 
+/// What an initialised node gives out.
+#[derive(Deserialize)]
+struct Initialised {
+    keys: Vec<String>,
+}
+
 /// Eyes for nodes. One for each thread that looks.
 #[derive(Debug)]
 pub struct Eyes {
@@ -105,6 +111,26 @@ impl Eyes {
         let answer = self.runtime.block_on(ask).expect("an answer");
         assert_eq!(answer.status().as_u16(), 204, "{url} does not seal: {:?}", self.runtime.block_on(answer.text()));
         assert!(self.is_sealed(url), "{url} was sealed and is not");
+    }
+
+    /// Initialises a node as somebody without custodians would: its shares come back in clear, in hexadecimal.
+    pub fn initialise(&self, url: &str, shares: u8, threshold: u8) -> Vec<String> {
+        let body = format!(r#"{{"secret_shares":{shares},"secret_threshold":{threshold}}}"#);
+        let ask = async {
+            let request = self.client.request(Method::PUT, format!("{url}/v1/sys/init")).body(body);
+            request.timeout(SEALING).send().await?.error_for_status()?.json::<Initialised>().await
+        };
+        self.runtime.block_on(ask).unwrap_or_else(|e| panic!("{url} is not initialised: {e}")).keys
+    }
+
+    /// Submits a share, in hexadecimal, and gives what the node then says of itself, if it answers.
+    pub fn submit(&self, url: &str, share: &str) -> Option<SealStatus> {
+        let body = format!(r#"{{"key":"{share}"}}"#);
+        let ask = async {
+            let request = self.client.request(Method::PUT, format!("{url}/v1/sys/unseal")).body(body);
+            request.timeout(ANSWER).send().await.ok()?.json().await.ok()
+        };
+        self.runtime.block_on(ask)
     }
 
     /// A page of text, such as a sentinel's.

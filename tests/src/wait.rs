@@ -45,7 +45,7 @@ pub fn always(during: Duration, what: &str, mut holds: impl FnMut() -> bool) -> 
     looks
 }
 
-/// Between two looks.
-pub(crate) fn pause(time: Duration) {
+/// Between two looks, or two polls of what is measured by polling.
+pub fn pause(time: Duration) {
     std::thread::park_timeout(time);
 }

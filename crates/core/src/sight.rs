@@ -606,6 +606,9 @@ impl Sight {
             self.refreshed = now.steady;
             self.gather_budget = GATHER_MAX;
         }
+        // While others may be opening the node, it has better things to do than to give out tickets. Each that was declined
+        // brought a new one.
+        let busy = self.incident.is_some() && now.steady < self.attention_until;
         let oldest = self.tickets.iter().position(|t| t.epoch == kept && t.confirmed);
         match oldest {
             Some(oldest) if overdue && self.watch.direct && of_epoch >= TICKETS_KEPT => {
@@ -613,7 +616,7 @@ impl Sight {
                 self.side = Some(Purpose::Check { kept });
                 self.actions.push_back(Action::Side(Some(ticket.id)));
             }
-            _ if of_epoch < TICKETS_KEPT && self.gather_budget > 0 => {
+            _ if of_epoch < TICKETS_KEPT && self.gather_budget > 0 && !busy => {
                 self.gather_budget -= 1;
                 self.side = Some(Purpose::Gather);
                 self.actions.push_back(Action::Side(None));

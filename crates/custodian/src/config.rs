@@ -272,3 +272,40 @@ impl PolicySection {
 
 /// The longest outage window: after a month nobody remembers what was open.
 const WINDOW_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/INSTALL.md shows each default in a line that is commented out: with all of them in force nothing changes.
+    #[test]
+    fn the_defaults_that_the_page_shows_are_the_defaults() {
+        let page = include_str!("../../../docs/INSTALL.md");
+        let (_, example) = page.split_once("```toml\nid = \"custodian-1\"").expect("the example");
+        let (example, _) = example.split_once("```").expect("its end");
+        // What stands before " = " in a line that shows a default is a key, and in prose it is not one word.
+        let shown = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));
+        let in_force: String = example.lines().map(line).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("custodian.toml");
+        std::fs::write(&path, format!("id = \"custodian-1\"{in_force}")).expect("written");
+
+        let source = ConfigFile::read(&path).expect("read");
+        let file: File = source.parse().expect("the example");
+        assert_eq!(file.sandbox, SandboxMode::default());
+        let grace = file.broker.and_then(|broker| broker.grace).expect("shown");
+        assert_eq!(source.duration(&grace, Duration::ZERO..=Duration::MAX), Ok(GRACE_DEFAULT));
+        let section = file.clusters.get_ref().values().next().expect("a cluster");
+        let poll = section.poll_interval.as_ref().expect("shown");
+        assert_eq!(source.duration(poll, POLL_MIN..=POLL_MAX), Ok(POLL_DEFAULT));
+        assert!(section.conductors.is_empty());
+        let PolicySection { restart, outage, outage_window, in_place, unknown, .. } = &section.policy;
+        let PolicySection { approvals, in_place_approvals, release_approvals, .. } = &section.policy;
+        let rules = [restart, outage, in_place, unknown].map(Option::is_some);
+        let counts = [approvals, in_place_approvals, release_approvals].map(Option::is_some);
+        assert!(rules == [true; 4] && counts == [true; 3] && outage_window.is_some(), "each is shown");
+        assert!(section.policy.unseals_per_hour.is_some() && section.policy.drill_windows.is_some(), "each is shown");
+        assert_eq!(section.policy.load(&source, &section.operators), Ok(Policy::default()));
+    }
+}

@@ -368,6 +368,7 @@ impl Driver {
             order,
             record,
             identity: identity.clone(),
+            spare: self.nodes.get(&(attempt.cluster, attempt.node.clone())).and_then(NodeHandle::take_proven),
             store,
             custodian: self.config.id.clone(),
             generation: settings.generation,

@@ -1,6 +1,6 @@
 //! Carrying out an order to release: proving the four locks that are not decisions, and submitting.
 //!
-//! One connection of its own for each: full handshake, state, share. The types see to it that nothing is left out:
+//! One connection of its own for each, unless the node has just declined a ticket on one: full handshake, state, share. The types see to it that nothing is left out:
 //! `Sealed::submit` takes all six locks by value.
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use holdfast_core::release::{Attempt, ReleaseOrder};
 use holdfast_edge::audit::Recorded;
 use holdfast_edge::clock::{self, Clock};
 use holdfast_edge::store::ShareStore;
-use holdfast_edge::vault::release::{self, Expected, ReleaseError};
-use holdfast_edge::vault::{self, NodeIdentity};
+use holdfast_edge::vault::release::{self, Expected, Proven, ReleaseError, Sealed};
+use holdfast_edge::vault::{self, Connection, NodeIdentity};
 
 /// The status with which a server says that a set of shares did not fit together.
 const COMBINE_FAILED: u16 = 400;
@@ -23,6 +23,8 @@ pub(crate) struct Release {
     pub(crate) order: ReleaseOrder,
     pub(crate) record: Recorded,
     pub(crate) identity: Arc<NodeIdentity>,
+    /// One on which the node proved its identity a moment ago, if there is one.
+    pub(crate) spare: Option<Connection>,
     pub(crate) store: ShareStore,
     pub(crate) custodian: Principal,
     pub(crate) generation: u32,
@@ -41,10 +43,15 @@ pub(crate) async fn carry_out(release: Release) -> (Attempt, Outcome) {
 }
 
 async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
-    let Release { order, record, identity, store, custodian, generation, expected, clock } = release;
+    let Release { order, record, identity, spare, store, custodian, generation, expected, clock } = release;
     let refused = |error: ReleaseError| (lock(&error), error.to_string());
-    let proven = release::prove(&identity).await.map_err(refused)?;
-    let sealed = proven.check(expected).await.map_err(refused)?;
+    let sealed = match check_spare(spare, expected).await {
+        Some(sealed) => sealed,
+        None => {
+            let proven = release::prove(&identity).await.map_err(refused)?;
+            proven.check(expected).await.map_err(refused)?
+        }
+    };
     let share = store
         .unlock(identity.cluster(), generation, &custodian)
         .map_err(|error| (Lock::Integrity, error.to_string()))?;
@@ -61,6 +68,11 @@ async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
     };
     let answered_at = clock::wall();
     Ok(Answer { result, grounds, nonce, progress, submitted_at: submitted.wall, answered_at })
+}
+
+/// The first two locks on a connection that is there already. If they do not hold on it, a new one says why.
+async fn check_spare(spare: Option<Connection>, expected: Expected) -> Option<Sealed> {
+    Proven::by(spare?)?.check(expected).await.ok()
 }
 
 fn lock(error: &ReleaseError) -> Lock {

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use holdfast_core::seal_status::SealStatus;
 use holdfast_core::sight::{Action, ConnectionId, Side, Sight, TICKETS_KEPT, TicketId};
@@ -24,6 +24,9 @@ const TICKETS_MAX: usize = 2 * TICKETS_KEPT + 2 * TICKETS_PER_CONNECTION;
 /// How long a side connection waits for the answer that the tickets come with. What the handshake proved is known before, and
 /// must not wait for a node that is busy sealing itself.
 const SIDE_ANSWER: Duration = Duration::from_millis(500);
+
+/// How long a connection is kept on which a sealed node proved its identity, for a release that follows at once.
+const PROVEN_KEPT: Duration = Duration::from_secs(2);
 
 /// What was found out about a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,14 +76,25 @@ pub struct NodeHandle {
     /// Unbounded, and short by nature: a sight asks for one thing of the kept connection and one beside it, and waits for
     /// the answers; what it discards are tickets that came from here.
     actions: mpsc::UnboundedSender<Action>,
+    proven: Spare,
     task: AbortHandle,
 }
+
+/// The last connection on which the node declined a ticket, in a full handshake, and then said that it is sealed; and when.
+type Spare = Arc<Mutex<Option<(Connection, Instant)>>>;
 
 impl NodeHandle {
     /// Has the task carry out what the node's sight asks for. Returns at once.
     pub fn act(&self, action: Action) {
         // The task ends before its handle only when nobody reads its reports any more.
         let _ = self.actions.send(action);
+    }
+
+    /// The connection on which the node declined a ticket just now, if there is one: its identity is proven on it, so that a
+    /// release need not make another.
+    pub fn take_proven(&self) -> Option<Connection> {
+        let (connection, made) = lock(&self.proven).take()?;
+        (made.elapsed() < PROVEN_KEPT && connection.is_usable()).then_some(connection)
     }
 }
 
@@ -97,14 +111,16 @@ where
 {
     #[expect(clippy::disallowed_methods, reason = "short by nature: see NodeHandle::actions")]
     let (actions, asked) = mpsc::unbounded_channel();
+    let proven = Spare::default();
     let task = Task {
         identity,
+        proven: proven.clone(),
         reports: Reports { key, channel: reports },
         tickets: BTreeMap::new(),
         kept: Kept::None,
         side: None,
     };
-    NodeHandle { actions, task: tokio::spawn(task.run(asked)).abort_handle() }
+    NodeHandle { actions, proven, task: tokio::spawn(task.run(asked)).abort_handle() }
 }
 
 /// Nobody reads the reports any more.
@@ -145,6 +161,7 @@ struct SideEnd {
     refused: Option<String>,
     not_after: Option<Timestamp>,
     tickets: Vec<Ticket>,
+    proven: Option<Connection>,
 }
 
 enum Event {
@@ -160,6 +177,7 @@ struct Task<K> {
     tickets: BTreeMap<TicketId, Ticket>,
     kept: Kept,
     side: Option<Running<SideEnd>>,
+    proven: Spare,
 }
 
 impl<K: Clone> Task<K> {
@@ -232,6 +250,7 @@ impl<K: Clone> Task<K> {
         if first && connection.handshake() == Handshake::Full {
             self.reports.send(Report::Identity { not_after: connection.certificate_not_after() }).await?;
         }
+        self.drop_proven(|made| answer.as_ref().is_ok_and(|s| !s.is_open()) && made.elapsed() < PROVEN_KEPT);
         match answer {
             Ok(status) => {
                 self.keep(connection.take_tickets()).await?;
@@ -252,7 +271,15 @@ impl<K: Clone> Task<K> {
             self.reports.send(Report::Identity { not_after: end.not_after }).await?;
         }
         self.keep(end.tickets).await?;
+        if let Some(connection) = end.proven {
+            *lock(&self.proven) = Some((connection, Instant::now()));
+        }
         self.reports.send(Report::Side(end.outcome)).await
+    }
+
+    /// Closes the spare connection, unless it may stay.
+    fn drop_proven(&self, may_stay: impl Fn(Instant) -> bool) {
+        lock(&self.proven).take_if(|(_, made)| !may_stay(*made));
     }
 
     async fn keep(&mut self, tickets: Vec<Ticket>) -> Result<(), Unheard> {
@@ -266,6 +293,11 @@ impl<K: Clone> Task<K> {
         }
         Ok(())
     }
+}
+
+/// A panic while it is held leaves the value whole: it is changed in one step.
+fn lock(spare: &Spare) -> MutexGuard<'_, Option<(Connection, Instant)>> {
+    spare.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {
@@ -305,17 +337,21 @@ async fn beside(identity: Arc<NodeIdentity>, offer: Option<Ticket>) -> SideEnd {
         Ok(connection) => connection,
         Err(error) => {
             let refused = error.refusal().map(|_| error.to_string());
-            return SideEnd { outcome: Side::Failed, refused, not_after: None, tickets: Vec::new() };
+            return SideEnd { outcome: Side::Failed, refused, not_after: None, tickets: Vec::new(), proven: None };
         }
     };
     // The node's tickets come before the answer. Without an answer, those that came are kept: the handshake stands.
     let status = connection.seal_status_within(SIDE_ANSWER).await;
+    let sealed = status.ok().map(|status| !status.is_open());
     let outcome = match connection.handshake() {
-        Handshake::Resumed => Side::Resumed { sealed: status.ok().map(|status| !status.is_open()) },
+        Handshake::Resumed => Side::Resumed { sealed },
         Handshake::Full => Side::Full { offered: connection.ticket_was_offered() },
     };
     let not_after = connection.certificate_not_after();
-    SideEnd { outcome, refused: None, not_after, tickets: connection.take_tickets() }
+    let tickets = connection.take_tickets();
+    let declined = outcome == Side::Full { offered: true };
+    let proven = (declined && sealed == Some(true)).then_some(connection);
+    SideEnd { outcome, refused: None, not_after, tickets, proven }
 }
 
 #[cfg(test)]

@@ -199,6 +199,21 @@ fn two_declined_tickets_prove_a_restart() {
 }
 
 #[test]
+fn a_node_that_is_being_opened_is_not_asked_for_tickets() {
+    let mut scene = Scene::open(true);
+    let before = scene.sides;
+    scene.restart();
+    scene.run(ATTENTION / 2);
+    assert_eq!(scene.evidence(), Some(Evidence::Restart));
+    assert_eq!(scene.sides - before, usize::from(DECLINES_THAT_PROVE), "only the proofs");
+    let own = scene.sight.tickets.iter().filter(|ticket| Some(ticket.epoch) == scene.kept).count();
+    assert!(own >= usize::from(DECLINES_THAT_PROVE), "which brought enough to prove the next restart with");
+    scene.run(ATTENTION);
+    let own = scene.sight.tickets.iter().filter(|ticket| Some(ticket.epoch) == scene.kept).count();
+    assert_eq!(own, TICKETS_KEPT, "where it stays sealed, the rest follows");
+}
+
+#[test]
 fn a_crash_within_a_poll_of_the_opening_is_told_from_a_seal() {
     let mut scene = Scene::new(true);
     scene.open = true;

@@ -81,6 +81,14 @@ impl FakeNode {
         self.run(listener);
     }
 
+    /// The same, and the new process is sealed: no connection of the old one ever says so.
+    async fn restart_sealed(&mut self) {
+        self.process.shutdown().await;
+        self.state.connections.store(0, Ordering::SeqCst);
+        self.seal(true);
+        self.restart().await;
+    }
+
     fn identity_by(&self, ca_pem: &str) -> Arc<NodeIdentity> {
         let url = format!("https://{}", self.address);
         let node = NODE.parse().expect("a name");
@@ -179,6 +187,58 @@ fn now(start: Instant) -> Now {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     let wall = Timestamp::from_millis(i64::try_from(wall.as_millis()).expect("before the year 292 million"));
     Now { steady: Steady::from_start(start.elapsed()), wall }
+}
+
+/// A node that is open and of which tickets are there.
+async fn open() -> (FakeNode, Watched) {
+    let node = FakeNode::start().await;
+    let mut watched = Watched::new(node.identity(), Duration::from_millis(20));
+    watched.until("open, with tickets", |w| w.saw(&Observation::Opened) && w.tickets() >= TICKETS_KEPT).await;
+    (node, watched)
+}
+
+#[tokio::test]
+async fn the_connection_that_declined_a_ticket_is_there_for_a_release() {
+    let (mut node, mut watched) = open().await;
+    assert!(watched.handle.take_proven().is_none(), "nothing was declined");
+    node.restart_sealed().await;
+    watched.until("a restart", |w| w.saw(&Observation::Evidence(Evidence::Restart))).await;
+    let mut proven = watched.handle.take_proven().expect("it was declined just now");
+    assert_eq!((proven.handshake(), proven.ticket_was_offered()), (Handshake::Full, true));
+    assert!(proven.seal_status().await.expect("it still answers").sealed);
+    assert!(watched.handle.take_proven().is_none(), "it is given out once");
+}
+
+#[tokio::test]
+async fn a_connection_that_resumed_proves_no_identity_and_is_not_kept() {
+    let (mut node, mut watched) = open().await;
+    node.seal(true);
+    watched.until("sealed in place", |w| w.saw(&Observation::Evidence(Evidence::InPlace))).await;
+    assert!(watched.handle.take_proven().is_none());
+    node.restart().await;
+    watched.until("lost", |w| w.saw(&Observation::Lost)).await;
+    assert!(watched.handle.take_proven().is_none());
+}
+
+#[tokio::test]
+async fn a_connection_for_a_release_is_closed_when_there_will_be_none() {
+    let (mut node, mut watched) = open().await;
+    node.restart_sealed().await;
+    watched.until("a restart", |w| w.saw(&Observation::Evidence(Evidence::Restart))).await;
+    node.seal(false);
+    watched.observed.clear();
+    watched.until("open again", |w| w.saw(&Observation::Opened)).await;
+    assert!(watched.handle.take_proven().is_none(), "others opened it");
+
+    node.restart_sealed().await;
+    watched.observed.clear();
+    watched.until("a restart", |w| w.saw(&Observation::Evidence(Evidence::Restart))).await;
+    let end = Instant::now() + PROVEN_KEPT;
+    while Instant::now() < end {
+        watched.step().await;
+    }
+    assert!(watched.handle.take_proven().is_none(), "too long ago");
+    watched.until("it is closed", |_| node.state.connections.load(Ordering::SeqCst) <= 1).await;
 }
 
 #[tokio::test]

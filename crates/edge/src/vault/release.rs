@@ -172,6 +172,12 @@ pub async fn prove(identity: &NodeIdentity) -> Result<Proven, ReleaseError> {
 }
 
 impl Proven {
+    /// By a connection that was made a moment ago to offer a ticket. Where the ticket was declined, the handshake was a full one
+    /// all the same, and nothing but the question for the state was asked on it since; where it was resumed, nothing is proven.
+    pub fn by(connection: Connection) -> Option<Self> {
+        (connection.handshake() == Handshake::Full).then_some(Self { connection })
+    }
+
     /// When the node's certificate ends.
     pub fn certificate_not_after(&self) -> Option<Timestamp> {
         self.connection.certificate_not_after()
