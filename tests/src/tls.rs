@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PublicKeyData};
 use rustls::crypto::aws_lc_rs;
@@ -55,8 +56,16 @@ impl Authority {
 
     /// A server's certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Certified {
+        self.issue_until(names, None)
+    }
+
+    /// The same, which ends so long after 1970.
+    pub fn issue_until(&self, names: &[&str], end: Option<Duration>) -> Certified {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        if let Some(end) = end {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+        }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let pin = hex::encode(Sha256::digest(key.subject_public_key_info()));
@@ -77,6 +86,13 @@ pub struct Certified {
 }
 
 impl Certified {
+    /// A server with it that gives out no tickets.
+    pub fn server_without_tickets(&self) -> Arc<ServerConfig> {
+        let mut config = (*self.server()).clone();
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    }
+
     /// A server with it.
     pub fn server(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::try_from(self.key.clone()).expect("a key");

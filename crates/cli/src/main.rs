@@ -3,6 +3,7 @@
 mod approve;
 mod broker;
 mod demo;
+mod doctor;
 mod init;
 mod lab;
 mod operator;
@@ -33,6 +34,7 @@ enum Command {
     Approve(approve::Arguments),
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
+    Doctor(doctor::Arguments),
     /// What the message queue has to be told
     #[command(subcommand)]
     Broker(broker::Command),
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => return init::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Broker(command) => broker::run(&command),
         Command::Lab(command) => return lab::run(command),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -165,7 +165,7 @@ pub(crate) fn render(
 }
 
 /// The configuration as an option that a shell takes; none where it is the default.
-fn option(config: &Path) -> String {
+pub(crate) fn option(config: &Path) -> String {
     let text = config.display().to_string();
     if text == CONFIG {
         return String::new();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::ceremony::Manifest;
 use holdfast_core::custodian::{ClusterSettings, NodeSettings, Settings};
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal, Site};
 use holdfast_core::policy::{Policy, Rule};
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) broker: Option<BrokerConfig>,
     /// What the edge needs to know of each cluster.
     pub(crate) clusters: BTreeMap<ClusterId, ClusterFiles>,
+    /// The files that nobody but the custodian may read, and what each is; the signing key first.
+    pub(crate) secrets: Vec<(&'static str, PathBuf)>,
     /// What the core needs to know.
     pub(crate) settings: Settings,
     /// The folders of all files that are read again on SIGHUP.
@@ -54,6 +57,8 @@ pub(crate) struct Config {
 
 /// A cluster's files and nodes.
 pub(crate) struct ClusterFiles {
+    /// The manifest.
+    pub(crate) manifest: Manifest,
     /// The share.
     pub(crate) store: ShareStore,
     /// The nodes.
@@ -139,6 +144,9 @@ impl Config {
             source.broker(section, file.id.get_ref())
         });
         let broker = broker.transpose()?;
+        let mut secrets = vec![("the signing key", source.resolve(&file.signing_key))];
+        let password = file.broker.as_ref().map(|section| source.resolve(&section.password_file));
+        secrets.extend(password.map(|path| ("the broker's password", path)));
 
         let (mut clusters, mut settings) = (BTreeMap::new(), BTreeMap::new());
         let mut ids = Vec::new();
@@ -165,7 +173,7 @@ impl Config {
             allowed_signers,
             clusters: settings,
         };
-        Ok(Self { id, state_dir, signing_key, sandbox: file.sandbox, broker, clusters, settings, folders })
+        Ok(Self { id, state_dir, signing_key, sandbox: file.sandbox, broker, clusters, secrets, settings, folders })
     }
 
     /// What the process has to be able to touch.
@@ -236,7 +244,7 @@ impl Cluster {
         };
         let store = ShareStore::open(&source.resolve(&section.share), &source.resolve(&section.identity));
         let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
-        Ok(Self { id: manifest.id(), files: ClusterFiles { store, nodes }, settings })
+        Ok(Self { id: manifest.id(), files: ClusterFiles { manifest, store, nodes }, settings })
     }
 }
 

@@ -34,10 +34,10 @@ use crate::release::{self, Release};
 use crate::sandbox::Enforced;
 
 /// The state file's name in the state folder.
-const STATE_FILE: &str = "state.json";
+pub(crate) const STATE_FILE: &str = "state.json";
 
 /// The audit log's name in the state folder.
-const AUDIT_FILE: &str = "audit.jsonl";
+pub(crate) const AUDIT_FILE: &str = "audit.jsonl";
 
 /// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
 const STATE_MAX: usize = 16 * 1024 * 1024;
@@ -563,7 +563,8 @@ fn report(audit: &AuditLog, ok: bool) -> AuditReport {
     AuditReport { seq: head.seq, head: head.head_hex(), ok }
 }
 
-fn read_state(config: &Config) -> anyhow::Result<State> {
+/// What the custodian remembers, from its file.
+pub(crate) fn read_state(config: &Config) -> anyhow::Result<State> {
     let path = config.state_dir.join(STATE_FILE);
     match std::fs::exists(&path) {
         Ok(false) => return Ok(State::default()),

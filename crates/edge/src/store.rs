@@ -166,6 +166,11 @@ impl ShareStore {
         &self.record
     }
 
+    /// The identity's file.
+    pub fn identity_path(&self) -> &Path {
+        &self.identity
+    }
+
     /// Puts a share to rest, encrypted to the identity's recipient, and makes sure that it comes out again. Does nothing if
     /// the very same one is there; refuses if another is.
     pub fn install(
