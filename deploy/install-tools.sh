@@ -276,6 +276,13 @@ fetch_openbao() {
 # as a snap alone, which is not at these paths.
 install_browser() {
     [ -e /usr/bin/chromium ] && [ -e /usr/bin/chromedriver ] && return
+    (
+        flock 9
+        install_chromium 9>&-
+    ) 9>"$tools/lock"
+}
+
+install_chromium() {
     update_packages
     if [ -z "$(apt-cache policy chromium-driver | sed -n 's/^ *Candidate: *\([0-9].*\)$/\1/p')" ]; then
         say "this distribution has no package chromium-driver: the test of the page (tests/tests/page.rs) will fail"
