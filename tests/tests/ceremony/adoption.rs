@@ -180,6 +180,7 @@ impl Daemon {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "what a test failed on is read where it ran")]
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
