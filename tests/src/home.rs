@@ -53,17 +53,22 @@ impl Ceremony {
 
     /// A copy of a custodian's folder, which has seen and done nothing yet.
     pub fn home(&self, custodian: &str) -> Home {
-        let folder = tempfile::tempdir().expect("a folder");
-        for entry in fs::read_dir(self.file(custodian)).expect("a folder").flatten() {
-            if entry.path().is_file() {
-                fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied, with its rights");
-            }
-        }
-        Home { folder }
+        Home::copy_of(&self.file(custodian))
     }
 }
 
 impl Home {
+    /// A copy of a custodian's folder, without what it remembers.
+    pub fn copy_of(custodian: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for entry in fs::read_dir(custodian).expect("a folder").flatten() {
+            if entry.path().is_file() {
+                fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied, with its rights");
+            }
+        }
+        Self { folder }
+    }
+
     /// A file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -112,9 +117,9 @@ impl Home {
         log.lines().filter(|line| line.contains(what)).count()
     }
 
-    /// `holdfast-custodian check`.
+    /// `holdfast-custodian check`, without the network.
     pub fn check(&self) -> Said {
-        run("holdfast-custodian", &[Path::new("check"), Path::new("--config"), &self.config()])
+        run("holdfast-custodian", &[Path::new("check"), Path::new("--offline"), Path::new("--config"), &self.config()])
     }
 
     /// `holdfast-custodian run`, of which it is expected that it does not start.

@@ -4,6 +4,7 @@
 //! a mistake that the product makes must not be made here in the same way. What a test claims stands in `tests/tests`.
 
 pub mod broker;
+pub mod browser;
 pub mod home;
 pub mod impostor;
 pub mod lab;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PublicKeyData};
 use rustls::crypto::aws_lc_rs;
@@ -16,6 +17,15 @@ pub fn client(ca_file: &Path) -> ClientConfig {
     for certificate in CertificateDer::pem_file_iter(ca_file).expect("a CA file") {
         roots.add(certificate.expect("a certificate")).expect("a CA");
     }
+    trusting(roots)
+}
+
+/// A client that trusts nobody, for where no TLS is spoken.
+pub fn suspicious_client() -> ClientConfig {
+    trusting(RootCertStore::empty())
+}
+
+fn trusting(roots: RootCertStore) -> ClientConfig {
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let config = config.with_safe_default_protocol_versions().expect("versions");
     config.with_root_certificates(roots).with_no_client_auth()
@@ -46,8 +56,16 @@ impl Authority {
 
     /// A server's certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Certified {
+        self.issue_until(names, None)
+    }
+
+    /// The same, which ends so long after 1970.
+    pub fn issue_until(&self, names: &[&str], end: Option<Duration>) -> Certified {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        if let Some(end) = end {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+        }
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let pin = hex::encode(Sha256::digest(key.subject_public_key_info()));
@@ -68,6 +86,13 @@ pub struct Certified {
 }
 
 impl Certified {
+    /// A server with it that gives out no tickets.
+    pub fn server_without_tickets(&self) -> Arc<ServerConfig> {
+        let mut config = (*self.server()).clone();
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    }
+
     /// A server with it.
     pub fn server(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::try_from(self.key.clone()).expect("a key");

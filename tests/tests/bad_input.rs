@@ -258,7 +258,8 @@ fn a_share_that_is_not_ones_own_or_damaged_is_refused_and_left_as_it_is() {
         let said = home.check();
         assert!(said.code.is_some_and(|code| code != 0), "{what}: {said:?}");
         for part in *parts {
-            assert!(said.err.contains(part), "{what}: {part:?} is missing from {}", said.err);
+            let all = format!("{}{}", said.out, said.err);
+            assert!(all.contains(part), "{what}: {part:?} is missing from {all}");
         }
         assert_eq!(names.map(|name| fs::read(home.path(name)).ok()), before, "{what}: something was changed");
     }

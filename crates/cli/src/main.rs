@@ -1,8 +1,10 @@
 //! `holdfast`: the operator's tool. This file is its table of contents; each command has a file or a folder of its own.
 
+mod adopt;
 mod approve;
 mod broker;
 mod demo;
+mod doctor;
 mod init;
 mod lab;
 mod operator;
@@ -29,10 +31,12 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 #[derive(Subcommand)]
 enum Command {
     Init(init::Arguments),
+    Adopt(adopt::Arguments),
     /// Sign your consent to open sealed nodes, once, within minutes
     Approve(approve::Arguments),
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
+    Doctor(doctor::Arguments),
     /// What the message queue has to be told
     #[command(subcommand)]
     Broker(broker::Command),
@@ -51,8 +55,10 @@ fn main() -> ExitCode {
     holdfast_edge::tls::install_provider();
     let done = match Cli::parse().command {
         Command::Init(arguments) => return init::run(&arguments),
+        Command::Adopt(arguments) => return adopt::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Broker(command) => broker::run(&command),
         Command::Lab(command) => return lab::run(command),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_core::ceremony::Manifest;
 use holdfast_core::id::{ClusterName, NodeName, Principal};
-use holdfast_core::trust::Namespace;
+use holdfast_core::trust::{AllowedSigners, Namespace};
 use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeConfig, NodeSection, Spanned};
 use holdfast_edge::keys::SigningKey;
 use serde::Deserialize;
@@ -16,6 +16,10 @@ pub(crate) struct Operator {
     pub(crate) principal: Principal,
     /// The operator's key.
     pub(crate) key: SigningKey,
+    /// The file that it is in.
+    pub(crate) key_path: PathBuf,
+    /// The trust root, as this machine has it.
+    pub(crate) allowed_signers: AllowedSigners,
     /// The broker, if there is one.
     pub(crate) broker: Option<BrokerConfig>,
     /// The clusters.
@@ -73,7 +77,8 @@ impl Operator {
         source.check_distinct(
             file.clusters.get_ref().keys().map(|name| (name, clusters[name.get_ref()].manifest.id())),
         )?;
-        Ok(Self { principal: file.principal.into_inner(), key, broker, clusters })
+        let key_path = source.resolve(&file.key);
+        Ok(Self { principal: file.principal.into_inner(), key, key_path, allowed_signers, broker, clusters })
     }
 
     /// The cluster that a command is about: the one that is named, or the only one there is.

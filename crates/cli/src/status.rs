@@ -1,4 +1,5 @@
-//! `holdfast status`: would it open by itself now, and if something waits, for whom and what to type.
+//! `holdfast status`: would it open by itself now, and if something waits, for whom and what to type. The words are the
+//! core's (`verdict`), because the sentinel's page says the same.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use holdfast_core::id::{ClusterName, NodeName};
-use holdfast_core::message::{Needs, Seen};
-use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
+use holdfast_core::message::Seen;
+use holdfast_core::status::{ClusterStatus, Status};
 use holdfast_core::time::Timestamp;
+use holdfast_core::verdict::{self, Verdict};
 use holdfast_edge::clock;
 
 use crate::operator::Operator;
@@ -122,165 +124,48 @@ pub(crate) fn render(
     now: Timestamp,
 ) -> String {
     let shown = || cluster.nodes.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
-    let mut blocks = vec![headline(name, cluster)];
-    blocks.extend(doubts(cluster, status));
+    let verdict = Verdict::of(cluster, status);
+    let mut blocks = vec![verdict::headline(name, &verdict)];
+    if !verdict.doubts.is_empty() {
+        blocks.push(verdict.doubts.join("\n"));
+    }
     let mut nodes = table(["NODE", "SEEN", "SINCE", "CAUSE", "WAITS FOR"]);
     for (node, seen) in shown() {
         let shut = seen.seen != Seen::Open;
         nodes.add_row([
             node.to_string(),
             seen.seen.as_str().to_owned(),
-            ago(seen.since, now),
+            verdict::ago(seen.since, now),
             seen.cause.filter(|_| shut).map_or_else(String::new, |cause| cause.to_string()),
-            if shut { waits(seen) } else { String::new() },
+            verdict::waits(seen),
         ]);
     }
     blocks.push(trimmed(&nodes));
     if only.is_none() {
-        let mut custodians = table(["CUSTODIAN", "SITE", "HEARD", "READY"]);
+        let mut custodians = table(["CUSTODIAN", "SITE", "HEARD", "PROVEN", "READY"]);
         for (id, custodian) in &cluster.custodians {
             custodians.add_row([
                 id.to_string(),
                 custodian.site.as_ref().map_or_else(String::new, ToString::to_string),
-                custodian.heard_at.map_or_else(|| "never".to_owned(), |at| ago(at, now)),
-                readiness(custodian),
+                custodian.heard_at.map_or_else(|| "never".to_owned(), |at| verdict::ago(at, now)),
+                custodian.share_proven.as_ref().map_or_else(|| "never".to_owned(), |p| verdict::moment(p.at, now)),
+                verdict::unready(custodian).map_or_else(|| "yes".to_owned(), |why| format!("no: {why}")),
             ]);
         }
         blocks.push(trimmed(&custodians));
     }
-    for (node, seen) in shown() {
-        blocks.extend(advice(name, node, seen, cluster, config));
+    for (node, _) in shown() {
+        let advice = verdict::advice(name, node, cluster, &option(config));
+        blocks.extend(advice.into_iter().map(|advice| match advice.command {
+            Some(command) => format!("{}\n  {command}", advice.what),
+            None => advice.what,
+        }));
     }
     blocks.join("\n\n") + "\n"
 }
 
-/// The first line: would it open by itself now?
-pub(crate) fn headline(name: &ClusterName, cluster: &ClusterStatus) -> String {
-    let ClusterStatus { ready, threshold, margin, .. } = cluster;
-    let shut = cluster.nodes.values().filter(|node| node.seen != Seen::Open).count();
-    let nodes = match (shut, cluster.nodes.len()) {
-        (0, 1) => "its node is open".to_owned(),
-        (0, all) => format!("all {all} nodes are open"),
-        (1, all) => format!("1 of {all} nodes is not open"),
-        (shut, all) => format!("{shut} of {all} nodes are not open"),
-    };
-    let custodians = if *ready == 1 { "custodian" } else { "custodians" };
-    let would = if *margin >= 0 { "would open by itself after a crash" } else { "would NOT open by itself" };
-    format!("{name} {would}: {ready} {custodians} ready, {threshold} needed, margin {margin}; {nodes}.")
-}
-
-/// What makes the headline less sure than it sounds.
-fn doubts(cluster: &ClusterStatus, status: &Status) -> Option<String> {
-    let mut lines = Vec::new();
-    if status.broker_up == Some(false) {
-        let why = status.broker_trouble.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-        lines.push(format!(
-            "The sentinel has no connection to the broker{why}: what follows of the custodians may be old."
-        ));
-    }
-    if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
-        lines.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
-    }
-    if cluster.diverged {
-        let who = cluster.custodians.iter().filter(|(_, custodian)| custodian.config_diverged);
-        let who = who.map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
-        lines.push(format!("Not all custodians have the same policy and trust root: {who}."));
-    }
-    if cluster.generation_mismatch {
-        lines.push("Not all custodians hold shares of the generation that the manifest names.".to_owned());
-    }
-    (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-/// Whether a custodian could release its share now, and if not, what to look at first.
-fn readiness(custodian: &CustodianStatus) -> String {
-    let why = match &custodian.heartbeat {
-        _ if custodian.ready => return "yes".to_owned(),
-        None => "it was never heard from".to_owned(),
-        Some(_) if !custodian.up => "it is silent".to_owned(),
-        Some(heartbeat) if !heartbeat.share.ok => "its share is not sound".to_owned(),
-        Some(heartbeat) if !heartbeat.sandboxed => "its sandbox is off".to_owned(),
-        Some(heartbeat) => {
-            let nodes = heartbeat.nodes.iter().filter(|(_, node)| !node.ready);
-            format!("not for {}", nodes.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
-        }
-    };
-    format!("no: {why}")
-}
-
-fn waits(node: &NodeStatus) -> String {
-    if node.seen == Seen::Open {
-        // What custodians said before it opened.
-        return String::new();
-    }
-    let said: Vec<_> = node.needs.iter().map(|(needs, many)| format!("{} ({many} say so)", in_words(*needs))).collect();
-    said.join(", ")
-}
-
-fn in_words(needs: Needs) -> String {
-    match needs {
-        Needs::Contact => "an answer of the node".to_owned(),
-        Needs::Evidence => "the cause to become known".to_owned(),
-        Needs::Approvals { have, need } => format!("approvals, {have} of {need}"),
-        Needs::Policy => "the policy, which says hold".to_owned(),
-        Needs::Budget => "the budget of automatic openings".to_owned(),
-        Needs::Share => "a sound share".to_owned(),
-        Needs::Others => "other custodians".to_owned(),
-        Needs::Generation => "shares that fit: every set was tried".to_owned(),
-    }
-}
-
-/// What a person may do about a node that is not open: sentences, and indented what to type.
-fn advice(
-    name: &ClusterName,
-    node: &NodeName,
-    status: &NodeStatus,
-    cluster: &ClusterStatus,
-    config: &Path,
-) -> Vec<String> {
-    let mut blocks = Vec::new();
-    if let Some(why) = &status.identity_refused {
-        blocks.push(format!("Somebody answers at {} who is not accepted as {node}: {why}", status.url));
-    }
-    if status.shared_address {
-        blocks.push(format!(
-            "Several processes answer at {}: a restart cannot be told there. Name each node by an address of its own.",
-            status.url
-        ));
-    }
-    if status.seen == Seen::Open {
-        return blocks;
-    }
-    if let Some(why) = &status.lost_because {
-        blocks.push(format!("{node} does not answer: {why}"));
-    }
-    if let Some(at) = status.marker {
-        blocks.push(format!(
-            "{node} was sealed on purpose (seen at {at}). It stays sealed, also through restarts, until operators approve \
-             its opening."
-        ));
-    }
-    if status.needs.iter().any(|(needs, _)| matches!(needs, Needs::Approvals { .. })) {
-        let waiting: Vec<_> = cluster.approvals.iter().filter(|a| a.node == *node).map(|a| a.from.as_str()).collect();
-        let so_far =
-            if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
-        blocks.push(format!(
-            "To open {node}{so_far}, an operator types:\n  holdfast approve{} --cluster {name} --node {node}",
-            option(config)
-        ));
-    }
-    if cluster.margin < 0 {
-        let ClusterStatus { ready, threshold, .. } = cluster;
-        let are = if *ready == 1 { "custodian is" } else { "custodians are" };
-        blocks.push(format!(
-            "Only {ready} {are} ready, and it takes {threshold}: bring custodians back, or open {node} with holders' shares."
-        ));
-    }
-    blocks
-}
-
 /// The configuration as an option that a shell takes; none where it is the default.
-fn option(config: &Path) -> String {
+pub(crate) fn option(config: &Path) -> String {
     let text = config.display().to_string();
     if text == CONFIG {
         return String::new();
@@ -302,16 +187,6 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 /// A table without the blanks at its lines' ends.
 fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
-}
-
-fn ago(at: Timestamp, now: Timestamp) -> String {
-    let seconds = now.since(at).as_secs();
-    match seconds {
-        0..=119 => format!("{seconds} s ago"),
-        120..=7199 => format!("{} min ago", seconds / 60),
-        7200..=172_799 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} days ago", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]
@@ -355,7 +230,8 @@ mod tests {
     fn a_node_that_was_sealed_by_hand_is_told_with_what_to_type() {
         let text = shown(answer(), None, "/etc/hold fast/alice.toml");
         for part in [
-            "prod would open by itself after a crash: 5 custodians ready, 3 needed, margin 2; 1 of 2 nodes is not open.",
+            "Would prod open by itself now? No: vault-1 was sealed on purpose and waits for approvals, 0 of 2.\n",
+            "1 of 2 nodes is not open.",
             "vault-1  sealed  10 s ago  in-place  approvals, 0 of 2 (5 say so)",
             "vault-2  open    10 s ago\n",
             "vault-1 was sealed on purpose",
@@ -370,7 +246,10 @@ mod tests {
     #[test]
     fn one_node_alone_is_told_without_the_others() {
         let text = shown(answer(), Some("vault-2"), CONFIG);
-        assert!(text.contains("vault-2  open") && !text.contains("vault-1 ") && !text.contains("CUSTODIAN"), "{text}");
+        assert!(
+            text.contains("vault-2  open") && !text.contains("\nvault-1 ") && !text.contains("CUSTODIAN"),
+            "{text}"
+        );
         let text = shown(answer(), Some("vault-1"), CONFIG);
         assert!(
             text.contains("\n  holdfast approve --cluster prod --node vault-1\n") && !text.contains("vault-2"),
@@ -386,10 +265,11 @@ mod tests {
         cluster["ready"] = json!(1);
         cluster["margin"] = json!(-2);
         cluster["generation_mismatch"] = json!(true);
+        cluster["custodians"]["custodian-1"]["up"] = json!(true);
         cluster["nodes"]["vault-2"]["shared_address"] = json!(true);
         let text = shown(worse, None, CONFIG);
         for part in [
-            "prod would NOT open by itself: 1 custodian ready, 3 needed, margin -2;",
+            "Would prod open by itself now? No: vault-1 was sealed on purpose and waits for approvals, 0 of 2.\n",
             "The sentinel has no connection to the broker",
             "the generation that the manifest names",
             "Several processes answer at https://127.0.0.1:8200",

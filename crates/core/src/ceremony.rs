@@ -9,6 +9,7 @@ mod enrollment;
 mod fingerprint;
 mod manifest;
 mod packet;
+mod rotated;
 
 use std::fmt;
 
@@ -21,9 +22,10 @@ use crate::id::{ClusterId, Principal};
 use crate::sshsig::PublicKey;
 
 pub use self::enrollment::{AgeRecipient, ENROLLMENT_NAMESPACE, Enrollment, OPENPGP_KEY_MAX, SignedEnrollment};
-pub use self::fingerprint::{Fingerprint, FingerprintError};
-pub use self::manifest::{MANIFEST_MAX, Manifest, Member};
+pub use self::fingerprint::{Fingerprint, FingerprintError, OpenPgpFingerprint};
+pub use self::manifest::{Holder, MANIFEST_MAX, Manifest, Member};
 pub use self::packet::{OPENPGP_MESSAGE_MAX, PACKET_MAX, Packet, packet_digest};
+pub use self::rotated::{ROTATED_MAX, Rotated, RotatedError, RotatedShare};
 
 /// The version of these files that this program writes, and the only one it reads.
 const VERSION: u64 = 1;
@@ -35,7 +37,7 @@ pub enum FileKind {
     Enrollment,
     /// One share, encrypted to one custodian.
     Packet,
-    /// What a cluster's custodians know of each other.
+    /// What everybody may know of a cluster: whose its shares are.
     Manifest,
 }
 
@@ -114,9 +116,9 @@ pub enum CeremonyError {
     /// The enrollment is signed, but with another key than the one in it.
     #[error("the enrollment is not signed by the key that it brings, so somebody else made it")]
     Signer,
-    /// The same custodian, or the same key, in two places.
+    /// The same name, or the same key, in two places.
     #[error(
-        "{first} and {second} have the same {what}; every custodian enrolls once, on its own host, with keys of its own"
+        "{first} and {second} have the same {what}; every custodian enrolls once, on its own host, and every holder is another person, with keys of their own"
     )]
     Twice {
         /// Who came first.
@@ -145,10 +147,16 @@ pub enum CeremonyError {
     /// The packet's custodian is not in the manifest.
     #[error("the packet is for {0}, which is not in the manifest: take both from one ceremony")]
     NotMember(Principal),
-    /// The keys at hand are not those that the manifest gives the packet's custodian.
+    /// Nobody in the manifest has the keys at hand.
     #[error(
-        "the packet is for {custodian}, and the {what} here is not {custodian}'s: run this on {custodian}'s own host"
+        "none of this manifest's custodians has the keys that are here: run this on a custodian's own host, with the manifest of the ceremony that it enrolled for"
     )]
+    Stranger,
+    /// The custodian's share is not in a packet.
+    #[error("{0}'s share comes in no packet by this manifest, it is typed in: holdfast-setup import")]
+    NoPacket(Principal),
+    /// The keys at hand are not those that the manifest gives the packet's custodian.
+    #[error("this is for {custodian}, and the {what} here is not {custodian}'s: run this on {custodian}'s own host")]
     SomebodyElses {
         /// Whom it is for.
         custodian: Principal,

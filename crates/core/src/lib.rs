@@ -24,4 +24,5 @@ pub mod status;
 pub mod time;
 pub mod topology;
 pub mod trust;
+pub mod verdict;
 pub mod watch;

@@ -527,16 +527,26 @@ impl Body {
     }
 }
 
-/// Shortens a text for people to at most [`TEXT_MAX`] bytes, and keeps control characters out of it.
+/// Shortens a text for people to at most [`TEXT_MAX`] bytes, and keeps out of it what would not be seen for what it is:
+/// control characters, and those that turn the order of letters around or have no width.
 pub fn plain_text(text: &str) -> String {
     let mut short = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+    for c in text.chars().map(|c| if c.is_control() || is_unseen(c) { ' ' } else { c }) {
         if short.len() + c.len_utf8() > TEXT_MAX {
             break;
         }
         short.push(c);
     }
     short
+}
+
+/// Unicode's marks for the direction of text, its separators of lines, and what takes no room.
+const fn is_unseen(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -582,6 +592,7 @@ mod tests {
     #[test]
     fn texts_for_people_are_short_and_plain() {
         assert_eq!(plain_text("a\n\x1b[31mb"), "a  [31mb");
+        assert_eq!(plain_text("a\u{202e}b\u{2066}c\u{200b}d\u{2028}e"), "a b c d e");
         assert!(plain_text(&"ä".repeat(500)).len() <= TEXT_MAX);
     }
 }

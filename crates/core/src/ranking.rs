@@ -45,14 +45,16 @@ pub fn order<'a>(
     ranked.into_iter().map(|(_, _, custodian)| custodian).collect()
 }
 
-/// How many rounds there are: one for each set of `threshold` out of `custodians`, at most [`ROUNDS_MAX`].
+/// How many rounds there are: one for each set of `threshold` out of `custodians`, at most [`ROUNDS_MAX`]. Where custodians are
+/// fewer than that, holders have to bring the rest by hand, and the one round is that of all custodians.
 pub fn rounds(custodians: usize, threshold: usize) -> u32 {
-    choose(custodians as u64, threshold as u64).min(u64::from(ROUNDS_MAX)) as u32
+    choose(custodians as u64, threshold as u64).clamp(1, u64::from(ROUNDS_MAX)) as u32
 }
 
 /// The positions, in the order of [`order`], whose shares are tried in this round: subsets in lexicographic order, so that
 /// round 0 is the first `threshold`, and each later one changes as late a position as it can.
 pub fn set(custodians: usize, threshold: usize, round: u32) -> Vec<usize> {
+    let threshold = threshold.min(custodians);
     let mut left = u64::from(round);
     let mut set = Vec::with_capacity(threshold);
     let mut position = 0;
@@ -131,6 +133,14 @@ mod tests {
             assert_eq!(set(n, t, 0), (0..t).collect::<Vec<_>>());
         }
         assert_eq!(rounds(255, 128), ROUNDS_MAX);
+    }
+
+    #[test]
+    fn where_people_have_to_help_all_custodians_submit_at_once() {
+        for (n, t) in [(1, 3), (2, 3), (4, 5)] {
+            assert_eq!((rounds(n, t), set(n, t, 0)), (1, (0..n).collect()));
+            assert!((0..n).all(|position| delay(n, t, 0, position).is_zero()));
+        }
     }
 
     #[test]

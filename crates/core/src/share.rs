@@ -3,6 +3,7 @@
 //! A Vault's share is 33 bytes, y₁…y₃₂ and then x, 1 to 255 (FACTS.md, "Shares"). With a single share there is no x: that is
 //! the key itself, and no network of custodians can keep it, so it is refused here.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -12,6 +13,9 @@ use crate::id::{ClusterId, Principal};
 
 /// The length of a share, in bytes: a 32-byte key's y coordinates and the x coordinate.
 pub const SHARE_LEN: usize = 33;
+
+/// The length of a share in base64, in characters.
+const TEXT_BASE64_LEN: usize = SHARE_LEN.div_ceil(3) * 4;
 
 /// A share in memory. Wiped when dropped; never cloned, shown, compared or serialised.
 pub struct Share(Zeroizing<[u8; SHARE_LEN]>);
@@ -28,6 +32,9 @@ pub enum ShareError {
     /// The hexadecimal text has another length or another character.
     #[error("the share is not {} hexadecimal digits", SHARE_LEN * 2)]
     Hex,
+    /// The text is neither of the two that servers print.
+    #[error("that is no share: {} hexadecimal digits, or {TEXT_BASE64_LEN} characters of base64, are one", SHARE_LEN * 2)]
+    Text,
 }
 
 impl Share {
@@ -46,6 +53,19 @@ impl Share {
         let mut share = Zeroizing::new([0; SHARE_LEN]);
         hex::decode_to_slice(text, share.as_mut_slice()).map_err(|_| ShareError::Hex)?;
         Self::checked(share)
+    }
+
+    /// From the share's text as people have it, hexadecimal or base64. Decodes in place, without a copy.
+    pub fn from_text(text: &[u8]) -> Result<Self, ShareError> {
+        if text.len() != TEXT_BASE64_LEN {
+            return Self::from_hex(text)
+                .map_err(|error| if error == ShareError::Hex { ShareError::Text } else { error });
+        }
+        let mut share = Zeroizing::new([0; SHARE_LEN]);
+        match BASE64_STANDARD.decode_slice(text, share.as_mut_slice()) {
+            Ok(SHARE_LEN) => Self::checked(share),
+            _ => Err(ShareError::Text),
+        }
     }
 
     fn checked(share: Zeroizing<[u8; SHARE_LEN]>) -> Result<Self, ShareError> {
@@ -129,6 +149,20 @@ mod tests {
         assert_eq!(Share::from_hex(hex::encode(bytes(1)).as_bytes()).map(|s| s.x()), Ok(1));
         assert_eq!(Share::from_hex(b"07").err(), Some(ShareError::Hex));
         assert_eq!(Share::from_hex("zz".repeat(SHARE_LEN).as_bytes()).err(), Some(ShareError::Hex));
+    }
+
+    #[test]
+    fn people_have_shares_in_hexadecimal_or_base64() {
+        let text = BASE64_STANDARD.encode(bytes(9));
+        for good in [hex::encode(bytes(9)), hex::encode_upper(bytes(9)), text.clone()] {
+            assert!(Share::from_text(good.as_bytes()).is_ok_and(|share| share.x() == 9), "{good}");
+        }
+        let (short, long) = (BASE64_STANDARD.encode([7; 32]), BASE64_STANDARD.encode([7; 34]));
+        for bad in ["", "07", &text[1..], &text.replace('B', "!"), &short, &long] {
+            assert_eq!(Share::from_text(bad.as_bytes()).err(), Some(ShareError::Text), "{bad}");
+        }
+        let zero = BASE64_STANDARD.encode(bytes(0));
+        assert_eq!(Share::from_text(zero.as_bytes()).err(), Some(ShareError::Coordinate));
     }
 
     #[test]

@@ -118,8 +118,22 @@ pub struct CustodianStatus {
     /// By how many milliseconds its clock is ahead of the sentinel's; the message's way counts against it.
     #[serde(default)]
     pub clock_offset_millis: Option<i64>,
+    /// When its share of the present generation was last part of a set that opened a node.
+    #[serde(default)]
+    pub share_proven: Option<ShareProof>,
     /// Its last heartbeat.
     pub heartbeat: Option<Heartbeat>,
+}
+
+/// That a share was part of a set that opened a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareProof {
+    /// When the sentinel saw the node open.
+    pub at: Timestamp,
+    /// The node.
+    pub node: NodeName,
+    /// The generation that the sentinel's manifest named then.
+    pub generation: u32,
 }
 
 /// One approval that waits or was used.
@@ -184,6 +198,12 @@ pub struct SubmissionStatus {
     pub approvals: Vec<MessageId>,
     /// What came of it.
     pub result: Submission,
+    /// The nonce of the attempt that it was part of; empty where the node named none.
+    #[serde(default)]
+    pub nonce: String,
+    /// The node's progress after it; 0 once it opened or failed.
+    #[serde(default)]
+    pub progress: u8,
     /// When the answer was there.
     pub answered_at: Timestamp,
 }

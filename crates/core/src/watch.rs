@@ -8,6 +8,7 @@
 //! custodian: taken at its word, it would split one incident in two, and the second would look like a seal in place.
 
 mod ledger;
+mod proof;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::id::{ClusterId, ClusterName, NodeName, Principal};
 use crate::message::{Approval, Body, Content, Header, Heartbeat, Needs, Seen, Sighting, Submission};
 use crate::quorum::{Basis, Heard, Quorum, assess};
 use crate::sight::{Action, Evidence, Observation, Sight, Watch};
-use crate::status::{ApprovalStatus, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus};
+use crate::status::{ApprovalStatus, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof};
 use crate::time::{Now, Steady, Timestamp};
 
 pub use ledger::{INCIDENTS_KEPT, REPORTS_KEPT};
@@ -75,6 +76,8 @@ pub enum Record {
     Incident(ClusterId, IncidentStatus),
     /// A message of a custodian was admitted.
     Report(Box<Body>, Timestamp),
+    /// A custodian's share was part of a set that opened a node: it replaces what was known of that custodian.
+    Proof(ClusterId, Principal, ShareProof),
 }
 
 /// Counters that only grow, over the life of the process.
@@ -106,6 +109,7 @@ struct Cluster {
     watch: ClusterWatch,
     nodes: BTreeMap<NodeName, Node>,
     heard: BTreeMap<Principal, Heard>,
+    proofs: BTreeMap<Principal, ShareProof>,
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
 }
@@ -158,6 +162,13 @@ impl Watcher {
     pub fn restore(&mut self, cluster: ClusterId, incidents: impl IntoIterator<Item = IncidentStatus>) {
         if let Some(cluster) = self.clusters.get_mut(&cluster) {
             cluster.ledger.restore(incidents);
+        }
+    }
+
+    /// Takes back what an earlier process knew of when a cluster's shares were last proven.
+    pub fn restore_proofs(&mut self, cluster: ClusterId, proofs: BTreeMap<Principal, ShareProof>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.proofs = proofs;
         }
     }
 
@@ -353,6 +364,10 @@ impl Watcher {
         for (id, cluster) in &mut self.clusters {
             let changed = cluster.ledger.changed.drain(..);
             self.records.extend(changed.map(|incident| Record::Incident(*id, incident)));
+            let told: Vec<_> = cluster.ledger.told.drain(..).collect();
+            for (custodian, proof) in told.iter().flat_map(|incident| cluster.prove(incident)) {
+                self.records.push_back(Record::Proof(*id, custodian, proof));
+            }
         }
     }
 
@@ -395,7 +410,14 @@ const fn strictness(cause: Cause) -> u8 {
 impl Cluster {
     fn new(watch: ClusterWatch, now: Now) -> Self {
         let nodes = watch.nodes.iter().map(|(name, how)| (name.clone(), Node::new(how.how, now))).collect();
-        Self { watch, nodes, heard: BTreeMap::new(), approvals: VecDeque::new(), ledger: Ledger::default() }
+        Self {
+            watch,
+            nodes,
+            heard: BTreeMap::new(),
+            proofs: BTreeMap::new(),
+            approvals: VecDeque::new(),
+            ledger: Ledger::default(),
+        }
     }
 
     fn reconfigured(mut self, watch: ClusterWatch, now: Now) -> Self {
@@ -407,6 +429,7 @@ impl Cluster {
             }
         }
         self.heard.retain(|name, _| watch.custodians.contains(name));
+        self.proofs.retain(|name, _| watch.custodians.contains(name));
         self.watch = watch;
         self
     }
@@ -432,6 +455,21 @@ impl Cluster {
         let (from, issued_at) = (header.from.clone(), header.issued_at);
         let node = approval.node.clone();
         self.approvals.push_back(ApprovalStatus { id: header.id, node, from, issued_at, expires_at });
+    }
+
+    /// Notes whose shares an incident proved, and returns what is news of it.
+    fn prove(&mut self, incident: &IncidentStatus) -> Vec<(Principal, ShareProof)> {
+        let Some(at) = incident.opened_at else { return Vec::new() };
+        let proof = ShareProof { at, node: incident.node.clone(), generation: self.watch.generation };
+        let mut news = Vec::new();
+        for custodian in proof::proven(incident, self.watch.threshold) {
+            let is_older = |known: &ShareProof| known.generation == proof.generation && known.at >= at;
+            if !self.proofs.get(&custodian).is_some_and(is_older) {
+                self.proofs.insert(custodian.clone(), proof.clone());
+                news.push((custodian, proof.clone()));
+            }
+        }
+        news
     }
 
     fn status(&self, id: ClusterId, now: Now) -> ClusterStatus {
@@ -507,6 +545,7 @@ impl Cluster {
             site: heard.and_then(|heard| heard.heartbeat.site.clone()),
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
+            share_proven: self.proofs.get(who).filter(|p| p.generation == self.watch.generation).cloned(),
             heartbeat: heard.map(|heard| heard.heartbeat.clone()),
         }
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::ceremony::Manifest;
 use holdfast_core::custodian::{ClusterSettings, NodeSettings, Settings};
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal, Site};
 use holdfast_core::policy::{Policy, Rule};
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) broker: Option<BrokerConfig>,
     /// What the edge needs to know of each cluster.
     pub(crate) clusters: BTreeMap<ClusterId, ClusterFiles>,
+    /// The files that nobody but the custodian may read, and what each is; the signing key first.
+    pub(crate) secrets: Vec<(&'static str, PathBuf)>,
     /// What the core needs to know.
     pub(crate) settings: Settings,
     /// The folders of all files that are read again on SIGHUP.
@@ -54,6 +57,8 @@ pub(crate) struct Config {
 
 /// A cluster's files and nodes.
 pub(crate) struct ClusterFiles {
+    /// The manifest.
+    pub(crate) manifest: Manifest,
     /// The share.
     pub(crate) store: ShareStore,
     /// The nodes.
@@ -139,6 +144,9 @@ impl Config {
             source.broker(section, file.id.get_ref())
         });
         let broker = broker.transpose()?;
+        let mut secrets = vec![("the signing key", source.resolve(&file.signing_key))];
+        let password = file.broker.as_ref().map(|section| source.resolve(&section.password_file));
+        secrets.extend(password.map(|path| ("the broker's password", path)));
 
         let (mut clusters, mut settings) = (BTreeMap::new(), BTreeMap::new());
         let mut ids = Vec::new();
@@ -165,7 +173,7 @@ impl Config {
             allowed_signers,
             clusters: settings,
         };
-        Ok(Self { id, state_dir, signing_key, sandbox: file.sandbox, broker, clusters, settings, folders })
+        Ok(Self { id, state_dir, signing_key, sandbox: file.sandbox, broker, clusters, secrets, settings, folders })
     }
 
     /// What the process has to be able to touch.
@@ -236,7 +244,7 @@ impl Cluster {
         };
         let store = ShareStore::open(&source.resolve(&section.share), &source.resolve(&section.identity));
         let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
-        Ok(Self { id: manifest.id(), files: ClusterFiles { store, nodes }, settings })
+        Ok(Self { id: manifest.id(), files: ClusterFiles { manifest, store, nodes }, settings })
     }
 }
 
@@ -272,3 +280,40 @@ impl PolicySection {
 
 /// The longest outage window: after a month nobody remembers what was open.
 const WINDOW_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/INSTALL.md shows each default in a line that is commented out: with all of them in force nothing changes.
+    #[test]
+    fn the_defaults_that_the_page_shows_are_the_defaults() {
+        let page = include_str!("../../../docs/INSTALL.md");
+        let (_, example) = page.split_once("```toml\nid = \"custodian-1\"").expect("the example");
+        let (example, _) = example.split_once("```").expect("its end");
+        // What stands before " = " in a line that shows a default is a key, and in prose it is not one word.
+        let shown = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));
+        let in_force: String = example.lines().map(line).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("custodian.toml");
+        std::fs::write(&path, format!("id = \"custodian-1\"{in_force}")).expect("written");
+
+        let source = ConfigFile::read(&path).expect("read");
+        let file: File = source.parse().expect("the example");
+        assert_eq!(file.sandbox, SandboxMode::default());
+        let grace = file.broker.and_then(|broker| broker.grace).expect("shown");
+        assert_eq!(source.duration(&grace, Duration::ZERO..=Duration::MAX), Ok(GRACE_DEFAULT));
+        let section = file.clusters.get_ref().values().next().expect("a cluster");
+        let poll = section.poll_interval.as_ref().expect("shown");
+        assert_eq!(source.duration(poll, POLL_MIN..=POLL_MAX), Ok(POLL_DEFAULT));
+        assert!(section.conductors.is_empty());
+        let PolicySection { restart, outage, outage_window, in_place, unknown, .. } = &section.policy;
+        let PolicySection { approvals, in_place_approvals, release_approvals, .. } = &section.policy;
+        let rules = [restart, outage, in_place, unknown].map(Option::is_some);
+        let counts = [approvals, in_place_approvals, release_approvals].map(Option::is_some);
+        assert!(rules == [true; 4] && counts == [true; 3] && outage_window.is_some(), "each is shown");
+        assert!(section.policy.unseals_per_hour.is_some() && section.policy.drill_windows.is_some(), "each is shown");
+        assert_eq!(section.policy.load(&source, &section.operators), Ok(Policy::default()));
+    }
+}

@@ -34,10 +34,10 @@ use crate::release::{self, Release};
 use crate::sandbox::Enforced;
 
 /// The state file's name in the state folder.
-const STATE_FILE: &str = "state.json";
+pub(crate) const STATE_FILE: &str = "state.json";
 
 /// The audit log's name in the state folder.
-const AUDIT_FILE: &str = "audit.jsonl";
+pub(crate) const AUDIT_FILE: &str = "audit.jsonl";
 
 /// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
 const STATE_MAX: usize = 16 * 1024 * 1024;
@@ -344,7 +344,8 @@ impl Driver {
         let attempt = order.attempt().clone();
         self.save_if_dirty();
         let recorded = if self.state_ok {
-            let details = Details::of(order.authority.grounds());
+            let cluster = self.config.settings.clusters.get(&attempt.cluster);
+            let details = Details::of(cluster.map(|cluster| cluster.generation), order.authority.grounds());
             self.audit.record(self.clock.now().wall, &attempt, &details).map_err(|error| error.to_string())
         } else {
             Err("the state file cannot be written".to_owned())
@@ -526,9 +527,11 @@ impl Driver {
     }
 }
 
-/// What the audit log says of the grounds of a release.
+/// What the audit log says of a release: which set of shares, on what grounds.
 #[derive(Serialize)]
 struct Details<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -536,10 +539,10 @@ struct Details<'a> {
 }
 
 impl<'a> Details<'a> {
-    fn of(grounds: &'a Grounds) -> Self {
+    fn of(generation: Option<u32>, grounds: &'a Grounds) -> Self {
         match grounds {
-            Grounds::Cause(cause) => Self { cause: Some(cause.as_str()), approvals: &[] },
-            Grounds::Approvals(ids) => Self { cause: None, approvals: ids },
+            Grounds::Cause(cause) => Self { generation, cause: Some(cause.as_str()), approvals: &[] },
+            Grounds::Approvals(ids) => Self { generation, cause: None, approvals: ids },
         }
     }
 }
@@ -563,7 +566,8 @@ fn report(audit: &AuditLog, ok: bool) -> AuditReport {
     AuditReport { seq: head.seq, head: head.head_hex(), ok }
 }
 
-fn read_state(config: &Config) -> anyhow::Result<State> {
+/// What the custodian remembers, from its file.
+pub(crate) fn read_state(config: &Config) -> anyhow::Result<State> {
     let path = config.state_dir.join(STATE_FILE);
     match std::fs::exists(&path) {
         Ok(false) => return Ok(State::default()),

@@ -1,10 +1,13 @@
 //! What the kernel has to be asked for in C: the one file of the project with `unsafe` in it.
 //!
-//! What lives here: process flags and limits, the clock's state, and the boot's id beside them. What does not: policy;
+//! What lives here: process flags and limits, the clock's state, a disk's room, and the boot's id beside them. What does not: policy;
 //! what may be done inside the sandbox is `sandbox.rs`'s to say.
 #![allow(unsafe_code, reason = "these calls have no safe form in std, and each block says why it is sound")]
 
+use std::ffi::CString;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// Where the kernel tells the id of this boot. Tests bind another file over it.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -25,6 +28,16 @@ pub(crate) fn clock_synchronised() -> bool {
     // SAFETY: the pointer is to a live `timex` of this function's own, which the call fills and does not keep.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     state >= 0 && state != libc::TIME_ERROR && timex.status & libc::STA_UNSYNC == 0
+}
+
+/// How many bytes this user may still write on the disk that a path lies on.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `statvfs` is a plain C struct of integers, of which all zeros is a value.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of this function's own; the call reads the one, fills the other and keeps neither.
+    check(unsafe { libc::statvfs(path.as_ptr(), &raw mut stat) })?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Nothing that this process could ever execute gains rights by it, such as by a set-user-id bit.

@@ -1,5 +1,6 @@
 //! `holdfast-custodian`: the daemon that keeps one share of each cluster, and releases it when all six locks hold.
 
+mod check;
 mod config;
 mod driver;
 mod inbox;
@@ -40,10 +41,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check the configuration and every file that it names, and try the shares; change nothing.
-    Check {
+    /// Look for everything that could be wrong before the first crash, and say what to do; change nothing.
+    ///
+    /// Looks at the configuration and every file that it names, tries the share, the sandbox, each node and the broker. No share is
+    /// sent, no message taken or published. Exit codes: 0 nothing failed, 1 something did, 78 the configuration is refused.
+    Check(check::Arguments),
+    /// Try the sandbox in this process, and say what came of it.
+    #[command(hide = true)]
+    TrySandbox {
         /// The configuration file.
-        #[arg(long, default_value = "/etc/holdfast/custodian.toml")]
+        #[arg(long)]
         config: PathBuf,
     },
     /// Run until SIGTERM. SIGHUP reads configuration and shares again.
@@ -58,11 +65,12 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     holdfast_edge::tls::install_provider();
     let done = match &arguments.command {
-        Command::Check { config } => check(config),
-        Command::Run { config } => run(config),
+        Command::Check(arguments) => check::run(arguments),
+        Command::TrySandbox { config } => check::try_sandbox(config),
+        Command::Run { config } => run(config).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let refused = error.downcast_ref::<ConfigError>().is_some();
             // Nowhere left to say it if this fails.
@@ -70,31 +78,6 @@ fn main() -> ExitCode {
             if refused { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
-}
-
-fn check(path: &Path) -> anyhow::Result<()> {
-    let config = Config::load(path)?;
-    let mut out = std::io::stdout();
-    for (id, cluster) in &config.clusters {
-        let settings = &config.settings.clusters[id];
-        let unlocked = cluster.store.unlock(*id, settings.generation, &config.id);
-        let share = unlocked.map_err(|error| ConfigError {
-            file: path.to_owned(),
-            line: None,
-            what: format!("[clusters.{}]: {error}", settings.name),
-        })?;
-        writeln!(
-            out,
-            "{}: share {} of {} is sound, {} open a node, {} nodes",
-            settings.name,
-            share.share().x(),
-            settings.shares,
-            settings.threshold,
-            cluster.nodes.len()
-        )?;
-    }
-    writeln!(out, "the configuration of {} is sound", config.id)?;
-    Ok(())
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {

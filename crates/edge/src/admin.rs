@@ -1,7 +1,9 @@
 //! What an operator asks a Vault: an ordinary client, for the few requests of a ceremony.
 //!
 //! What lives here: its TLS (one CA, no proxy, no redirect, a deadline and a size for every answer) and the requests. What
-//! does not: anything with a share in it in the clear; those go over `vault`'s connections, each proven by itself.
+//! does not: a share that opens a node; those go over `vault`'s connections, each proven by itself.
+
+pub mod rotation;
 
 use std::error::Error;
 use std::io;
@@ -180,13 +182,18 @@ impl Admin {
         if accepted.contains(&status) {
             return Ok((url, status, body));
         }
-        let words = match serde_json::from_slice::<Errors>(&body) {
-            Ok(errors) => errors.errors.join("; "),
-            Err(_) => "not a Vault's answer; is its API at this address?".to_owned(),
-        };
-        let printable = words.chars().filter(|character| !character.is_control());
-        Err(AdminError::Status { url: url.to_string(), status, words: printable.take(WORDS_MAX).collect() })
+        Err(refused_words(&url, status, &body))
     }
+}
+
+/// What a server says beside a status that was not wanted.
+fn refused_words(url: &Url, status: StatusCode, body: &[u8]) -> AdminError {
+    let words = match serde_json::from_slice::<Errors>(body) {
+        Ok(errors) => errors.errors.join("; "),
+        Err(_) => "not a Vault's answer; is its API at this address?".to_owned(),
+    };
+    let printable = words.chars().filter(|character| !character.is_control());
+    AdminError::Status { url: url.to_string(), status, words: printable.take(WORDS_MAX).collect() }
 }
 
 /// An `https` address with a host and perhaps a port, and nothing else.

@@ -288,6 +288,37 @@ pub fn verify(mut reader: impl BufRead) -> Result<Summary, Broken> {
     }
 }
 
+/// What a log is like to somebody who only looks at it.
+#[derive(Debug)]
+pub struct Look {
+    /// Whether some process has it open for writing now.
+    pub in_use: bool,
+    /// What is in it; or why it is not whole.
+    pub content: Result<Summary, Broken>,
+}
+
+/// Looks at the log at `path`, also while it is being written, and changes nothing. `None` if there is none.
+pub fn look(path: &Path) -> Result<Option<Look>, AuditError> {
+    let failed = |source| AuditError::Open { path: path.to_owned(), source };
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(AuditError::Unfit { path: path.to_owned(), what: "not a regular file: move it aside" });
+    }
+    // Shared, and given back at once: a custodian that starts in between would find the log in use, and start again.
+    let in_use = match file.try_lock_shared() {
+        Ok(()) => {
+            file.unlock().map_err(failed)?;
+            false
+        }
+        Err(TryLockError::WouldBlock) => true,
+        Err(TryLockError::Error(e)) => return Err(failed(e)),
+    };
+    Ok(Some(Look { in_use, content: verify(io::BufReader::new(file)) }))
+}
+
 impl Position {
     /// Where an empty log stands.
     pub const START: Self = Self { seq: 0, head: [0; 32] };

@@ -4,9 +4,9 @@
 //! file means. Everything here blocks for as long as the disk does; files are small, and none is touched in a hot path.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -90,6 +90,8 @@ pub enum Action {
     Read,
     /// To write it and bring it to the disk.
     Write,
+    /// To remove it.
+    Remove,
 }
 
 impl Action {
@@ -97,6 +99,7 @@ impl Action {
         match self {
             Self::Read => "read",
             Self::Write => "written",
+            Self::Remove => "removed",
         }
     }
 }
@@ -130,10 +133,8 @@ impl FileError {
 
 /// Reads a regular file of at most `max` bytes.
 pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, FileError> {
-    let (file, _) = open(path)?;
-    let mut bytes = read(path, file, max)?;
     // Not a secret: handed over, not wiped.
-    Ok(std::mem::take(&mut *bytes))
+    Ok(std::mem::take(&mut *read_file(path, max)?))
 }
 
 /// Reads a regular file of at most `max` bytes that nobody but its owner has any right to. What was read is wiped when
@@ -158,11 +159,112 @@ pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     prepare(path, bytes, mode, |next| fs::hard_link(next, path).and_then(|()| fs::remove_file(next)))
 }
 
+/// Sees to it that a file is there with exactly these bytes, and on the disk: after a crash in [`create`] it goes on, and clears
+/// away what that left. A file with other bytes is not overwritten.
+pub fn ensure(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    match read_bounded(path, bytes.len()) {
+        Err(FileError::Missing { .. }) => return create(path, bytes, mode),
+        Err(FileError::Oversized { .. }) => return Err(FileError::Exists { path: path.to_owned() }),
+        Err(error) => return Err(error),
+        Ok(found) if found != bytes => return Err(FileError::Exists { path: path.to_owned() }),
+        Ok(_) => {}
+    }
+    let failed = |error| FileError::system(path, Action::Write, error);
+    if let Some(next) = beside(path) {
+        match fs::remove_file(next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    // The name may be younger than the last time that its directory was brought to the disk.
+    sync_directory(path).map_err(failed)
+}
+
+/// What a crash in [`create`] left beside `path` before the file was there: the whole content or a part of it, which only the
+/// content itself can tell.
+pub fn left_beside(path: &Path, max: usize) -> Result<Option<Vec<u8>>, FileError> {
+    let next = beside(path).ok_or_else(|| FileError::NotRegular { path: path.to_owned() })?;
+    match read_bounded(&next, max) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(FileError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Goes on with a [`create`] that a crash cut off when all of the content was there: gives it its name.
+pub fn complete(path: &Path) -> Result<(), FileError> {
+    let failed = |error| FileError::system(path, Action::Write, error);
+    let next = beside(path).ok_or_else(|| FileError::NotRegular { path: path.to_owned() })?;
+    File::open(&next).and_then(|file| file.sync_all()).map_err(failed)?;
+    fs::hard_link(&next, path).and_then(|()| sync_directory(path)).map_err(failed)?;
+    fs::remove_file(&next).map_err(failed)
+}
+
+/// Sees to it that a directory for its owner alone is there, those above it too, and that their names are on the disk.
+pub fn ensure_directory(path: &Path) -> Result<(), FileError> {
+    let failed = |error| FileError::system(path, Action::Write, error);
+    let missing: Vec<_> =
+        path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    // A crash may have come between the name and the disk: the directory's own name is brought there in any case.
+    missing.into_iter().chain([path]).try_for_each(sync_directory).map_err(failed)
+}
+
 /// Puts `bytes` in the place of `path` in one step: whoever reads it, now or after a crash, finds the old content or the
 /// new, whole. A symbolic link is replaced, not followed. One writer at a time: the new content is first written beside
 /// it, under a name that a crash leaves behind and the next call clears away.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     prepare(path, bytes, mode, |next| fs::rename(next, path))
+}
+
+/// Gives a file a second name, and brings that to the disk. Does nothing where the very same content has that name already;
+/// never overwrites another's.
+pub fn keep(path: &Path, kept: &Path, max: usize) -> Result<(), FileError> {
+    match fs::hard_link(path, kept) {
+        Err(error)
+            if error.kind() == io::ErrorKind::AlreadyExists && *read_file(path, max)? == *read_file(kept, max)? => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(FileError::Missing { path: path.to_owned() });
+        }
+        done => done.map_err(|error| FileError::system(kept, Action::Write, error))?,
+    }
+    sync_directory(kept).map_err(|error| FileError::system(kept, Action::Write, error))
+}
+
+/// Removes a file, and brings that to the disk. Says whether it was there.
+pub fn remove(path: &Path) -> Result<bool, FileError> {
+    let failed = |error| FileError::system(path, Action::Remove, error);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        done => done.map_err(failed)?,
+    }
+    sync_directory(path).map_err(failed)?;
+    Ok(true)
+}
+
+/// Removes a file that no longer has to be known, after its content was overwritten and that brought to the disk. What a
+/// journal, a snapshot or a flash memory's spare blocks still have of it, no program can reach. Says whether it was there.
+pub fn erase(path: &Path) -> Result<bool, FileError> {
+    let failed = |error| FileError::system(path, Action::Remove, error);
+    // A link's target is somebody else's; the link itself goes.
+    let overwritten = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)
+    {
+        Ok(file) => overwrite(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(()),
+        Err(error) => Err(error),
+    };
+    overwritten.map_err(failed)?;
+    remove(path)
+}
+
+fn overwrite(mut file: File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    io::copy(&mut io::repeat(0).take(metadata.len()), &mut file)?;
+    file.sync_all()
 }
 
 /// Writes a file beside `path`, whole and on the disk, and lets `place` bring it there.
@@ -179,6 +281,11 @@ fn prepare(path: &Path, bytes: &[u8], mode: u32, place: impl FnOnce(&Path) -> io
         failed(error)
     })?;
     sync_directory(path).map_err(failed)
+}
+
+fn read_file(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let (file, _) = open(path)?;
+    read(path, file, max)
 }
 
 /// Opens without waiting for the other end of a pipe, and looks at what was opened, not at what the path says by then.
@@ -334,6 +441,43 @@ mod tests {
         symlink(dir.path().join("target"), &link).expect("a link of this test");
         assert!(matches!(create_secret(&link, b"x"), Err(FileError::Exists { .. })));
         assert!(!dir.path().join("target").exists());
+    }
+
+    #[test]
+    fn what_a_crash_left_half_created_is_completed_and_nothing_else_is_touched() {
+        let dir = directory();
+        let path = dir.path().join("packet");
+        ensure(&path, b"packet", SECRET_MODE).expect("a new file");
+        // Killed between the link and the removal of the other name.
+        fs::hard_link(&path, dir.path().join(".packet.next")).expect("a link of this test");
+        ensure(&path, b"packet", SECRET_MODE).expect("there already");
+        assert_eq!(names(dir.path()), ["packet"]);
+        for other in [&b"pack"[..], b"packets", b"Packet"] {
+            assert!(matches!(ensure(&path, other, SECRET_MODE), Err(FileError::Exists { .. })), "{other:?}");
+        }
+        assert_eq!(read_secret(&path, 100).expect("as it was").as_slice(), b"packet");
+
+        // Killed before the link: what was written is found, and gets its name without being written again.
+        assert_eq!(left_beside(&path, 100).expect("nothing"), None);
+        fs::rename(&path, dir.path().join(".packet.next")).expect("a file of this test");
+        assert_eq!(left_beside(&path, 100).expect("there"), Some(b"packet".to_vec()));
+        complete(&path).expect("completed");
+        assert_eq!((names(dir.path()).len(), read_secret(&path, 100).expect("there").as_slice()), (1, &b"packet"[..]));
+        assert!(matches!(complete(&path), Err(FileError::NoDirectory { .. })));
+        assert!(matches!(ensure(dir.path(), b"", SECRET_MODE), Err(FileError::NotRegular { .. })));
+    }
+
+    #[test]
+    fn a_directory_is_made_with_those_above_it_and_is_its_owners_alone() {
+        let dir = directory();
+        let path = dir.path().join("a/b/c");
+        for _ in 0..2 {
+            ensure_directory(&path).expect("made, or there already");
+            assert_eq!(mode(&path), 0o700);
+        }
+        put(&dir.path().join("file"), b"", 0o600);
+        assert!(ensure_directory(&dir.path().join("file")).is_err());
+        assert!(ensure_directory(&dir.path().join("file/below")).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod audit;
 pub mod broker;
+pub mod checkup;
 pub mod clock;
 pub mod config;
 pub mod files;

@@ -12,16 +12,31 @@
 //! | yes | yes | installed | compares, changes nothing | the share |
 //! | no | yes | somebody removed the share's file | compares, writes the share's file | [`StoreError::NotInstalled`] |
 //!
-//! Nothing here overwrites or removes a share. Whatever does not fit is refused, and people move it away.
+//! A rotation makes a new **generation** of shares, and a node that slept through it still needs the old one once. So the
+//! older pair is kept beside the new: `prod.share.age` of generation 1 becomes `prod.share.1.age`, with its record. Each step
+//! leaves what the next `install` of the same new share understands, and no step leaves less than one whole pair:
+//!
+//! | step | `prod.share.age` | its record | `prod.share.1.age` and its record |
+//! |---|---|---|---|
+//! | before | old | old | no |
+//! | second names | old | old | old |
+//! | the record's first name goes | old | no | old |
+//! | the new share takes the old one's place | new | no | old |
+//! | the new record | new | new | old |
+//!
+//! Nothing here overwrites or removes the only copy of a share but [`ShareStore::retire`]. Whatever does not fit is refused, and
+//! people move it away.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::share::{SHARE_LEN, Share, ShareError, ShareRecord};
 use zeroize::Zeroizing;
 
-use crate::files::{self, FileError, PUBLIC_MODE, SECRET_MODE};
+use crate::files::{self, Action, FileError, PUBLIC_MODE, SECRET_MODE};
 use crate::keys::{AgeIdentity, IdentityError, OpenError};
 
 /// The largest share file that is read, in bytes: an armoured one for one recipient has 500, others may add stanzas.
@@ -74,6 +89,8 @@ pub enum Installed {
     Completed,
     /// The very same share was there already.
     Already,
+    /// A share of this older generation was there. It is kept, and the new one stands in its place.
+    Renewed(u32),
 }
 
 /// Why a share could not be installed or taken out. Messages never quote a share.
@@ -140,6 +157,26 @@ pub enum StoreError {
     /// A different share is there already.
     #[error("{} already holds a different share, and a custodian never holds two of one cluster: nothing was changed; if that one is no longer needed, move it and its record away first", .0.display())]
     Different(PathBuf),
+    /// A younger generation is there already.
+    #[error("{} holds a share of generation {installed}, and this one is of generation {given}, which a later rotation replaced: nothing was changed; take the packet and manifest of the last ceremony", .share.display())]
+    Older {
+        /// The share's file.
+        share: PathBuf,
+        /// Which generation is there.
+        installed: u32,
+        /// Which was to be installed.
+        given: u32,
+    },
+    /// The older share, which is to be kept, is not there.
+    #[error("{} is there and {} is not: restore that share of generation {generation}, which a node may still need; or, if it is lost, move the record away; then install again", .record.display(), .share.display())]
+    Gone {
+        /// The share's file.
+        share: PathBuf,
+        /// Its record.
+        record: PathBuf,
+        /// Its generation.
+        generation: u32,
+    },
     /// The share could not be encrypted.
     #[error("the share could not be encrypted: {0}")]
     Encrypt(String),
@@ -166,8 +203,50 @@ impl ShareStore {
         &self.record
     }
 
+    /// Where the share of an older generation is kept: `prod.share.1.age` for `prod.share.age`.
+    pub fn of_generation(&self, generation: u32) -> Self {
+        let mut name = self.share.file_stem().unwrap_or_default().to_owned();
+        name.push(format!(".{generation}"));
+        if let Some(extension) = self.share.extension() {
+            name.push(".");
+            name.push(extension);
+        }
+        Self::open(&self.share.with_file_name(name), &self.identity)
+    }
+
+    /// The older generations that are kept, oldest first: those whose share or record is there.
+    pub fn kept(&self) -> Result<Vec<u32>, StoreError> {
+        let folder = self.share.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let unreadable = |source| FileError::System { path: folder.to_owned(), action: Action::Read, source };
+        let (stem, extension) =
+            (self.share.file_stem().unwrap_or_default(), self.share.extension().unwrap_or_default());
+        let mut kept = BTreeSet::new();
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let name = PathBuf::from(entry.map_err(unreadable)?.file_name());
+            let name = if name.extension() == Some("record".as_ref()) { name.with_extension("") } else { name };
+            let base = if extension.is_empty() { name.clone() } else { name.with_extension("") };
+            if (extension.is_empty() || name.extension() == Some(extension)) && base.file_stem() == Some(stem) {
+                kept.extend(base.extension().and_then(|number| number.to_str()?.parse::<u32>().ok()));
+            }
+        }
+        Ok(kept.into_iter().collect())
+    }
+
+    /// Removes the share of an older generation and its record. Whether nothing needs it any more, whoever calls knows.
+    pub fn retire(&self, generation: u32) -> Result<(), StoreError> {
+        let kept = self.of_generation(generation);
+        files::erase(&kept.share)?;
+        files::remove(&kept.record)?;
+        Ok(())
+    }
+
+    /// The identity's file.
+    pub fn identity_path(&self) -> &Path {
+        &self.identity
+    }
+
     /// Puts a share to rest, encrypted to the identity's recipient, and makes sure that it comes out again. Does nothing if
-    /// the very same one is there; refuses if another is.
+    /// the very same one is there; keeps one of an older generation; refuses if another is there.
     pub fn install(
         &self,
         share: &Share,
@@ -179,6 +258,7 @@ impl ShareStore {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(StoreError::Random)?;
         let fresh = ShareRecord::new(share, cluster, generation, custodian.clone(), salt);
+        let renewed = self.keep_older(&fresh)?;
         let recorded = self.read_record()?;
         if let Some(record) = &recorded {
             self.check_place(record, cluster, generation, custodian)?;
@@ -187,17 +267,23 @@ impl ShareStore {
             }
         }
         let stored = self.read_share(&identity)?;
-        if stored.as_ref().is_some_and(|stored| !fresh.matches(stored)) {
-            return Err(StoreError::Different(self.share.clone()));
-        }
         let (had_share, had_record) = (stored.is_some(), recorded.is_some());
-        if !had_share {
-            self.write_share(&identity, share)?;
+        match stored.filter(|stored| !fresh.matches(stored)) {
+            None if had_share => {}
+            None => self.write_share(&identity, share, files::create)?,
+            // The only thing that may be overwritten is what is there under another name too.
+            Some(stored) if !had_record && self.is_kept(&stored, &fresh)? => {
+                self.write_share(&identity, share, files::replace)?;
+            }
+            Some(_) => return Err(StoreError::Different(self.share.clone())),
         }
         if !had_record {
             self.write_record(&fresh)?;
         }
         self.unlock(cluster, generation, custodian)?;
+        if let Some(older) = renewed {
+            return Ok(Installed::Renewed(older));
+        }
         Ok(match (had_share, had_record) {
             (false, false) => Installed::New,
             (true, true) => Installed::Already,
@@ -220,6 +306,44 @@ impl ShareStore {
             return Err(StoreError::Mismatch(self.share.clone()));
         }
         Ok(SoundShare { cluster, share })
+    }
+
+    /// Gives the share of an older generation that is in the place of the `fresh` one, and its record, second names, and then
+    /// takes the record's first name away. Says which generation that was.
+    fn keep_older(&self, fresh: &ShareRecord) -> Result<Option<u32>, StoreError> {
+        let of_another = |record: &ShareRecord| {
+            (record.cluster, &record.custodian) == (fresh.cluster, &fresh.custodian)
+                && record.generation != fresh.generation
+        };
+        let Some(record) = self.read_record()?.filter(of_another) else { return Ok(None) };
+        let (share, generation) = (self.share.clone(), record.generation);
+        if generation > fresh.generation {
+            return Err(StoreError::Older { share, installed: generation, given: fresh.generation });
+        }
+        match self.unlock(fresh.cluster, generation, &fresh.custodian) {
+            Err(StoreError::NotInstalled(_)) => {
+                return Err(StoreError::Gone { share, record: self.record.clone(), generation });
+            }
+            sound => drop(sound?),
+        }
+        let kept = self.of_generation(generation);
+        files::keep(&self.share, &kept.share, SHARE_FILE_MAX)?;
+        files::keep(&self.record, &kept.record, RECORD_FILE_MAX)?;
+        kept.unlock(fresh.cluster, generation, &fresh.custodian)?;
+        files::remove(&self.record)?;
+        Ok(Some(generation))
+    }
+
+    /// Whether a share is one of an older generation, kept under another name: then its place can be taken.
+    fn is_kept(&self, share: &Share, fresh: &ShareRecord) -> Result<bool, StoreError> {
+        for generation in self.kept()?.into_iter().filter(|generation| *generation < fresh.generation) {
+            let kept = self.of_generation(generation);
+            let matches = kept.read_record()?.is_some_and(|record| record.matches(share));
+            if matches && kept.unlock(fresh.cluster, generation, &fresh.custodian).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn read_record(&self) -> Result<Option<ShareRecord>, StoreError> {
@@ -270,12 +394,17 @@ impl ShareStore {
         Ok(())
     }
 
-    fn write_share(&self, identity: &AgeIdentity, share: &Share) -> Result<(), StoreError> {
+    fn write_share(
+        &self,
+        identity: &AgeIdentity,
+        share: &Share,
+        write: impl FnOnce(&Path, &[u8], u32) -> Result<(), FileError>,
+    ) -> Result<(), StoreError> {
         let mut text = Zeroizing::new([0; SHARE_LEN * 2]);
         hex::encode_to_slice(share.expose(), text.as_mut_slice()).expect("two digits for each byte");
         let file =
             identity.recipient().encrypt(text.as_slice()).map_err(|error| StoreError::Encrypt(error.to_string()))?;
-        Ok(files::create(&self.share, &file, SECRET_MODE)?)
+        Ok(write(&self.share, &file, SECRET_MODE)?)
     }
 
     fn write_record(&self, record: &ShareRecord) -> Result<(), StoreError> {
@@ -358,10 +487,81 @@ mod tests {
         place.install(9).expect("installed");
         let before = fs::read(place.store.share_path()).expect("there");
         assert!(matches!(place.install(8), Err(StoreError::Different(_))));
-        let next = place.store.install(&share(8), cluster(), 2, &custodian());
-        assert!(matches!(next, Err(StoreError::Elsewhere { what: "generation", .. })));
         assert_eq!(fs::read(place.store.share_path()).expect("there"), before);
         place.unlock().expect("still sound");
+    }
+
+    #[test]
+    fn an_older_generation_is_kept_until_it_is_retired() {
+        let place = place();
+        let generation = |number| place.store.install(&share(number), cluster(), number.into(), &custodian());
+        assert_eq!(generation(1).expect("installed"), Installed::New);
+        assert_eq!(generation(2).expect("installed"), Installed::Renewed(1));
+        assert_eq!(generation(2).expect("the same again"), Installed::Already);
+        assert!(matches!(generation(1), Err(StoreError::Older { installed: 2, given: 1, .. })));
+        assert_eq!(generation(4).expect("one was never installed here"), Installed::Renewed(2));
+        assert_eq!(place.store.kept().expect("listed"), [1, 2]);
+        assert_eq!(place.store.of_generation(1).share_path(), place.dir.path().join("prod.share.1.age"));
+        for (number, store) in
+            [(1, place.store.of_generation(1)), (2, place.store.of_generation(2)), (4, place.store.clone())]
+        {
+            let sound = store.unlock(cluster(), number.into(), &custodian()).expect("sound");
+            assert_eq!(sound.share().x(), number);
+        }
+        place.store.retire(1).expect("removed");
+        place.store.retire(1).expect("nothing to remove");
+        assert_eq!(place.store.kept().expect("listed"), [2]);
+    }
+
+    /// `kill -9` between any two steps: what the table at this file's head shows.
+    #[test]
+    fn a_renewal_that_was_cut_off_is_completed_and_the_older_share_is_there_throughout() {
+        for steps in 0..=5 {
+            let place = place();
+            place.install(1).expect("installed");
+            let (main, kept) = (place.store.clone(), place.store.of_generation(1));
+            let old_record = fs::read(main.record_path()).expect("there");
+            if steps > 0 {
+                fs::hard_link(main.share_path(), kept.share_path()).expect("linked");
+            }
+            if steps > 1 {
+                fs::hard_link(main.record_path(), kept.record_path()).expect("linked");
+            }
+            if steps > 2 {
+                fs::remove_file(main.record_path()).expect("removed");
+            }
+            if steps > 3 {
+                let identity = AgeIdentity::load(&place.dir.path().join("identity.txt")).expect("ours");
+                main.write_share(&identity, &share(2), files::replace).expect("replaced");
+            }
+            if steps > 4 {
+                fs::write(place.dir.path().join(".prod.share.age.record.next"), "half").expect("written");
+            }
+            // Whoever comes with a third share meanwhile is refused, and so is the old one where its place is taken.
+            let third = main.install(&share(3), cluster(), 1, &custodian());
+            assert!(matches!(third, Err(StoreError::Different(_))), "after {steps} steps");
+            let done = main.install(&share(2), cluster(), 2, &custodian()).expect("completed");
+            let expected = if steps > 2 { Installed::Completed } else { Installed::Renewed(1) };
+            assert_eq!(done, expected, "after {steps} steps");
+            assert_eq!(main.unlock(cluster(), 2, &custodian()).expect("sound").share().x(), 2);
+            assert_eq!(kept.unlock(cluster(), 1, &custodian()).expect("sound").share().x(), 1);
+            assert_eq!(fs::read(kept.record_path()).expect("there"), old_record);
+        }
+    }
+
+    #[test]
+    fn an_older_generation_that_cannot_be_kept_is_not_replaced() {
+        let renew = |place: &Place| place.store.install(&share(2), cluster(), 2, &custodian());
+        let missing = place();
+        missing.install(1).expect("installed");
+        fs::remove_file(missing.store.share_path()).expect("removed");
+        assert!(matches!(renew(&missing), Err(StoreError::Gone { generation: 1, .. })));
+
+        let taken = place();
+        taken.install(1).expect("installed");
+        fs::write(taken.store.of_generation(1).share_path(), "something else").expect("written");
+        assert!(matches!(renew(&taken), Err(StoreError::File(FileError::Exists { .. }))));
+        taken.unlock().expect("still sound");
     }
 
     #[test]

@@ -145,6 +145,17 @@ pub fn parse_pin(text: &str) -> Result<SpkiPin, TlsError> {
         .ok_or_else(|| TlsError::Pin(text.chars().take(100).collect()))
 }
 
+/// A pin as the configuration writes it, in base64.
+pub fn pin_text(pin: &SpkiPin) -> String {
+    STANDARD.encode(pin)
+}
+
+/// The pin of the key in a certificate. `None` if it cannot be read.
+pub(crate) fn pin_of(certificate: &CertificateDer<'_>) -> Option<SpkiPin> {
+    let spki = ParsedCertificate::try_from(certificate).ok()?.subject_public_key_info();
+    Some(Sha256::digest(&spki).into())
+}
+
 /// What was wrong with the peer, if this error of a connection is a TLS error.
 pub fn refusal(error: &io::Error) -> Option<PeerRefusal> {
     error.get_ref()?.downcast_ref::<rustls::Error>().map(PeerRefusal::from)
@@ -177,7 +188,7 @@ fn certificate_refusal(why: &CertificateError) -> PeerRefusal {
             PeerRefusal::NotYetValid { not_before: wall(*not_before) }
         }
         CertificateError::Other(other) => match (other.0.downcast_ref::<WrongPin>(), other.0.downcast_ref()) {
-            (Some(WrongPin(seen)), _) => PeerRefusal::WrongPin { seen: STANDARD.encode(seen) },
+            (Some(WrongPin(seen)), _) => PeerRefusal::WrongPin { seen: pin_text(seen) },
             (_, Some(webpki::Error::CaUsedAsEndEntity)) => PeerRefusal::CaAsServer,
             _ => PeerRefusal::BadCertificate(why.to_string()),
         },

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use crate::config::Config;
-use crate::history::History;
+use crate::history::{History, Known};
 use crate::metrics::Metrics;
 use crate::web::{self, Question};
 
@@ -75,8 +75,9 @@ impl Driver {
         let ids: Vec<_> = config.watches.keys().copied().collect();
         let (history, known) = History::open(config.database.as_deref(), &ids);
         let mut core = Watcher::new(config.watches.clone(), clock.now());
-        for (cluster, incidents) in known {
+        for Known { cluster, incidents, proofs } in known {
             core.restore(cluster, incidents);
+            core.restore_proofs(cluster, proofs);
         }
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         tracing::info!(address = %listener.address(), tls = config.tls.is_some(), "serving metrics and status");

@@ -1,8 +1,9 @@
-//! The history: incidents, receipts and refusals, and each custodian's last heartbeat, in SQLite.
+//! The history: incidents, receipts and refusals, each custodian's last heartbeat and its share's last proof, in SQLite.
 //!
 //! It is for people, and nothing depends on it: a database that cannot be used is moved aside or done without, loudly. It is
 //! written by a thread of its own, because a disk can take its time and a sentinel cannot.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::message::{Body, Content};
-use holdfast_core::status::IncidentStatus;
+use holdfast_core::status::{IncidentStatus, ShareProof};
 use holdfast_core::time::Timestamp;
 use holdfast_core::watch::{INCIDENTS_KEPT, Record};
 use rusqlite::{Connection, OpenFlags, params};
@@ -41,7 +42,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The version of the tables, in `user_version`.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE incidents (
@@ -55,8 +56,14 @@ const TABLES: &str = "
     CREATE TABLE reports (
         id TEXT NOT NULL PRIMARY KEY, cluster TEXT NOT NULL, kind TEXT NOT NULL, custodian TEXT NOT NULL,
         issued_at INTEGER NOT NULL, heard_at INTEGER NOT NULL, content TEXT NOT NULL
+    ) STRICT;";
+
+/// What version 2 brought.
+const PROOFS: &str = "
+    CREATE TABLE proofs (
+        cluster TEXT NOT NULL, custodian TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
     ) STRICT;
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 2;";
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +82,17 @@ enum OpenError {
     /// It cannot be opened or set up.
     #[error("the database cannot be used: {0}")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+/// What the history knows of a cluster.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// The cluster.
+    pub(crate) cluster: ClusterId,
+    /// The latest incidents, the oldest first.
+    pub(crate) incidents: Vec<IncidentStatus>,
+    /// When the custodians' shares were last proven.
+    pub(crate) proofs: BTreeMap<Principal, ShareProof>,
 }
 
 /// The history, being written.
@@ -101,14 +119,17 @@ fn set(trouble: &Trouble, why: Option<String>) {
 }
 
 impl History {
-    /// Opens the database and fetches the latest incidents of each cluster, the oldest first. Never fails: without a
-    /// database there is no history, and [`History::trouble`] says why.
-    pub(crate) fn open(path: Option<&Path>, clusters: &[ClusterId]) -> (Self, Vec<(ClusterId, Vec<IncidentStatus>)>) {
+    /// Opens the database and fetches what it knows of each cluster. Never fails: without a database there is no history, and
+    /// [`History::trouble`] says why.
+    pub(crate) fn open(path: Option<&Path>, clusters: &[ClusterId]) -> (Self, Vec<Known>) {
         let trouble = Trouble::default();
         let Some(path) = path else { return (Self { records: None, trouble, writer: None }, Vec::new()) };
         let opened = open_or_move_aside(path).and_then(|database| {
-            let known =
-                clusters.iter().map(|id| Ok((*id, incidents(&database, *id)?))).collect::<Result<_, OpenError>>();
+            let known = |id: &ClusterId| {
+                let (incidents, proofs) = (incidents(&database, *id)?, proofs(&database, *id)?);
+                Ok(Known { cluster: *id, incidents, proofs })
+            };
+            let known = clusters.iter().map(known).collect::<Result<_, OpenError>>();
             Ok((database, known?))
         });
         match opened {
@@ -205,12 +226,13 @@ fn set_up(database: &Connection) -> Result<(), OpenError> {
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         SCHEMA => Ok(()),
+        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} COMMIT;"))?),
         0 => {
             let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables > 0 {
                 return Err(OpenError::Foreign);
             }
-            Ok(database.execute_batch(&format!("BEGIN; {TABLES} COMMIT;"))?)
+            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} COMMIT;"))?)
         }
         newer => Err(OpenError::Newer(newer)),
     }
@@ -252,6 +274,21 @@ fn incidents(database: &Connection, cluster: ClusterId) -> Result<Vec<IncidentSt
     Ok(known)
 }
 
+/// When a cluster's shares were last proven. A row that cannot be read is left out.
+fn proofs(database: &Connection, cluster: ClusterId) -> Result<BTreeMap<Principal, ShareProof>, OpenError> {
+    let mut select = database.prepare("SELECT custodian, content FROM proofs WHERE cluster = ?1")?;
+    let rows =
+        select.query_map([cluster.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let mut known = BTreeMap::new();
+    for row in rows {
+        let (custodian, content) = row?;
+        if let (Ok(custodian), Ok(proof)) = (custodian.parse(), serde_json::from_str(&content)) {
+            known.insert(custodian, proof);
+        }
+    }
+    Ok(known)
+}
+
 fn write_all(mut database: Connection, waiting: &Receiver<Record>, trouble: &Trouble) {
     let mut since_pruned = 0;
     while let Ok(first) = waiting.recv() {
@@ -281,6 +318,7 @@ fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<
         match record {
             Record::Incident(cluster, incident) => write_incident(&transaction, *cluster, incident)?,
             Record::Report(body, heard_at) => write_report(&transaction, body, *heard_at)?,
+            Record::Proof(cluster, custodian, proof) => write_proof(&transaction, *cluster, custodian, proof)?,
         }
     }
     transaction.commit()
@@ -328,6 +366,17 @@ fn write_heartbeat(
 ) -> rusqlite::Result<()> {
     let mut insert = database.prepare_cached("INSERT OR REPLACE INTO heartbeats VALUES (?1, ?2, ?3, ?4, ?5)")?;
     insert.execute(params![cluster, from.as_str(), issued_at, heard_at.as_millis(), said])?;
+    Ok(())
+}
+
+fn write_proof(
+    database: &Connection,
+    cluster: ClusterId,
+    custodian: &Principal,
+    proof: &ShareProof,
+) -> rusqlite::Result<()> {
+    let mut insert = database.prepare_cached("INSERT OR REPLACE INTO proofs VALUES (?1, ?2, ?3)")?;
+    insert.execute(params![cluster.to_string(), custodian.as_str(), json(proof)])?;
     Ok(())
 }
 
@@ -391,6 +440,12 @@ mod tests {
         Record::Report(Box::new(Body { header, content }), Timestamp::from_millis(issued_at))
     }
 
+    fn proof(at: i64) -> Record {
+        let node = "vault-1".parse().expect("a name");
+        let proof = ShareProof { at: Timestamp::from_millis(at), node, generation: 1 };
+        Record::Proof(CLUSTER, "custodian-1".parse().expect("a name"), proof)
+    }
+
     fn count(path: &Path, table: &str) -> i64 {
         let database = Connection::open(path).expect("opened");
         database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted")
@@ -401,18 +456,38 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("history.db");
         let (history, known) = History::open(Some(&path), &[CLUSTER]);
-        assert!(known.iter().all(|(_, incidents)| incidents.is_empty()));
+        assert!(known.iter().all(|known| known.incidents.is_empty() && known.proofs.is_empty()));
         for record in [incident(1, None), incident(2, None), incident(1, Some(3)), report(1, 5), report(1, 5)] {
+            history.write(record);
+        }
+        for record in [proof(4), proof(7)] {
             history.write(record);
         }
         assert_eq!(history.trouble(), None);
         history.close();
         let (history, known) = History::open(Some(&path), &[CLUSTER, ClusterId::from_bytes([2; 16])]);
-        let [(_, ours), (_, others)] = known.as_slice() else { panic!("{known:?}") };
-        let times: Vec<_> = ours.iter().map(|i| (i.began_at.as_millis(), i.opened_at.is_some())).collect();
-        assert_eq!((times, others.len()), (vec![(1, true), (2, false)], 0));
+        let [ours, others] = known.as_slice() else { panic!("{known:?}") };
+        let times: Vec<_> = ours.incidents.iter().map(|i| (i.began_at.as_millis(), i.opened_at.is_some())).collect();
+        assert_eq!((times, others.incidents.len()), (vec![(1, true), (2, false)], 0));
+        let proven: Vec<_> = ours.proofs.iter().map(|(who, proof)| (who.as_str(), proof.at.as_millis())).collect();
+        assert_eq!((proven, others.proofs.len()), (vec![("custodian-1", 7)], 0));
         assert_eq!(count(&path, "reports"), 1, "heard twice, kept once");
         history.close();
+    }
+
+    #[test]
+    fn a_database_of_the_version_before_is_taken_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history.db");
+        let mut database = Connection::open(&path).expect("new");
+        database.execute_batch(&format!("{TABLES} PRAGMA user_version = 1;")).expect("as it was");
+        write_batch(&mut database, &[incident(1, Some(2))]).expect("written");
+        drop(database);
+        let (history, known) = History::open(Some(&path), &[CLUSTER]);
+        assert_eq!((history.trouble(), known[0].incidents.len()), (None, 1));
+        history.write(proof(3));
+        history.close();
+        assert_eq!(History::open(Some(&path), &[CLUSTER]).1[0].proofs.len(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod config;
 mod driver;
 mod history;
 mod metrics;
+mod page;
 mod web;
 
 use std::io::Write as _;

@@ -19,7 +19,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 25] = [
+const GAUGES: [(&str, &str); 26] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -31,6 +31,10 @@ const GAUGES: [(&str, &str); 25] = [
     ("holdfast_custodian_last_heartbeat_timestamp_seconds", "When the custodian signed its last heartbeat"),
     ("holdfast_custodian_ready", "Whether the custodian could release its share to the node"),
     ("holdfast_custodian_share_ok", "Whether the custodian's share was decrypted and matched its digest"),
+    (
+        "holdfast_custodian_share_proven_timestamp_seconds",
+        "When the custodian's share was last part of a set that opened a node; absent while it never was",
+    ),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
     ("holdfast_custodian_audit_ok", "Whether the custodian can write its audit log"),
     ("holdfast_custodian_clock_offset_seconds", "How far the custodian's clock is ahead of the sentinel's"),
@@ -154,6 +158,9 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     }
     if let Some(offset) = custodian.clock_offset_millis {
         gauge!("holdfast_custodian_clock_offset_seconds", &labels).set(millis(offset));
+    }
+    if let Some(proof) = &custodian.share_proven {
+        gauge!("holdfast_custodian_share_proven_timestamp_seconds", &labels).set(seconds(proof.at));
     }
     let heartbeat = custodian.heartbeat.as_ref();
     if let Some(heartbeat) = heartbeat {

@@ -73,10 +73,11 @@ impl Folder {
                 .parse()
                 .expect("a recipient"),
             signing_key: SigningKey::generate().expect("random numbers").public_key().clone(),
-            packet_sha256: [i; 32],
+            packet_sha256: Some([i; 32]),
         };
         let name = "prod".parse().expect("a name");
-        let manifest = Manifest::new(name, ClusterId::from_bytes([7; 16]), 1, 2, (1..=3).map(member).collect());
+        let manifest =
+            Manifest::new(name, ClusterId::from_bytes([7; 16]), 1, 2, (1..=3).map(member).collect(), Vec::new());
         let manifest = manifest.expect("a manifest").to_file();
         folder.write("prod.manifest.json", &String::from_utf8(manifest).expect("text"));
         folder.write("sentinel.toml", CONFIG);
@@ -135,9 +136,13 @@ impl Sentinel {
     }
 
     fn request(&self, method: &str, path: &str) -> (String, String) {
+        self.request_with(method, path, "")
+    }
+
+    fn request_with(&self, method: &str, path: &str, headers: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
@@ -252,7 +257,18 @@ fn it_serves_what_it_knows_and_nothing_can_be_written() {
     assert!(!metrics.contains("holdfast_vault_sealed{"), "not known of a node that does not answer");
 
     assert!(sentinel.request("GET", "/healthz").0.starts_with("HTTP/1.1 200"));
-    assert!(sentinel.request("GET", "/").1.contains("/api/v1/status"));
+    let (head, page) = sentinel.request("GET", "/");
+    assert!(head.contains("content-security-policy: default-src 'none';") && head.contains("no-store"), "{head}");
+    assert!(page.contains("Would <b>prod</b> open by itself now?") && page.contains("it has no broker"), "{page}");
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a digest").to_owned();
+    let (head, rest) = sentinel.request_with("GET", "/", &format!("If-None-Match: {tag}\r\n"));
+    assert!(head.starts_with("HTTP/1.1 304") && rest.is_empty(), "{head}\n{rest}");
+    for (path, kind) in [("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icons/no.svg", "image/svg+xml")]
+    {
+        let (head, _) = sentinel.request("GET", path);
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains(&format!("content-type: {kind}")), "{path}: {head}");
+    }
+    assert!(sentinel.request("GET", "/icons/else.svg").0.starts_with("HTTP/1.1 404"));
     assert!(sentinel.request("GET", "/../signing.key").0.starts_with("HTTP/1.1 404"));
     for method in ["POST", "PUT", "DELETE"] {
         let (head, _) = sentinel.request(method, "/api/v1/status");

@@ -33,6 +33,9 @@ const MARKER_MAX: usize = 1024;
 /// `enrollment.json`, signed by the signing key, which is what the ceremony needs, and to `ID.asc` the OpenPGP key alone.
 ///
 /// Nothing is overwritten. If this was cut off, run it again with the same names: it goes on where it stopped.
+///
+/// A transport key serves for one ceremony: `install` erases it. For the next one, --again makes another, and a new enrollment
+/// with the same identity and signing key, which goes to the ceremony as the first did, fingerprint and all.
 #[derive(Args)]
 #[command(after_help = "Example: holdfast-setup enroll --id custodian-1 --site zurich --dir /etc/holdfast")]
 pub(crate) struct Arguments {
@@ -42,6 +45,9 @@ pub(crate) struct Arguments {
     /// Where this host stands: hosts of one site are expected to fail together
     #[arg(long, value_name = "SITE")]
     site: Option<Site>,
+    /// This host was enrolled, and its transport key was erased: make another, and a new enrollment, for another ceremony
+    #[arg(long)]
+    again: bool,
     /// Where the keys are to lie; made if it is not there
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
@@ -64,7 +70,7 @@ enum EnrollError {
         source: io::Error,
     },
     /// Somebody is enrolled here already.
-    #[error("{} exists already, with the fingerprint {fingerprint}: {custodian} is enrolled here, and nothing was changed; enroll another custodian in another directory", .path.display())]
+    #[error("{} exists already, with the fingerprint {fingerprint}: {custodian} is enrolled here, and nothing was changed; enroll another custodian in another directory, or the same for another ceremony with --again", .path.display())]
     Enrolled {
         /// The enrollment.
         path: PathBuf,
@@ -73,6 +79,19 @@ enum EnrollError {
         /// Its fingerprint.
         fingerprint: String,
     },
+    /// The enrollment that is here serves still.
+    #[error("{} is still here, and so the enrollment in {} is still good, with the fingerprint {fingerprint}: nothing was changed; send that one", .transport_key.display(), .path.display())]
+    StillGood {
+        /// The transport key.
+        transport_key: PathBuf,
+        /// The enrollment.
+        path: PathBuf,
+        /// Its fingerprint.
+        fingerprint: String,
+    },
+    /// There is nothing to make anew.
+    #[error("{} does not exist: nobody is enrolled here; enroll without --again", .0.display())]
+    Never(PathBuf),
     /// A file is there that this command did not make.
     #[error("{} exists already, and no enrollment was begun here: nothing was changed; choose an empty directory", .0.display())]
     Foreign(PathBuf),
@@ -203,7 +222,7 @@ impl fmt::Display for Report {
 
 /// Enrolls, and says so.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    match enroll(&arguments.id, arguments.site.as_ref(), &arguments.dir) {
+    match enroll(&arguments.id, arguments.site.as_ref(), &arguments.dir, arguments.again) {
         Ok(report) => output::report(arguments.json, &report),
         Err(error) => output::failure(&error, error.exit_code()),
     }
@@ -227,12 +246,16 @@ impl EnrollError {
     }
 }
 
-fn enroll(id: &Principal, site: Option<&Site>, dir: &Path) -> Result<Report, EnrollError> {
+fn enroll(id: &Principal, site: Option<&Site>, dir: &Path, again: bool) -> Result<Report, EnrollError> {
     let layout = Layout::new(dir, id);
+    // Where its host stands is known from the first time.
+    let before =
+        if again && is_there(&layout.enrollment) { open(&layout.enrollment)?.enrollment().site.clone() } else { None };
+    let site = site.or(before.as_ref());
     // Others may list the directory: what is secret in it has a mode of its own.
     let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
     made.map_err(|source| EnrollError::System { path: dir.to_owned(), action: "made", source })?;
-    let resumed = begin(&layout, dir, Marker { id: id.clone(), site: site.cloned() })?;
+    let resumed = begin(&layout, dir, Marker { id: id.clone(), site: site.cloned() }, again)?;
 
     let identity = if is_there(&layout.identity) {
         AgeIdentity::load(&layout.identity)?
@@ -260,22 +283,26 @@ fn enroll(id: &Principal, site: Option<&Site>, dir: &Path) -> Result<Report, Enr
     files::replace(&layout.signing_key_public, public_line.as_bytes(), PUBLIC_MODE)?;
     files::replace(&layout.transport_key_public, &transport_key.public_armored()?, PUBLIC_MODE)?;
 
-    let enrollment = if is_there(&layout.enrollment) {
-        open(&layout.enrollment)?
-    } else {
-        let body = Enrollment {
-            custodian: id.clone(),
-            site: site.cloned(),
-            age_recipient: identity.recipient().to_text(),
-            signing_key: signing_key.public_key().clone(),
-            openpgp_key: transport_key.public_binary()?,
-            created_at: now(),
+    let openpgp_key = transport_key.public_binary()?;
+    let there = is_there(&layout.enrollment).then(|| open(&layout.enrollment)).transpose()?;
+    let enrollment = match there.filter(|there| there.enrollment().openpgp_key == openpgp_key) {
+        Some(there) => there,
+        // None, or that of a transport key that was erased.
+        None => {
+            let body = Enrollment {
+                custodian: id.clone(),
+                site: site.cloned(),
+                age_recipient: identity.recipient().to_text(),
+                signing_key: signing_key.public_key().clone(),
+                openpgp_key,
+                created_at: now(),
+            }
+            .to_body();
+            let mut file = Envelope::assemble(&body, &signing_key.sign(ENROLLMENT_NAMESPACE, &body));
+            file.push(b'\n');
+            files::replace(&layout.enrollment, &file, PUBLIC_MODE)?;
+            open(&layout.enrollment)?
         }
-        .to_body();
-        let mut file = Envelope::assemble(&body, &signing_key.sign(ENROLLMENT_NAMESPACE, &body));
-        file.push(b'\n');
-        files::create(&layout.enrollment, &file, PUBLIC_MODE)?;
-        open(&layout.enrollment)?
     };
     fs::remove_file(&layout.marker).map_err(|source| EnrollError::System {
         path: layout.marker.clone(),
@@ -299,7 +326,7 @@ fn enroll(id: &Principal, site: Option<&Site>, dir: &Path) -> Result<Report, Enr
 }
 
 /// Sees to it that the marker is there, and that every file beside it is ours. Says whether it was there before.
-fn begin(layout: &Layout, dir: &Path, ours: Marker) -> Result<bool, EnrollError> {
+fn begin(layout: &Layout, dir: &Path, ours: Marker, again: bool) -> Result<bool, EnrollError> {
     match files::read_bounded(&layout.marker, MARKER_MAX) {
         Ok(file) => {
             let refused = |why: String| EnrollError::Marker { path: layout.marker.clone(), why };
@@ -311,14 +338,10 @@ fn begin(layout: &Layout, dir: &Path, ours: Marker) -> Result<bool, EnrollError>
         }
         Err(FileError::Missing { .. }) => {
             if is_there(&layout.enrollment) {
-                let enrolled = open(&layout.enrollment)?;
-                return Err(EnrollError::Enrolled {
-                    path: layout.enrollment.clone(),
-                    custodian: enrolled.enrollment().custodian.clone(),
-                    fingerprint: enrolled.fingerprint().to_string(),
-                });
-            }
-            if let Some(foreign) = layout.made().into_iter().find(|path| is_there(path)) {
+                check_again(layout, &ours, again)?;
+            } else if again {
+                return Err(EnrollError::Never(layout.enrollment.clone()));
+            } else if let Some(foreign) = layout.made().into_iter().find(|path| is_there(path)) {
                 return Err(EnrollError::Foreign(foreign.to_owned()));
             }
             let marker = serde_json::to_vec(&ours).expect("names always become JSON");
@@ -327,6 +350,21 @@ fn begin(layout: &Layout, dir: &Path, ours: Marker) -> Result<bool, EnrollError>
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the host of this enrollment may have another: it asked for one, is the same custodian's, and has no transport key.
+fn check_again(layout: &Layout, ours: &Marker, again: bool) -> Result<(), EnrollError> {
+    let enrolled = open(&layout.enrollment)?;
+    let (path, fingerprint) = (layout.enrollment.clone(), enrolled.fingerprint().to_string());
+    let custodian = enrolled.enrollment().custodian.clone();
+    if !again || custodian != ours.id {
+        return Err(EnrollError::Enrolled { path, custodian, fingerprint });
+    }
+    if is_there(&layout.transport_key) {
+        let transport_key = layout.transport_key.clone();
+        return Err(EnrollError::StillGood { transport_key, path, fingerprint });
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> Result<SignedEnrollment, EnrollError> {

@@ -1,16 +1,17 @@
-//! `holdfast-setup install`: from a packet to a share at rest.
+//! `holdfast-setup install`: from a packet, or from what a rotation printed, to a share at rest; and then without what brought it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use holdfast_core::ceremony::{CeremonyError, MANIFEST_MAX, Manifest, PACKET_MAX, Packet};
+use holdfast_core::ceremony::{PACKET_MAX, Packet, ROTATED_MAX, Rotated, RotatedError};
+use holdfast_core::id::Principal;
 use holdfast_edge::files::{self, FileError};
-use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
-use holdfast_edge::store::{Installed, ShareStore, StoreError};
+use holdfast_edge::store::{Installed, StoreError};
 use serde::Serialize;
 
+use crate::host::{Host, HostArguments, HostError};
 use crate::openpgp::{DecryptError, TransportKey, TransportKeyError};
 use crate::output;
 
@@ -18,36 +19,34 @@ use crate::output;
 ///
 /// Decrypts the share in a packet with this host's transport key, in memory, and writes it to `CLUSTER.share.age`, encrypted to
 /// this host's age identity, with a record of its salted digest beside it. The packet has to be the one that the manifest
-/// names for the custodian whose keys are here.
+/// names for the custodian whose keys are here. Instead of a packet it takes what `bao operator rotate-keys` or `vault operator
+/// rekey` printed, and finds its own share in it.
 ///
-/// The same packet again does no harm and is a success. A different share of the same cluster is refused: a custodian never
-/// holds two.
+/// When the share is at rest and was seen to come out again, the packet and the transport key are erased: whoever has both has
+/// the share. The same again does no harm and is a success, also when both are gone. A share of an older generation is kept
+/// beside the new one. A different share of the same generation is refused: a custodian never holds two.
 #[derive(Args)]
 #[command(
     after_help = "Example: holdfast-setup install --dir /etc/holdfast --packet custodian-1.packet.json --manifest prod.manifest.json"
 )]
 pub(crate) struct Arguments {
-    /// This custodian's packet, from `holdfast init`
-    #[arg(long, value_name = "FILE")]
-    packet: PathBuf,
-    /// The cluster's manifest, from the same `holdfast init`
+    /// This custodian's packet, from `holdfast init` or `holdfast adopt`
+    #[arg(long, value_name = "FILE", required_unless_present = "keys")]
+    packet: Option<PathBuf>,
+    /// What the rotation printed, as text or JSON, instead of a packet; it is not erased, others may need it
+    #[arg(long, value_name = "FILE", conflicts_with = "packet")]
+    keys: Option<PathBuf>,
+    /// The cluster's manifest, from the same ceremony
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// Where `holdfast-setup enroll` put the keys, and where the share goes
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    dir: PathBuf,
-    /// The age identity, if it is not DIR/identity.txt
-    #[arg(long, value_name = "FILE")]
-    identity: Option<PathBuf>,
-    /// The signing key, if it is not DIR/signing.key
-    #[arg(long, value_name = "FILE")]
-    signing_key: Option<PathBuf>,
+    #[command(flatten)]
+    host: HostArguments,
     /// The transport key, if it is not DIR/transport.key
     #[arg(long, value_name = "FILE")]
     transport_key: Option<PathBuf>,
-    /// The share's file, if it is not to be DIR/CLUSTER.share.age
-    #[arg(long, value_name = "FILE")]
-    share: Option<PathBuf>,
+    /// Do not erase the transport key: this host takes part in another ceremony, or the rotation is not verified yet
+    #[arg(long)]
+    keep_transport_key: bool,
     /// Report in JSON
     #[arg(long)]
     json: bool,
@@ -56,13 +55,44 @@ pub(crate) struct Arguments {
 /// Why no share was installed.
 #[derive(Debug, thiserror::Error)]
 enum InstallError {
-    /// The packet or the manifest is not acceptable.
+    /// The host's files or the packet are not acceptable.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// What a rotation printed is not all of it.
     #[error("{}: {why}", .path.display())]
-    Refused {
-        /// Which file.
+    Rotated {
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        why: CeremonyError,
+        why: RotatedError,
+    },
+    /// Another number of shares than the manifest's.
+    #[error("{}: it has {found} shares, and the manifest is of {expected}: take both from one ceremony", .path.display())]
+    Count {
+        /// The file.
+        path: PathBuf,
+        /// How many are in it.
+        found: usize,
+        /// How many there should be.
+        expected: u8,
+    },
+    /// None of the shares is ours.
+    #[error("{}: none of the shares in it is encrypted to {}: this host's key was not in that rotation, or the transport key was made anew since", .path.display(), .transport_key.display())]
+    NotAddressed {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        transport_key: PathBuf,
+    },
+    /// Several of them are.
+    #[error("{}: {found} of the shares in it are encrypted to {}, and a custodian never holds two: rotate again, with each key once", .path.display(), .transport_key.display())]
+    Several {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        found: usize,
+        /// The key.
+        transport_key: PathBuf,
     },
     /// The packet is the right one, and no share comes out of it.
     #[error("{}: {why}; ask whoever ran the ceremony for the packet again", .path.display())]
@@ -72,12 +102,14 @@ enum InstallError {
         /// What is wrong with it.
         why: DecryptError,
     },
+    /// Nothing decrypts the packet any more.
+    #[error("{} does not exist: it was erased after an earlier installation, or this host was never enrolled; holdfast-setup enroll --again makes a new one, for the next rotation", .0.display())]
+    NoTransportKey(PathBuf),
+    /// The share is at rest, and what brought it is still there.
+    #[error("the share is installed, but {0}: remove it by hand")]
+    NotErased(FileError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error(transparent)]
-    Signing(#[from] KeyError),
     #[error(transparent)]
     Transport(#[from] TransportKeyError),
     #[error(transparent)]
@@ -88,7 +120,7 @@ impl InstallError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Store(StoreError::Identity(_)) => output::REFUSED,
-            Self::Store(_) => output::FAILED,
+            Self::Store(_) | Self::NotErased(_) => output::FAILED,
             _ => output::REFUSED,
         }
     }
@@ -101,6 +133,8 @@ struct Report {
     cluster: String,
     cluster_id: String,
     generation: u32,
+    /// The older generation whose share stood in this one's place, and is kept.
+    kept_generation: Option<u32>,
     custodian: String,
     shares: u8,
     threshold: u8,
@@ -108,35 +142,39 @@ struct Report {
     record: PathBuf,
     identity: PathBuf,
     manifest: PathBuf,
-    packet: PathBuf,
-    transport_key: PathBuf,
+    /// What was erased.
+    erased: Vec<PathBuf>,
+    /// The transport key, if it is there still.
+    transport_key: Option<PathBuf>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (custodian, cluster) = (&self.custodian, &self.cluster);
         match self.result {
-            "already" => writeln!(f, "{custodian}'s share of {cluster} was installed already; nothing was changed.")?,
+            "already" => writeln!(f, "{custodian}'s share of {cluster} was installed already; it was not changed.")?,
             "completed" => writeln!(f, "{custodian}'s share of {cluster} is installed: what was cut off is finished.")?,
             _ => writeln!(f, "{custodian}'s share of {cluster} is installed.")?,
         }
         writeln!(f, "\n  Cluster:    {cluster} ({})", self.cluster_id)?;
         writeln!(f, "  Generation: {}, any {} of {} shares open it", self.generation, self.threshold, self.shares)?;
+        if let Some(kept) = self.kept_generation {
+            writeln!(f, "              generation {kept} is kept beside it: a node that slept needs it once")?;
+        }
         writeln!(f, "  Share:      {} (opens with {})", self.share.display(), self.identity.display())?;
-        writeln!(f, "  Record:     {}\n", self.record.display())?;
-        writeln!(f, "Next:")?;
+        writeln!(f, "  Record:     {}", self.record.display())?;
+        for erased in &self.erased {
+            writeln!(f, "  Erased:     {}", erased.display())?;
+        }
+        if let Some(key) = &self.transport_key {
+            writeln!(f, "  Kept:       {} (erased by the same command without --keep-transport-key)", key.display())?;
+        }
+        writeln!(f, "\nNext:")?;
         writeln!(f, "  1. Name these in the [clusters.{cluster}] section of custodian.toml:")?;
         writeln!(f, "     manifest = {:?}", self.manifest.display().to_string())?;
         writeln!(f, "     share = {:?}", self.share.display().to_string())?;
         writeln!(f, "     identity = {:?}", self.identity.display().to_string())?;
-        writeln!(f, "  2. holdfast-custodian check, and start it.")?;
-        writeln!(
-            f,
-            "  3. When every custodian has installed: remove {} and {} here. Together they are this share once more.",
-            self.packet.display(),
-            self.transport_key.display()
-        )?;
-        write!(f, "     Keep the transport key only if this host is to take part in another ceremony.")
+        write!(f, "  2. holdfast-custodian check, and start it; one that runs reads them again on SIGHUP.")
     }
 }
 
@@ -149,59 +187,101 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn install(arguments: &Arguments) -> Result<Report, InstallError> {
-    let beside = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| arguments.dir.join(name));
-    let identity_path = beside(&arguments.identity, "identity.txt");
-    let transport_path = beside(&arguments.transport_key, "transport.key");
+    let host = arguments.host.open(&arguments.manifest)?;
+    let transport_path = arguments.host.beside(arguments.transport_key.as_ref(), "transport.key");
+    let (installed, custodian) = match bring(arguments, &host, &transport_path) {
+        // What brought it is gone, because it was brought.
+        Err(InstallError::NoTransportKey(_) | InstallError::Host(HostError::File(FileError::Missing { .. })))
+            if host.has_share() =>
+        {
+            (Installed::Already, host.member()?.id.clone())
+        }
+        other => other?,
+    };
 
-    let (manifest, packet) = admit(
-        arguments,
-        &AgeIdentity::load(&identity_path)?,
-        &SigningKey::load(&beside(&arguments.signing_key, "signing.key"))?,
-    )?;
-    let share_path = beside(&arguments.share, &format!("{}.share.age", manifest.cluster_name()));
-    let store = ShareStore::open(&share_path, &identity_path);
-
-    let share = TransportKey::load(&transport_path)?
-        .decrypt_share(&packet.openpgp_message)
-        .map_err(|why| InstallError::Packet { path: arguments.packet.clone(), why })?;
-    let installed = store.install(&share, manifest.id(), manifest.generation(), &packet.custodian)?;
-
+    // The key first: other copies of the packet may be about.
+    let mut erased = Vec::new();
+    let key = (!arguments.keep_transport_key).then_some(&transport_path);
+    for path in key.into_iter().chain(&arguments.packet) {
+        if files::erase(path).map_err(InstallError::NotErased)? {
+            erased.push(path.clone());
+        }
+    }
+    let Host { manifest, store, identity_path, .. } = host;
     Ok(Report {
         result: match installed {
             Installed::New => "installed",
             Installed::Completed => "completed",
             Installed::Already => "already",
+            Installed::Renewed(_) => "renewed",
         },
         cluster: manifest.cluster_name().to_string(),
         cluster_id: manifest.id().to_string(),
         generation: manifest.generation(),
-        custodian: packet.custodian.to_string(),
+        kept_generation: store.kept()?.pop(),
+        custodian: custodian.to_string(),
         shares: manifest.shares(),
         threshold: manifest.threshold(),
         share: store.share_path().to_owned(),
         record: store.record_path().to_owned(),
         identity: identity_path,
         manifest: arguments.manifest.clone(),
-        packet: arguments.packet.clone(),
-        transport_key: transport_path,
+        erased,
+        transport_key: transport_path.exists().then_some(transport_path),
     })
 }
 
-/// The packet, if it is the one that the manifest names for the holder of these keys.
-fn admit(
-    arguments: &Arguments,
-    identity: &AgeIdentity,
-    signing_key: &SigningKey,
-) -> Result<(Manifest, Packet), InstallError> {
-    let refused = |path: &Path| {
-        let path = path.to_owned();
-        move |why| InstallError::Refused { path, why }
+/// Brings the share from where it is encrypted to where it is at rest.
+fn bring(arguments: &Arguments, host: &Host, transport_path: &Path) -> Result<(Installed, Principal), InstallError> {
+    let transport_key = || match TransportKey::load(transport_path) {
+        Err(TransportKeyError::File(FileError::Missing { .. })) => {
+            Err(InstallError::NoTransportKey(transport_path.to_owned()))
+        }
+        other => Ok(other?),
     };
-    let manifest = files::read_bounded(&arguments.manifest, MANIFEST_MAX)?;
-    let manifest = Manifest::parse(&manifest).map_err(refused(&arguments.manifest))?;
-    let packet = files::read_bounded(&arguments.packet, PACKET_MAX)?;
-    let packet = manifest
-        .admit(&packet, &identity.recipient().to_text(), signing_key.public_key())
-        .map_err(refused(&arguments.packet))?;
-    Ok((manifest, packet))
+    let (path, packet, key) = if let Some(path) = &arguments.keys {
+        let file = files::read_bounded(path, ROTATED_MAX).map_err(HostError::File)?;
+        let key = transport_key()?;
+        (path, printed(host, path, &file, &key, transport_path)?, key)
+    } else {
+        let path = arguments.packet.as_ref().expect("clap demands one of the two");
+        let file = files::read_bounded(path, PACKET_MAX).map_err(HostError::File)?;
+        (path, host.admit(path, &file)?, transport_key()?)
+    };
+    let share =
+        key.decrypt_share(&packet.openpgp_message).map_err(|why| InstallError::Packet { path: path.clone(), why })?;
+    let manifest = &host.manifest;
+    let installed = host.store.install(&share, manifest.id(), manifest.generation(), &packet.custodian)?;
+    Ok((installed, packet.custodian))
+}
+
+/// The packet that the manifest names, made again from what the rotation printed: the same bytes give the same digest.
+fn printed(
+    host: &Host,
+    path: &Path,
+    file: &[u8],
+    key: &TransportKey,
+    transport_path: &Path,
+) -> Result<Packet, InstallError> {
+    let rotated = Rotated::parse(file).map_err(|why| InstallError::Rotated { path: path.to_owned(), why })?;
+    let (path, manifest) = (path.to_owned(), &host.manifest);
+    if rotated.shares().len() != usize::from(manifest.shares()) {
+        let (found, expected) = (rotated.shares().len(), manifest.shares());
+        return Err(InstallError::Count { path, found, expected });
+    }
+    let ours: Vec<_> = rotated.shares().iter().filter(|share| key.is_addressed(&share.openpgp_message)).collect();
+    let transport_key = transport_path.to_owned();
+    let share = match ours[..] {
+        [] => return Err(InstallError::NotAddressed { path, transport_key }),
+        [share] => share,
+        _ => return Err(InstallError::Several { path, found: ours.len(), transport_key }),
+    };
+    let packet = Packet {
+        cluster: manifest.id(),
+        cluster_name: manifest.cluster_name().clone(),
+        generation: manifest.generation(),
+        custodian: host.member()?.id.clone(),
+        openpgp_message: share.openpgp_message.clone(),
+    };
+    Ok(host.admit(&path, &packet.to_file())?)
 }

@@ -1,13 +1,18 @@
 //! `holdfast-setup`: what a person does by hand on a custodian's host. This file is its table of contents.
 //!
-//! What lives here: making the host's keys, putting its share to rest, carrying messages to its custodian. What does not: anything that runs for longer than
-//! the person waits; that is the custodian, which links none of the OpenPGP code that this needs.
+//! What lives here: making the host's keys, putting its share to rest and proving it in a rotation, carrying messages to its
+//! custodian. What does not: anything that runs for longer than the person waits; that is the custodian, which links none of the
+//! OpenPGP code that this needs.
 
 mod deliver;
 mod enroll;
+mod host;
+mod import;
 mod install;
 mod openpgp;
 mod output;
+mod retire;
+mod verify;
 
 use std::alloc::System;
 use std::process::ExitCode;
@@ -38,6 +43,9 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a file
 enum Command {
     Enroll(enroll::Arguments),
     Install(install::Arguments),
+    Import(import::Arguments),
+    Verify(verify::Arguments),
+    Retire(retire::Arguments),
     Deliver(deliver::Arguments),
 }
 
@@ -47,6 +55,9 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Install(arguments) => install::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Retire(arguments) => retire::run(&arguments),
         Command::Deliver(arguments) => deliver::run(&arguments),
     }
 }

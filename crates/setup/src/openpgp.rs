@@ -119,24 +119,38 @@ impl TransportKey {
         armored.map_err(|error| TransportKeyError::Generate(error.to_string()))
     }
 
+    /// The fingerprint by which a server names a binary key: the primary key's, in hexadecimal. None if it is not a key.
+    pub(crate) fn fingerprint_of(public_binary: &[u8]) -> Option<String> {
+        Some(SignedPublicKey::from_bytes(public_binary).ok()?.fingerprint().to_string())
+    }
+
     fn public(&self) -> SignedPublicKey {
         self.0.to_public_key()
+    }
+
+    /// Whether a message is encrypted to this key, among others perhaps.
+    pub(crate) fn is_addressed(&self, message: &[u8]) -> bool {
+        Message::from_bytes(message).is_ok_and(|message| self.is_among(&message))
+    }
+
+    fn is_among(&self, message: &Message<'_>) -> bool {
+        let Message::Encrypted { esk, .. } = message else { return false };
+        esk.iter().any(|esk| match esk {
+            Esk::PublicKeyEncryptedSessionKey(key) => {
+                self.0.secret_subkeys.iter().any(|subkey| key.match_identity(&subkey.key))
+            }
+            Esk::SymKeyEncryptedSessionKey(_) => false,
+        })
     }
 
     /// The share in a message whose plaintext is the share's hexadecimal text. It is decoded in place; what the library
     /// copied on the way, the allocator wipes.
     pub(crate) fn decrypt_share(&self, message: &[u8]) -> Result<Share, DecryptError> {
         let message = Message::from_bytes(message).map_err(|_| DecryptError::NotAMessage)?;
-        let Message::Encrypted { esk, .. } = &message else {
+        if !message.is_encrypted() {
             return Err(DecryptError::NotAMessage);
-        };
-        let addressed = |esk: &Esk| match esk {
-            Esk::PublicKeyEncryptedSessionKey(key) => {
-                self.0.secret_subkeys.iter().any(|subkey| key.match_identity(&subkey.key))
-            }
-            Esk::SymKeyEncryptedSessionKey(_) => false,
-        };
-        if !esk.iter().any(addressed) {
+        }
+        if !self.is_among(&message) {
             return Err(DecryptError::NotOurs(self.0.fingerprint().to_string()));
         }
         let mut message = message.decrypt(&Password::empty(), &self.0).map_err(|_| DecryptError::Damaged)?;

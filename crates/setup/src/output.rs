@@ -9,6 +9,9 @@ use serde::Serialize;
 /// A file that was given is refused as it is: the exit code that means "configuration" on Unix.
 pub(crate) const REFUSED: u8 = 78;
 
+/// The arguments do not fit each other or what is there: clap's own code for wrong usage.
+pub(crate) const USAGE: u8 = 2;
+
 /// Whatever else went wrong.
 pub(crate) const FAILED: u8 = 1;
 

@@ -145,8 +145,8 @@ fn an_initialisation_that_fails_says_what_state_it_left() {
     };
     let bad_key = || Reply::json("400 Bad Request", &json!({ "errors": ["error parsing PGP key"] }));
     refused(false, "the Vault was not initialised: ", bad_key);
-    refused(true, "error parsing PGP key), and it is initialised now, with shares that nobody got", bad_key);
-    refused(true, "and it is initialised now, with shares that nobody got", || {
+    refused(true, "error parsing PGP key; ", bad_key);
+    refused(true, "is initialised now, with shares that nobody got", || {
         let mut reply = Reply::new("200 OK", vec![b'x'; 1000]);
         reply.sent = 10;
         reply
@@ -193,4 +193,28 @@ fn each_share_goes_to_whom_it_is_encrypted_to_in_whatever_order_they_come() {
         init.output = text(&table.path("out-2")).to_owned();
     });
     done.refused(1, "no share in it is encrypted to custodian-2 alone");
+}
+
+#[test]
+fn an_answer_that_the_disk_does_not_take_is_shown_and_can_be_put_back() {
+    let table = Table::lay();
+    let messages: Vec<_> = table.hosts.iter().map(|host| hex::encode(table.encrypt_to(host, &[b'1'; 66]))).collect();
+    let answer = json!({ "keys": messages, "root_token": base64(&table.gpg_encrypt("=alice", b"s.token")) });
+    let output = table.path("out");
+    // In the way of the answer, since the moment at which it was asked for.
+    let obstacle = output.join(".init-response.json.next");
+    let (reply, laid) = (answer.clone(), obstacle.clone());
+    let url = vault(table.dir.path(), true, move || {
+        fs::create_dir(&laid).expect("made");
+        Reply::json("200 OK", &reply)
+    });
+    let done = table.init(|init| init.vault = url);
+    done.refused(1, "could not be kept: it was printed above instead, all of it encrypted");
+    assert_eq!(done.out.trim_end(), answer.to_string());
+
+    fs::remove_dir(&obstacle).expect("removed");
+    fs::write(output.join("init-response.json"), done.out).expect("written");
+    let resumed = crate::world::holdfast(&["init", "--resume", text(&output), "--json"]).json();
+    assert_eq!(resumed["result"], "resumed");
+    assert!(output.join("prod.manifest.json").is_file());
 }

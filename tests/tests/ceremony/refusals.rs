@@ -13,7 +13,7 @@ use crate::world::{Done, Gpg, Host, Untouched, Vault, base64, certificates, hold
 pub(crate) struct Table {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) hosts: Vec<Host>,
-    gpg: Gpg,
+    pub(crate) gpg: Gpg,
     vault: Untouched,
 }
 
@@ -31,6 +31,10 @@ impl Table {
         self.dir.path().join(name)
     }
 
+    pub(crate) fn assert_untouched(&self) {
+        self.vault.assert_untouched();
+    }
+
     fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         fs::write(self.path(name), content).expect("written");
         text(&self.path(name)).to_owned()
@@ -38,29 +42,23 @@ impl Table {
 
     /// `holdfast init` with this difference from one that is all right.
     pub(crate) fn init(&self, change: impl FnOnce(&mut Init)) -> Done {
-        let mut init = Init {
+        let mut init = self.arguments();
+        change(&mut init);
+        let init = init.args();
+        holdfast(&init.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The arguments of one that is all right.
+    pub(crate) fn arguments(&self) -> Init {
+        Init {
             vault: self.vault.url(),
             ca: text(&self.path("ca.pem")).to_owned(),
             enrollments: self.hosts.iter().map(Host::enrollment).collect(),
             threshold: "2".to_owned(),
             root_token_key: text(&self.path("alice.asc")).to_owned(),
             output: text(&self.path("out")).to_owned(),
-            more: vec!["--yes".to_owned()],
-        };
-        change(&mut init);
-        let mut args = vec!["init", "--cluster", "prod", "--vault", &init.vault, "--ca-cert", &init.ca];
-        args.extend([
-            "--threshold",
-            &init.threshold,
-            "--root-token-key",
-            &init.root_token_key,
-            "--output",
-            &init.output,
-        ]);
-        args.push("--enrollment");
-        args.extend(init.enrollments.iter().map(String::as_str));
-        args.extend(init.more.iter().map(String::as_str));
-        holdfast(&args)
+            more: ["--yes", "--accept-no-recovery"].map(str::to_owned).into(),
+        }
     }
 
     /// What a server does with a share: encrypts it to a host's key.
@@ -81,12 +79,29 @@ impl Table {
 
 pub(crate) struct Init {
     pub(crate) vault: String,
-    ca: String,
+    pub(crate) ca: String,
     enrollments: Vec<String>,
-    threshold: String,
+    pub(crate) threshold: String,
     root_token_key: String,
     pub(crate) output: String,
-    more: Vec<String>,
+    pub(crate) more: Vec<String>,
+}
+
+impl Init {
+    pub(crate) fn args(&self) -> Vec<String> {
+        let options = [
+            ("--vault", &self.vault),
+            ("--ca-cert", &self.ca),
+            ("--threshold", &self.threshold),
+            ("--root-token-key", &self.root_token_key),
+            ("--output", &self.output),
+        ];
+        let mut args: Vec<_> = ["init", "--cluster", "prod"].map(str::to_owned).into();
+        args.extend(options.into_iter().flat_map(|(option, value)| [option.to_owned(), value.clone()]));
+        args.push("--enrollment".to_owned());
+        args.extend(self.enrollments.iter().chain(&self.more).cloned());
+        args
+    }
 }
 
 #[test]
@@ -145,7 +160,7 @@ fn a_bad_enrollment_is_refused_before_the_vault_is_asked() {
     table.init_with_second(&with_key(&firsts[..firsts.len() - 20])).refused(78, "OpenPGP key");
 
     assert!(!table.path("out").exists());
-    table.vault.assert_untouched();
+    table.assert_untouched();
 }
 
 #[test]
@@ -178,7 +193,7 @@ fn a_bad_root_token_key_is_refused_before_the_vault_is_asked() {
     let transport = table.hosts[0].file("custodian-1.asc");
     refused(text(&transport), "have the same OpenPGP key");
     assert!(!table.path("out").exists());
-    table.vault.assert_untouched();
+    table.assert_untouched();
 }
 
 #[test]
@@ -190,7 +205,7 @@ fn what_does_not_fit_together_is_refused_before_the_vault_is_asked() {
     table.init(|init| init.threshold = "300".to_owned()).refused(2, "300");
     table.init(|init| init.vault = "http://127.0.0.1:1".to_owned()).refused(2, "it has to be https");
     table.init(|init| init.ca = table.write("c.pem", "no certificate")).refused(78, "ertificate");
-    table.vault.assert_untouched();
+    table.assert_untouched();
 }
 
 #[test]
@@ -212,7 +227,8 @@ fn what_is_no_vault_or_not_ours_is_refused_and_nothing_is_written() {
         let _ = fs::remove_dir_all(table.path("out"));
         table.init(|init| {
             to_vault(init);
-            init.more = more;
+            init.more.retain(|argument| argument != "--yes");
+            init.more.extend(more);
         })
     };
     compared(vec![fingerprint("custodian-1", second)]).refused(78, "this is not the file that custodian-1 made");
@@ -302,7 +318,7 @@ impl Made {
         let custodians: Vec<_> = hosts.iter().zip(&packets).map(|(host, packet)| Self::member(host, packet)).collect();
         let manifest = json!({
             "v": 1, "kind": "manifest", "cluster_name": "prod", "id": "07".repeat(16), "generation": 1,
-            "shares": hosts.len(), "threshold": 2, "custodians": custodians,
+            "shares": hosts.len(), "threshold": 2, "custodians": custodians, "holders": [],
         });
         Self { manifest, packets }
     }
@@ -359,7 +375,7 @@ fn a_bad_packet_or_manifest_is_refused_and_nothing_is_written() {
     manifest_with("v", json!(2)).refused(78, "manifest is of version 2");
     manifest_with("threshold", json!(1)).refused(78, "threshold");
     manifest_with("threshold", json!(3)).refused(78, "threshold");
-    manifest_with("shares", json!(5)).refused(78, "2 for 5 shares");
+    manifest_with("shares", json!(5)).refused(78, "there are 2 for 5 shares");
     manifest_with("id", json!("09".repeat(16))).refused(78, "the manifest for 0909");
     manifest_with("note", json!("hi")).refused(78, "unknown field `note`");
     let twice = json!([made.manifest["custodians"][0], made.manifest["custodians"][0]]);

@@ -61,7 +61,8 @@ fn five_custodians_get_a_share_each_and_three_open_the_vault() {
     let enrollments: Vec<_> = hosts.iter().map(Host::enrollment).collect();
     let init = |output: &Path| {
         let mut args = vec!["init", "--cluster", "prod", "--vault", url, "--ca-cert", ca, "--threshold", "3", "--json"];
-        args.extend(["--root-token-key", text(&alice), "--output", text(output), "--enrollment"]);
+        args.extend(["--accept-no-recovery", "--root-token-key", text(&alice)]);
+        args.extend(["--output", text(output), "--enrollment"]);
         // In another order than their names': it must not matter.
         args.extend(enrollments.iter().rev().map(String::as_str));
         args.extend(fingerprints.iter().map(String::as_str));
@@ -118,6 +119,11 @@ fn five_custodians_get_a_share_each_and_three_open_the_vault() {
     crate::world::until("the root token's policies", || {
         vault.get("auth/token/lookup-self", Some(&token))["data"]["policies"][0] == "root"
     });
+
+    // Once more with the same directory, and what a ceremony says that is complete.
+    init(&output).refused(1, &format!("holdfast init --resume {}", output.display()));
+    let resumed = holdfast(&["init", "--resume", text(&output), "--json"]).json();
+    assert_eq!((&resumed["result"], &resumed["gone"]), (&"already".into(), &serde_json::json!([])));
 
     let second = init(&world.join("second"));
     second.refused(1, "is initialised already");

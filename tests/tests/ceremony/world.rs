@@ -1,7 +1,7 @@
 //! What a ceremony needs around it: programs, hosts, a Vault, somebody's OpenPGP key.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// How long a server may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -22,12 +23,27 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// Runs something to its end, which is given this and nothing more.
+    pub(crate) fn of(command: &mut Command, input: &[u8]) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it can be started");
+        // Whoever is not asked for anything may have ended.
+        let _ = child.stdin.take().expect("piped").write_all(input);
+        Self::from(child.wait_with_output().expect("it ends"))
+    }
+
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code().expect("it ended by itself"),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// That it was done.
+    pub(crate) fn well(self) -> Self {
+        assert_eq!(self.code, 0, "{}{}", self.out, self.err);
+        self
     }
 
     /// That it was done: what it said, as JSON.
@@ -48,13 +64,14 @@ impl Done {
     }
 }
 
+/// Where one of the built programs is.
+pub(crate) fn program(name: &str) -> PathBuf {
+    holdfast_tests::programs::program(name)
+}
+
 /// Runs one of the built programs; nobody is at its terminal.
-pub(crate) fn run(program: &str, args: &[&str]) -> Done {
-    let tests = std::env::current_exe().expect("the test knows where it is");
-    let profile = tests.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let path = profile.join(program);
-    assert!(path.is_file(), "{} is not built: cargo build --workspace", path.display());
-    Done::from(Command::new(path).args(args).stdin(Stdio::null()).output().expect("it runs"))
+pub(crate) fn run(name: &str, args: &[&str]) -> Done {
+    Done::of(Command::new(program(name)).args(args), b"")
 }
 
 pub(crate) fn setup(args: &[&str]) -> Done {
@@ -89,12 +106,34 @@ impl Host {
         self.dir.join(name)
     }
 
+    /// The fingerprint of the enrollment that is there now.
+    pub(crate) fn enrollment_fingerprint(&self) -> String {
+        let file: Value =
+            serde_json::from_slice(&fs::read(self.file("enrollment.json")).expect("there")).expect("JSON");
+        let digest = Sha256::digest(unbase64(file["body"].as_str().expect("a body")));
+        let bits: String = digest[..13].iter().map(|byte| format!("{byte:08b}")).collect();
+        let digit = |five: &[u8]| {
+            let value = usize::from_str_radix(std::str::from_utf8(five).expect("digits"), 2).expect("binary");
+            char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
+        };
+        let digits: Vec<char> = bits.as_bytes()[..100].chunks(5).map(digit).collect();
+        digits.chunks(4).map(|four| four.iter().collect::<String>()).collect::<Vec<_>>().join("-")
+    }
+
     pub(crate) fn enrollment(&self) -> String {
         text(&self.file("enrollment.json")).to_owned()
     }
 
+    /// Installs a packet that was sent to the host, which is gone afterwards, and keeps the transport key.
     pub(crate) fn install(&self, packet: &Path, manifest: &Path) -> Done {
-        setup(&["install", "--dir", text(&self.dir), "--packet", text(packet), "--manifest", text(manifest), "--json"])
+        let sent = self.file("sent.packet.json");
+        let _ = fs::copy(packet, &sent);
+        self.setup("install", &["--packet", text(&sent), "--manifest", text(manifest), "--keep-transport-key"])
+    }
+
+    /// Runs a command of `holdfast-setup` on the host.
+    pub(crate) fn setup(&self, command: &str, args: &[&str]) -> Done {
+        setup(&[&[command, "--dir", text(&self.dir), "--json"], args].concat())
     }
 
     /// Signs with the host's own key, as anybody could who has it: an envelope of any body.
@@ -187,6 +226,7 @@ pub(crate) fn certificates(dir: &Path) {
 
 /// An OpenBao of its own, with nothing in it.
 pub(crate) struct Vault {
+    dir: PathBuf,
     process: Child,
     pub(crate) url: String,
     pub(crate) ca: PathBuf,
@@ -195,7 +235,20 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
+    /// One node of raft, as it would be in earnest.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::with_storage(
+            dir,
+            &format!("storage \"raft\" {{ path = \"{}/data\"\n node_id = \"vault-1\" }}", dir.display()),
+        )
+    }
+
+    /// One that keeps nothing on a disk: it starts at once, and forgets everything when it ends.
+    pub(crate) fn in_memory(dir: &Path) -> Self {
+        Self::with_storage(dir, "storage \"inmem\" {}")
+    }
+
+    fn with_storage(dir: &Path, storage: &str) -> Self {
         fs::create_dir_all(dir.join("data")).expect("a folder");
         certificates(dir);
         // Both at once, so that they differ.
@@ -204,29 +257,51 @@ impl Vault {
         let config = format!(
             "api_addr = \"https://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{cluster}\"\n\
              disable_mlock = true\nlistener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n\
-             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n\
-             storage \"raft\" {{\n  path = \"{dir}/data\"\n  node_id = \"vault-1\"\n}}\n",
+             \x20 tls_cert_file = \"{dir}/tls.pem\"\n  tls_key_file = \"{dir}/tls.key\"\n}}\n{storage}\n",
             dir = dir.display()
         );
         fs::write(dir.join("config.hcl"), config).expect("written");
-        let mut command = Command::new(bao());
-        command.args(["server", "-config"]).arg(dir.join("config.hcl"));
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
-        // It says it once.
-        let (started, wait) = mpsc::sync_channel(1);
-        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
-        std::thread::spawn(move || {
-            // To the end, so that it never waits for a reader.
-            for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
-                let _ = started.try_send(line);
-            }
-        });
         let ca = dir.join("ca.pem");
         let client = client(&ca);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let vault = Self { process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime };
-        wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
-        vault
+        let process = serve(dir);
+        Self { dir: dir.to_owned(), process, url: format!("https://127.0.0.1:{port}"), ca, client, runtime }
+    }
+
+    /// `kill -9`, and a start.
+    pub(crate) fn crash(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        self.process = serve(&self.dir);
+    }
+
+    /// The server's own tool, with a token.
+    pub(crate) fn tool(&self, args: &[&str], token: &str, input: &[u8]) -> Done {
+        let mut command = Command::new(bao());
+        command.args(args).env("BAO_ADDR", &self.url).env("BAO_CACERT", &self.ca).env("BAO_TOKEN", token);
+        Done::of(&mut command, input)
+    }
+
+    /// Initialises it as people did before there were custodians: plain shares, hexadecimal, and the root token.
+    pub(crate) fn initialise(&self, shares: u8, threshold: u8) -> (Vec<String>, String) {
+        let body = serde_json::json!({ "secret_shares": shares, "secret_threshold": threshold });
+        let answer = self.answer(self.client.put(format!("{}/v1/sys/init", self.url)).json(&body));
+        let shares = answer["keys"].as_array().expect("shares").iter();
+        let shares: Vec<String> = shares.map(|share| share.as_str().expect("text").to_owned()).collect();
+        for share in &shares[..usize::from(threshold)] {
+            self.unseal(share);
+        }
+        until("the new Vault serves", || self.get("sys/health", None)["standby"] == false);
+        (shares, answer["root_token"].as_str().expect("a token").to_owned())
+    }
+
+    /// Stops it, removes its storage, and starts it again: what people do with a Vault whose shares are lost.
+    pub(crate) fn wipe(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        fs::remove_dir_all(self.dir.join("data")).expect("removed");
+        fs::create_dir(self.dir.join("data")).expect("made");
+        self.process = serve(&self.dir);
     }
 
     pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Value {
@@ -254,14 +329,32 @@ impl Drop for Vault {
     }
 }
 
+/// Starts the server that is configured there, and waits until it says that it has started.
+fn serve(dir: &Path) -> Child {
+    let mut command = Command::new(bao());
+    command.args(["server", "-config"]).arg(dir.join("config.hcl"));
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("OpenBao starts");
+    // It says it once.
+    let (started, wait) = mpsc::sync_channel(1);
+    let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+    std::thread::spawn(move || {
+        // To the end, so that it never waits for a reader.
+        for line in lines.map_while(Result::ok).filter(|line| line.contains("server started")) {
+            let _ = started.try_send(line);
+        }
+    });
+    wait.recv_timeout(START_WITHIN).expect("OpenBao says that it has started");
+    process
+}
+
 fn client(ca: &Path) -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ca = reqwest::Certificate::from_pem(&fs::read(ca).expect("there")).expect("a certificate");
-    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().expect("a client")
+    reqwest::Client::builder().tls_certs_only([ca]).no_proxy().pool_max_idle_per_host(0).build().expect("a client")
 }
 
 /// OpenBao: named, installed by the tests, or in PATH.
-fn bao() -> PathBuf {
+pub(crate) fn bao() -> PathBuf {
     if let Some(named) = std::env::var_os("HOLDFAST_BAO") {
         return named.into();
     }

@@ -12,6 +12,7 @@ use holdfast_core::id::{ClusterName, NodeName};
 use holdfast_core::message::Needs;
 use holdfast_core::status::{IncidentStatus, Status};
 use holdfast_core::time::Timestamp;
+use holdfast_core::verdict::{Verdict, headline};
 use holdfast_edge::{clock, tls};
 use tokio::time::sleep;
 use zeroize::Zeroizing;
@@ -273,7 +274,8 @@ impl<'a> Tour<'a> {
         self.screen.saw_at(sealed_for, &format!("{node} is still sealed, in each of {looks} looks"));
         let status = status::fetch(&self.sentinel).await?;
         for (name, cluster) in &status.clusters {
-            self.screen.saw(&format!("holdfast status: {}", status::headline(name, cluster)));
+            let verdict = Verdict::of(cluster, &status);
+            self.screen.saw(&format!("holdfast status: {}", headline(name, &verdict)));
         }
 
         self.screen.does(&format!("let {} go on (kill -CONT)", frozen[0]));

@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 
-use holdfast_core::ceremony::{CeremonyError, Fingerprint};
-use holdfast_core::id::Principal;
+use holdfast_core::ceremony::CeremonyError;
+use holdfast_core::id::{ClusterName, Principal};
 use holdfast_core::time::Timestamp;
 use holdfast_edge::admin::AdminError;
 use holdfast_edge::files::FileError;
 use holdfast_edge::keys::RecipientError;
 
+use super::fingerprints::Spoken;
 use super::openpgp::KeyRefusal;
 use crate::output;
 
 /// Why there was no ceremony, or not all of it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum InitError {
+pub(crate) enum InitError {
     /// The arguments do not fit each other.
     #[error("{0}")]
     Usage(String),
@@ -42,34 +43,68 @@ pub(super) enum InitError {
         /// What is wrong with it.
         why: KeyRefusal,
     },
-    /// Two enrollments of one custodian or key, or a manifest that could not be made of them.
-    #[error("these enrollments do not make a cluster: {0}")]
+    /// A holder's file has no name that a holder can have.
+    #[error("{}: a holder needs a name of a-z, 0-9 and '-': give it with --holder NAME={}", .path.display(), .path.display())]
+    Unnamed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Names or keys that do not go together, or a manifest that could not be made of them.
+    #[error("these enrollments and holders do not make a cluster: {0}")]
     Together(CeremonyError),
     /// Two parties with one OpenPGP key.
-    #[error("{first} and {second} have the same OpenPGP key: each share and the root token need a holder of their own")]
+    #[error(
+        "{first} and {second} have the same OpenPGP key: each share needs a holder of its own, with a key of their own"
+    )]
     SameKey {
         /// Who came first.
         first: String,
         /// Who came second.
         second: String,
     },
+    /// Holders alone could not open the Vault, and nobody said that this is accepted.
+    #[error(
+        "{holders} break-glass holders, and {threshold} shares open the Vault: lose {losses}, and nobody can open {cluster} again, ever. Give as many --holder as --threshold, or say --accept-no-recovery"
+    )]
+    NoRecovery {
+        /// The cluster.
+        cluster: ClusterName,
+        /// How many holders there are.
+        holders: usize,
+        /// How many shares open it.
+        threshold: usize,
+        /// Which losses would be final.
+        losses: String,
+    },
+    /// Custodians alone could not open the Vault, and nobody said that this is accepted.
+    #[error(
+        "{threshold} shares open the Vault, and there are {custodians} custodians: after every crash it stays shut until {missing} more shares are entered by hand, each by another holder. Enroll more custodians, or say --accept-no-automatic-opening"
+    )]
+    NoAutomaticOpening {
+        /// How many custodians there are.
+        custodians: usize,
+        /// How many shares open it.
+        threshold: usize,
+        /// How many holders are needed each time.
+        missing: usize,
+    },
     /// A fingerprint is not the one that was compared.
-    #[error("{}: the fingerprint of {custodian}'s enrollment is {found}, not {expected}: this is not the file that {custodian} made; get it again", .path.display())]
+    #[error("{}: {name}'s fingerprint is {found}, not {expected}: this is not the file that {name} made; get it again", .path.display())]
     Fingerprint {
         /// The file.
         path: PathBuf,
         /// Whose it claims to be.
-        custodian: Principal,
+        name: Principal,
         /// What it is.
-        found: Fingerprint,
-        /// What the custodian's person read out.
-        expected: Fingerprint,
+        found: Spoken,
+        /// What its owner read out.
+        expected: Spoken,
     },
     /// A person said that it is not the same.
-    #[error("{custodian}'s fingerprint was not confirmed: nothing was done; get the enrollment again")]
+    #[error("{name}'s fingerprint was not confirmed: nothing was done; get the file again")]
     Unconfirmed {
         /// Whose.
-        custodian: Principal,
+        name: Principal,
     },
     /// The output directory has something in it.
     #[error("{} is not empty ({found} is in it): nothing was done; give a new directory for each ceremony", .dir.display())]
@@ -78,6 +113,32 @@ pub(super) enum InitError {
         dir: PathBuf,
         /// Something that is in it.
         found: String,
+    },
+    /// The output directory has a ceremony in it.
+    #[error(
+        "a ceremony was begun in {} before, and nothing was done now. To see where it stands and go on with it: holdfast init --resume {}",
+        .dir.display(), .dir.display()
+    )]
+    Begun {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is nothing to go on with.
+    #[error("no ceremony was begun in {}, so the Vault was not asked for anything from there: begin with holdfast init --output", .dir.display())]
+    NotBegun {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The journal is not one.
+    #[error(
+        "{} is damaged: {why}; if init-response.json is beside it, the Vault is initialised and its shares are, encrypted, in there: keep it",
+        .path.display()
+    )]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The output directory could not be made or written.
     #[error("{} cannot be used for the output: {why}", .dir.display())]
@@ -88,7 +149,9 @@ pub(super) enum InitError {
         why: String,
     },
     /// The Vault has shares already.
-    #[error("{0} is initialised already, and its shares were given out then: nothing was done")]
+    #[error(
+        "{0} is initialised already, and its shares were given out then: nothing was done. If it was a ceremony of yours that was interrupted: holdfast init --resume DIR, with the --output of that one"
+    )]
     Initialised(String),
     /// The Vault's clock is behind a key.
     #[error(
@@ -106,30 +169,70 @@ pub(super) enum InitError {
     #[error("{0}; nothing was changed there")]
     Admin(#[from] AdminError),
     /// The initialisation failed, and the Vault is not initialised.
-    #[error("the Vault was not initialised: {0}; mend that and try again with a new --output")]
-    Failed(AdminError),
-    /// The initialisation failed, and the Vault is initialised.
     #[error(
-        "the Vault refused or its answer was lost ({0}), and it is initialised now, with shares that nobody got, unless somebody else initialised it at this moment: it holds no data yet, so stop it, remove its storage, and begin again"
+        "the Vault was not initialised: {why}; mend that, then: holdfast init --resume {} (or, with other keys, begin anew with another --output)",
+        .dir.display()
     )]
-    Lost(AdminError),
-    /// The initialisation failed, and nobody knows.
+    Failed {
+        /// The ceremony's directory.
+        dir: PathBuf,
+        /// What went wrong.
+        why: AdminError,
+    },
+    /// The Vault is initialised, and its answer is gone.
     #[error(
-        "the Vault's answer was lost ({first}), and it does not say whether it is initialised ({then}): look at its seal-status; if it is initialised, stop it, remove its storage, and begin again"
+        "THE SHARES ARE LOST. {why}; {vault} is initialised now, with shares that nobody got: it tells them once. Nobody can ever open it, and nothing is in it yet. To start over: stop every node that belongs to it, remove their storage, start them, and: holdfast init --resume {}. (Only if somebody else initialised this Vault at the same moment do they have its shares: ask before you remove anything.)",
+        .dir.display()
+    )]
+    Lost {
+        /// The ceremony's directory.
+        dir: PathBuf,
+        /// The Vault's address.
+        vault: String,
+        /// How the answer was lost.
+        why: String,
+    },
+    /// The Vault is initialised, and not by this ceremony.
+    #[error(
+        "{vault} is initialised, and not by this ceremony: {how}. Somebody has its shares: find out who, and remove nothing. This ceremony has none, and ended without a share given out ({why})"
+    )]
+    Somebodys {
+        /// The Vault's address.
+        vault: String,
+        /// How it can be told.
+        how: String,
+        /// What this ceremony met.
+        why: String,
+    },
+    /// The initialisation failed, and nobody knows how the Vault stands.
+    #[error(
+        "the Vault's answer was lost ({first}), and it does not say whether it is initialised ({then}). When it answers again: holdfast init --resume {}, which finds out and says so",
+        .dir.display()
     )]
     Unknown {
+        /// The ceremony's directory.
+        dir: PathBuf,
         /// What went wrong with the request.
-        first: Box<AdminError>,
+        first: String,
         /// What went wrong with the question.
-        then: Box<AdminError>,
+        then: AdminError,
     },
     /// The answer could not be written, and was printed instead.
     #[error(
-        "{0}; THE VAULT IS INITIALISED, and its answer, which it will not repeat, could not be kept: it was printed above instead, all of it encrypted; keep it, or remove the Vault's storage and begin again"
+        "{why}; THE VAULT IS INITIALISED, and its answer, which it will not repeat, could not be kept: it was printed above instead, all of it encrypted. Make room, put what was printed into {}, and: holdfast init --resume {}",
+        .response.display(), .response.parent().unwrap_or(.response).display()
     )]
-    NotKept(FileError),
+    NotKept {
+        /// Where the answer belongs.
+        response: PathBuf,
+        /// What happened.
+        why: FileError,
+    },
     /// The answer is not what was asked for.
-    #[error("THE VAULT IS INITIALISED, and its answer is in {}, but it is not what was asked for: {why}", .response.display())]
+    #[error(
+        "THE VAULT IS INITIALISED, and its answer is in {}, but it is not what was asked for: {why}. Keep that file; whoever has a key that something in it is encrypted to can read it, and nobody else has a share. To start over, stop every node, remove their storage, and begin with another --output",
+        .response.display()
+    )]
     Answer {
         /// Where the answer is.
         response: PathBuf,
@@ -137,7 +240,10 @@ pub(super) enum InitError {
         why: String,
     },
     /// A file could not be written after the initialisation.
-    #[error("{why}; THE VAULT IS INITIALISED, and all shares are, encrypted, in {}: keep it", .response.display())]
+    #[error(
+        "{why}; THE VAULT IS INITIALISED, and all shares are, encrypted, in {}: keep it. Mend what is wrong, then: holdfast init --resume {}",
+        .response.display(), .response.parent().unwrap_or(.response).display()
+    )]
     Unfinished {
         /// Where the answer is.
         response: PathBuf,
@@ -154,10 +260,15 @@ pub(super) enum InitError {
 
 impl InitError {
     /// The exit code that says whose it is to mend.
-    pub(super) fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Admin(AdminError::Address { .. }) => output::USAGE,
-            Self::Enrollment { .. }
+            Self::Usage(_)
+            | Self::Unnamed { .. }
+            | Self::NoRecovery { .. }
+            | Self::NoAutomaticOpening { .. }
+            | Self::Admin(AdminError::Address { .. }) => output::USAGE,
+            Self::Journal { .. }
+            | Self::Enrollment { .. }
             | Self::Recipient { .. }
             | Self::Key { .. }
             | Self::Together(_)

@@ -1,21 +1,26 @@
-//! Whether the enrollments are the custodians' own: the one thing that no program can find out.
+//! Whether enrollments and keys are their owners': the one thing that no program can find out.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::str::FromStr;
 
-use holdfast_core::ceremony::Fingerprint;
+use holdfast_core::ceremony::{Fingerprint, OpenPgpFingerprint};
 use holdfast_core::id::Principal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::InitError;
-use super::enrollments::Candidate;
+use super::openpgp::readable;
+use super::plan::Plan;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 256;
 
 /// How a fingerprint was compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Compared {
+pub(crate) enum Compared {
     /// It was given as an argument.
     Given,
     /// A person said yes.
@@ -24,52 +29,112 @@ pub(super) enum Compared {
     Skipped,
 }
 
-/// Compares each with what was given; asks for the rest, unless they are to be skipped.
-pub(super) fn compare(
-    candidates: &[Candidate],
-    given: &[(Principal, Fingerprint)],
-    skip: bool,
-) -> Result<Vec<Compared>, InitError> {
-    for (index, (id, _)) in given.iter().enumerate() {
-        if !candidates.iter().any(|candidate| candidate.signed.enrollment().custodian == *id) {
-            return Err(InitError::Usage(format!("--fingerprint {id}=…: there is no enrollment of {id}")));
-        }
-        if given.iter().take(index).any(|(other, _)| other == id) {
-            return Err(InitError::Usage(format!("--fingerprint {id}=… is given twice")));
-        }
-    }
-    candidates.iter().map(|candidate| compare_one(candidate, given, skip)).collect()
+/// A fingerprint as its owner reads it out: a custodian's person that of the enrollment, a holder that of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// An enrollment's.
+    Enrollment(Fingerprint),
+    /// A key's, as gpg shows it.
+    Key(OpenPgpFingerprint),
 }
 
-fn compare_one(candidate: &Candidate, given: &[(Principal, Fingerprint)], skip: bool) -> Result<Compared, InitError> {
-    let custodian = &candidate.signed.enrollment().custodian;
-    let found = candidate.signed.fingerprint();
-    if let Some((_, expected)) = given.iter().find(|(id, _)| id == custodian) {
+impl FromStr for Spoken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(fingerprint) = text.parse() {
+            return Ok(Self::Enrollment(fingerprint));
+        }
+        let key = text.replace([' ', ':'], "").to_lowercase();
+        key.parse().map(Self::Key).map_err(|_| {
+            "not a fingerprint: a custodian's is five groups of four of A-Z and 2-7, a holder's key's 40 hexadecimal digits"
+                .to_owned()
+        })
+    }
+}
+
+impl fmt::Display for Spoken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enrollment(fingerprint) => fingerprint.fmt(f),
+            Self::Key(fingerprint) => f.write_str(&readable(*fingerprint)),
+        }
+    }
+}
+
+/// Somebody whose fingerprint is compared.
+struct Party<'a> {
+    name: &'a Principal,
+    path: &'a Path,
+    found: Spoken,
+}
+
+/// Compares each with what was given; asks for the rest, unless they are to be skipped.
+pub(crate) fn compare(
+    plan: &Plan,
+    given: &[(Principal, Spoken)],
+    skip: bool,
+) -> Result<BTreeMap<Principal, Compared>, InitError> {
+    let parties = parties(plan);
+    for (index, (name, _)) in given.iter().enumerate() {
+        if !parties.iter().any(|party| party.name == name) {
+            return Err(InitError::Usage(format!(
+                "--fingerprint {name}=…: there is no enrollment of {name}, and no holder of that name"
+            )));
+        }
+        if given.iter().take(index).any(|(other, _)| other == name) {
+            return Err(InitError::Usage(format!("--fingerprint {name}=… is given twice")));
+        }
+    }
+    parties.iter().map(|party| Ok((party.name.clone(), compare_one(party, given, skip)?))).collect()
+}
+
+fn parties(plan: &Plan) -> Vec<Party<'_>> {
+    let custodians = plan.candidates.iter().map(|candidate| Party {
+        name: candidate.id(),
+        path: &candidate.path,
+        found: Spoken::Enrollment(candidate.signed.fingerprint()),
+    });
+    let holders = plan.people.iter().map(|person| Party {
+        name: &person.name,
+        path: &person.path,
+        found: Spoken::Key(person.addressee.fingerprint()),
+    });
+    custodians.chain(holders).collect()
+}
+
+fn compare_one(party: &Party<'_>, given: &[(Principal, Spoken)], skip: bool) -> Result<Compared, InitError> {
+    let &Party { name, path, found } = party;
+    if let Some((_, expected)) = given.iter().find(|(of, _)| of == name) {
         if *expected == found {
             return Ok(Compared::Given);
         }
-        let (path, custodian, expected) = (candidate.path.clone(), custodian.clone(), *expected);
-        return Err(InitError::Fingerprint { path, custodian, found, expected });
+        let (path, name, expected) = (path.to_owned(), name.clone(), *expected);
+        return Err(InitError::Fingerprint { path, name, found, expected });
     }
     if skip {
         return Ok(Compared::Skipped);
     }
     if !io::stdin().is_terminal() {
         return Err(InitError::Usage(format!(
-            "nobody is there to compare {custodian}'s fingerprint: give it with --fingerprint {custodian}=…, or skip the comparison with --yes"
+            "nobody is there to compare {name}'s fingerprint: give it with --fingerprint {name}=…, or skip the comparison with --yes"
         )));
     }
-    if ask(custodian, found).unwrap_or(false) {
+    if ask(name, found).unwrap_or(false) {
         Ok(Compared::Asked)
     } else {
-        Err(InitError::Unconfirmed { custodian: custodian.clone() })
+        Err(InitError::Unconfirmed { name: name.clone() })
     }
 }
 
 /// Asks the person at the terminal. Only a whole "yes" counts.
-fn ask(custodian: &Principal, fingerprint: Fingerprint) -> io::Result<bool> {
+fn ask(name: &Principal, fingerprint: Spoken) -> io::Result<bool> {
+    let whose = match fingerprint {
+        Spoken::Enrollment(_) => "its person",
+        Spoken::Key(_) => "this holder",
+    };
     let mut terminal = io::stderr();
-    write!(terminal, "{custodian}: {fingerprint}\n  Have its person read it to you. Is it the same? [yes/no] ")?;
+    write!(terminal, "{name}: {fingerprint}\n  Have {whose} read it to you. Is it the same? [yes/no] ")?;
     terminal.flush()?;
     let mut answer = String::new();
     io::Read::take(io::stdin().lock(), ANSWER_MAX).read_line(&mut answer)?;

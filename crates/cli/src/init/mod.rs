@@ -1,121 +1,161 @@
-//! `holdfast init`: the ceremony that initialises a Vault with its shares encrypted to custodians.
+//! `holdfast init`: the ceremony that initialises a Vault with its shares encrypted to custodians and holders.
 //!
 //! What lives here: the order of the steps. Everything that can be wrong is looked at before the server is asked, because a
-//! server that is initialised with a bad key keeps nobody's shares; and what the server answers is on the disk before it is
-//! looked at, because it says it once. What does not: a plaintext. This program could decrypt nothing that it handles.
+//! server that is initialised with a bad key keeps nobody's shares; what was agreed is on the disk before the server is asked,
+//! and what it answers before it is looked at, because it says it once. So a ceremony that is killed at any step goes on with
+//! `--resume`, or says what is lost. What does not live here: a plaintext. This program could decrypt nothing that it handles.
 
 mod answer;
-mod directory;
-mod enrollments;
-mod error;
-mod fingerprints;
-mod openpgp;
+pub(crate) mod directory;
+pub(crate) mod enrollments;
+pub(crate) mod error;
+pub(crate) mod fingerprints;
+pub(crate) mod holders;
+mod journal;
+pub(crate) mod losses;
+pub(crate) mod openpgp;
+pub(crate) mod parcels;
+pub(crate) mod plan;
 mod report;
+pub(crate) mod server;
+mod sheet;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::Args;
-use holdfast_core::ceremony::Fingerprint;
 use holdfast_core::id::{ClusterId, ClusterName, NameError, Principal};
-use holdfast_edge::admin::{Admin, InitRequest};
+use holdfast_core::time::Timestamp;
+use holdfast_edge::admin::{Admin, AdminError};
+use holdfast_edge::clock::wall as now;
 use holdfast_edge::files;
 use holdfast_edge::tls::CA_PEM_MAX;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::answer::Answer;
 use self::directory::Directory;
-use self::enrollments::Candidate;
-use self::error::InitError;
+pub(crate) use self::error::InitError;
+use self::fingerprints::Spoken;
+use self::holders::Invitation;
+use self::journal::{Ceremony, Step};
 use self::openpgp::Addressee;
-use self::report::Report;
+use self::plan::Plan;
+use self::report::{Outcome, Report};
+use self::server::Standing;
 use crate::output;
-use holdfast_edge::clock::wall as now;
 
 /// The set of shares that an initialisation makes.
 const GENERATION: u32 = 1;
 
-/// The largest root token key that is read, in bytes: people's keys carry pictures and other people's signatures.
-const ROOT_TOKEN_KEY_MAX: usize = 1024 * 1024;
+/// The largest key of a person that is read, in bytes: people's keys carry pictures and other people's signatures.
+const PEOPLES_KEY_MAX: usize = 1024 * 1024;
 
-/// Initialise a Vault, its shares encrypted to custodians: the ceremony
+/// Initialise a Vault, its shares encrypted to custodians and holders: the ceremony
 ///
-/// Takes the enrollments that `holdfast-setup enroll` made on the custodians' hosts. Checks them all,
-/// the root token's key, the output directory and the Vault, before it asks the Vault for anything.
-/// Then initialises it, and writes into DIR:
+/// Takes the enrollments that `holdfast-setup enroll` made on the custodians' hosts, and the OpenPGP
+/// keys of people who hold a share for break-glass. Checks them all, the root token's key, the output
+/// directory and the Vault, before it asks the Vault for anything. Then initialises it, and writes
+/// into DIR:
 ///
+///   ceremony.json               how far the ceremony is: public keys and names
 ///   init-response.json          what the Vault answered: encrypted, and said only once
 ///   packets/ID.packet.json      a custodian's share, encrypted to it: send it to that custodian
+///   holders/NAME.share.asc      a holder's share, encrypted to that person
+///   holders/NAME.sheet.html     the same to be printed and put away, with how to use it
 ///   CLUSTER.manifest.json       ids and public keys: for every custodian, sentinel and operator
 ///   root-token.pgp              the root token, encrypted: gpg --decrypt root-token.pgp
 ///   allowed_signers.custodians  the custodians' lines for everybody's allowed_signers
 ///
-/// Nothing secret is shown or written in the clear, anywhere.
+/// Nothing secret is shown or written in the clear, anywhere. If anything interrupts it, at any
+/// moment: `holdfast init --resume DIR` goes on, or says what is lost.
 #[derive(Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLE)]
 pub(crate) struct Arguments {
     /// What to call the cluster: 1 to 63 of a-z, 0-9 and '-'
-    #[arg(long, value_name = "NAME")]
-    cluster: ClusterName,
+    #[arg(long, value_name = "NAME", required_unless_present = "resume")]
+    cluster: Option<ClusterName>,
     /// The Vault's address, https://HOST:PORT; with several nodes, any one of them
-    #[arg(long, value_name = "URL")]
-    vault: String,
+    #[arg(long, value_name = "URL", required_unless_present = "resume")]
+    vault: Option<String>,
     /// The CA that the Vault's certificate comes from, in PEM; no other is trusted
-    #[arg(long, value_name = "FILE")]
-    ca_cert: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    ca_cert: Option<PathBuf>,
     /// A custodian's enrollment.json; each gets one share
-    #[arg(long = "enrollment", value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(long = "enrollment", value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     enrollments: Vec<PathBuf>,
+    /// A break-glass holder's OpenPGP public key, armoured or binary; each gets one share. Repeatable
+    #[arg(long = "holder", value_name = "[NAME=]FILE")]
+    holders: Vec<Invitation>,
     /// How many shares open the Vault: 2 or more
-    #[arg(long, value_name = "T")]
-    threshold: u8,
+    #[arg(long, value_name = "T", required_unless_present = "resume")]
+    threshold: Option<u8>,
     /// Whose OpenPGP key the root token is encrypted to: the public key, armoured or binary
-    #[arg(long, value_name = "FILE")]
-    root_token_key: PathBuf,
-    /// A fingerprint that a custodian's person read to you, as ID=XXXX-XXXX-XXXX-XXXX-XXXX; those not given are asked for
-    #[arg(long = "fingerprint", value_name = "ID=FINGERPRINT", value_parser = parse_fingerprint)]
-    fingerprints: Vec<(Principal, Fingerprint)>,
-    /// Ask for no fingerprint: trust that the files are the custodians' own
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    root_token_key: Option<PathBuf>,
+    /// A fingerprint that was read to you, as ID=XXXX-XXXX-XXXX-XXXX-XXXX for a custodian, as NAME=40 digits for a holder's key;
+    /// those not given are asked for
+    #[arg(long = "fingerprint", value_name = "NAME=FINGERPRINT", value_parser = parse_fingerprint)]
+    fingerprints: Vec<(Principal, Spoken)>,
+    /// Ask for no fingerprint: trust that the files are their owners' own
     #[arg(long)]
     yes: bool,
+    /// Go on with fewer holders than the threshold: after some losses, nobody can open the Vault again, ever
+    #[arg(long)]
+    accept_no_recovery: bool,
+    /// Go on with fewer custodians than the threshold: no crash heals without people
+    #[arg(long)]
+    accept_no_automatic_opening: bool,
     /// Where everything is written: an empty directory, or one that is not there yet
-    #[arg(long, value_name = "DIR")]
-    output: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "resume")]
+    output: Option<PathBuf>,
+    /// Go on with the ceremony that was interrupted in DIR, or say what is lost; takes everything else from there
+    #[arg(long, value_name = "DIR", conflicts_with_all = BEGINNING)]
+    resume: Option<PathBuf>,
     /// Report in JSON
     #[arg(long)]
     json: bool,
 }
 
+/// The arguments that only a beginning has.
+const BEGINNING: [&str; 12] = [
+    "cluster",
+    "vault",
+    "ca_cert",
+    "enrollments",
+    "holders",
+    "threshold",
+    "root_token_key",
+    "fingerprints",
+    "yes",
+    "accept_no_recovery",
+    "accept_no_automatic_opening",
+    "output",
+];
+
 const EXAMPLE: &str = "\
 Example:
   holdfast init --cluster prod --vault https://vault-1.example:8200 --ca-cert vault-ca.pem \\
     --enrollment c1/enrollment.json c2/enrollment.json c3/enrollment.json --threshold 2 \\
-    --root-token-key alice.asc --output prod-ceremony
+    --holder alice.asc --holder bob.asc --root-token-key carol.asc --output prod-ceremony
 
-Make the root token's key with: gpg --quick-generate-key alice; gpg --export --armor alice > alice.asc";
+Make a person's key with: gpg --quick-generate-key alice; gpg --export --armor alice > alice.asc
+All of it, step by step: docs/CEREMONIES.md";
 
-fn parse_fingerprint(text: &str) -> Result<(Principal, Fingerprint), String> {
-    let (id, fingerprint) = text.split_once('=').ok_or("expected ID=FINGERPRINT")?;
-    let id = id.parse().map_err(|error: NameError| error.to_string())?;
-    Ok((id, fingerprint.parse().map_err(|error: holdfast_core::ceremony::FingerprintError| error.to_string())?))
-}
-
-/// Everything that was checked, and is asked for.
-struct Plan {
-    cluster: ClusterName,
-    id: ClusterId,
-    threshold: u8,
-    candidates: Vec<Candidate>,
-    root_token: Addressee,
+/// A fingerprint as the arguments give one: `NAME=FINGERPRINT`.
+pub(crate) fn parse_fingerprint(text: &str) -> Result<(Principal, Spoken), String> {
+    let (name, fingerprint) = text.split_once('=').ok_or("expected NAME=FINGERPRINT")?;
+    let name = name.parse().map_err(|error: NameError| error.to_string())?;
+    Ok((name, fingerprint.parse()?))
 }
 
 /// Holds the ceremony, and says so.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(init(arguments)),
-        Err(error) => Err(InitError::System(format!("no runtime could be started: {error}"))),
+    let done = match (runtime, &arguments.resume) {
+        (Ok(runtime), None) => runtime.block_on(begin(arguments)),
+        (Ok(runtime), Some(dir)) => runtime.block_on(resume(dir)),
+        (Err(error), _) => Err(InitError::System(format!("no runtime could be started: {error}"))),
     };
     match done {
         Ok(report) => output::report(arguments.json, &report),
@@ -123,111 +163,167 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-async fn init(arguments: &Arguments) -> Result<Report, InitError> {
-    let plan = plan(arguments)?;
-    let ca = files::read_bounded(&arguments.ca_cert, CA_PEM_MAX)?;
-    let admin = Admin::new(&arguments.vault, &ca)?;
-    check_vault(arguments, &admin, &plan).await?;
-    let directory = Directory::prepare(&arguments.output)?;
-    let compared = fingerprints::compare(&plan.candidates, &arguments.fingerprints, arguments.yes)?;
-
-    let answer = {
-        // From here until the answer is on the disk, no slip of the hand may end this.
-        let _deaf = Deaf::new()?;
-        let answer = ask(&admin, &plan).await?;
-        keep(&directory, &answer)?;
-        answer
-    };
-    let answer = Answer::parse(&answer, &plan)
-        .map_err(|why| InitError::Answer { response: directory.response(), why: why.to_string() })?;
-    answer.write(&directory, &plan)?;
-    Ok(Report::new(&arguments.vault, &directory, &plan, compared))
+async fn begin(arguments: &Arguments) -> Result<Report, InitError> {
+    let output = given(arguments.output.as_ref(), "output")?;
+    Directory::check_free(output)?;
+    let mut ceremony = plan(arguments)?;
+    losses::check(&ceremony.plan, arguments.accept_no_recovery, arguments.accept_no_automatic_opening)?;
+    let admin = Admin::new(&ceremony.plan.vault, ceremony.ca_pem.as_bytes())?;
+    server::check(&admin, &ceremony).await?;
+    let directory = Directory::make(output)?;
+    ceremony.compared = fingerprints::compare(&ceremony.plan, &arguments.fingerprints, arguments.yes)?;
+    ceremony.record(&directory, Step::Planned)?;
+    hold(&directory, &ceremony, &admin, Outcome::Initialised).await
 }
 
-fn plan(arguments: &Arguments) -> Result<Plan, InitError> {
-    let count = arguments.enrollments.len();
-    if arguments.threshold < 2 || usize::from(arguments.threshold) > count || count > 255 {
-        return Err(InitError::Usage(format!(
-            "--threshold {} of {count} enrollments: it has to be 2 or more, and no more than there are enrollments, which are 255 at most",
-            arguments.threshold
-        )));
+async fn resume(dir: &Path) -> Result<Report, InitError> {
+    let directory = Directory::open(dir)?;
+    let (ceremony, step) = Ceremony::read(&directory)?;
+    if step == Step::Done {
+        return Ok(Report::new(&directory, &ceremony, Outcome::Already));
     }
-    let candidates = enrollments::read(&arguments.enrollments)?;
-    let root_token = root_token_key(&arguments.root_token_key, &candidates)?;
+    if let Some(answer) = answer_on_disk(&directory, &ceremony)? {
+        return finish(&directory, &ceremony, &answer, Outcome::Resumed);
+    }
+    let admin = Admin::new(&ceremony.plan.vault, ceremony.ca_pem.as_bytes())?;
+    if step == Step::Asked {
+        let why = "an earlier run asked the Vault, and was interrupted before its answer was on the disk".to_owned();
+        check_standing(&directory, &ceremony, &admin, why, Duration::ZERO).await?;
+    }
+    // Nothing has happened yet. Time may have passed.
+    ceremony.check_keys(&directory.journal(), unix_seconds())?;
+    server::check(&admin, &ceremony).await?;
+    hold(&directory, &ceremony, &admin, Outcome::Resumed).await
+}
+
+/// Asks the Vault, and makes the files of its answer.
+async fn hold(
+    directory: &Directory,
+    ceremony: &Ceremony,
+    admin: &Admin,
+    outcome: Outcome,
+) -> Result<Report, InitError> {
+    directory.make_room()?;
+    // From here until the files are written, no slip of the hand may end this.
+    let _deaf = Deaf::new()?;
+    ceremony.record(directory, Step::Asked)?;
+    let answer = match server::initialise(admin, ceremony).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(explain(directory, ceremony, admin, error).await),
+    };
+    keep(directory, &answer)?;
+    finish(directory, ceremony, &answer, outcome)
+}
+
+/// Makes the files of an answer that is on the disk.
+fn finish(directory: &Directory, ceremony: &Ceremony, answer: &[u8], outcome: Outcome) -> Result<Report, InitError> {
+    let response = directory.response();
+    let answer = Answer::parse(answer, ceremony)
+        .map_err(|why| InitError::Answer { response: response.clone(), why: why.to_string() })?;
+    answer
+        .write(directory, ceremony)
+        .and_then(|()| ceremony.record(directory, Step::Done))
+        .map_err(|why| InitError::Unfinished { response, why })?;
+    Ok(Report::new(directory, ceremony, outcome))
+}
+
+/// The answer that an earlier run brought to the disk, if it did, were it killed a moment before the answer had its name.
+fn answer_on_disk(directory: &Directory, ceremony: &Ceremony) -> Result<Option<Vec<u8>>, InitError> {
+    if let Some(answer) = directory.kept_response()? {
+        // The other name may be there still, and this one not on the disk yet.
+        let unfinished = |why| InitError::Unfinished { response: directory.response(), why };
+        directory.keep_response(&answer).map_err(unfinished)?;
+        return Ok(Some(answer));
+    }
+    match directory.unnamed_response()? {
+        // A part of one is none.
+        Some(answer) if Answer::parse(&answer, ceremony).is_ok() => {
+            directory.name_response()?;
+            Ok(Some(answer))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn plan(arguments: &Arguments) -> Result<Ceremony, InitError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|error| InitError::System(format!("no random numbers: {error}")))?;
     let plan = Plan {
-        cluster: arguments.cluster.clone(),
+        cluster: given(arguments.cluster.as_ref(), "cluster")?.clone(),
         id: ClusterId::from_bytes(id),
-        threshold: arguments.threshold,
-        candidates,
-        root_token,
+        generation: GENERATION,
+        threshold: *given(arguments.threshold.as_ref(), "threshold")?,
+        candidates: enrollments::read(&arguments.enrollments)?,
+        people: holders::read(&arguments.holders)?,
+        vault: given(arguments.vault.as_ref(), "vault")?.clone(),
+        made_at: now(),
     };
-    // Everything that could be found wrong with the manifest afterwards is found now.
-    answer::rehearse(&plan).map_err(InitError::Together)?;
-    Ok(plan)
+    plan.check()?;
+    let root_token = root_token_key(given(arguments.root_token_key.as_ref(), "root-token-key")?, &plan)?;
+    let ca_pem = files::read_bounded(given(arguments.ca_cert.as_ref(), "ca-cert")?, CA_PEM_MAX)?;
+    let ca_pem = String::from_utf8_lossy(&ca_pem).into_owned();
+    Ok(Ceremony { plan, compared: Default::default(), root_token, ca_pem })
 }
 
-fn root_token_key(path: &Path, candidates: &[Candidate]) -> Result<Addressee, InitError> {
-    let file = files::read_bounded(path, ROOT_TOKEN_KEY_MAX)?;
+/// An argument that only `--resume` makes superfluous; clap has seen to that.
+fn given<'a, T>(argument: Option<&'a T>, name: &str) -> Result<&'a T, InitError> {
+    argument.ok_or_else(|| InitError::Usage(format!("--{name} is missing")))
+}
+
+/// A person's key, who may be a holder: a custodian's would be one that nobody has at hand.
+fn root_token_key(path: &Path, plan: &Plan) -> Result<Addressee, InitError> {
+    let file = files::read_bounded(path, PEOPLES_KEY_MAX)?;
     let key =
         Addressee::from_file(&file, unix_seconds()).map_err(|why| InitError::Key { path: path.to_owned(), why })?;
-    match candidates.iter().find(|candidate| candidate.addressee.fingerprint() == key.fingerprint()) {
+    match plan.candidates.iter().find(|candidate| candidate.addressee.fingerprint() == key.fingerprint()) {
         None => Ok(key),
-        Some(candidate) => Err(InitError::SameKey {
-            first: candidate.signed.enrollment().custodian.to_string(),
-            second: "the root token's holder".to_owned(),
-        }),
+        Some(candidate) => {
+            Err(InitError::SameKey { first: candidate.id().to_string(), second: "the root token's holder".to_owned() })
+        }
     }
 }
 
 /// Now, in the seconds that OpenPGP counts.
 fn unix_seconds() -> u32 {
-    u32::try_from(now().as_millis() / 1000).unwrap_or(u32::MAX)
+    openpgp_seconds(now())
 }
 
-async fn check_vault(arguments: &Arguments, admin: &Admin, plan: &Plan) -> Result<(), InitError> {
-    if admin.seal_status().await?.initialized {
-        return Err(InitError::Initialised(arguments.vault.clone()));
-    }
-    let there = admin.server_time().await?;
-    let custodians = plan
-        .candidates
-        .iter()
-        .map(|candidate| (format!("{}'s", candidate.signed.enrollment().custodian), &candidate.addressee));
-    for (whose, key) in custodians.chain([("the root token holder's".to_owned(), &plan.root_token)]) {
-        if i64::from(key.newest()).saturating_mul(1000) > there.as_millis() {
-            return Err(InitError::Clock { vault: arguments.vault.clone(), there, whose });
-        }
-    }
-    Ok(())
+fn openpgp_seconds(time: Timestamp) -> u32 {
+    u32::try_from(time.as_millis() / 1000).unwrap_or(u32::MAX)
 }
 
-/// Asks for the initialisation; after an error, finds out what state it left.
-async fn ask(admin: &Admin, plan: &Plan) -> Result<Vec<u8>, InitError> {
-    let request = InitRequest {
-        secret_shares: u8::try_from(plan.candidates.len())
-            .map_err(|_| InitError::Usage("too many shares".to_owned()))?,
-        secret_threshold: plan.threshold,
-        pgp_keys: plan.candidates.iter().map(|one| BASE64_STANDARD.encode(one.addressee.binary())).collect(),
-        root_token_pgp_key: BASE64_STANDARD.encode(plan.root_token.binary()),
-    };
-    let first = match admin.init(&request).await {
-        Ok(answer) => return Ok(answer),
-        Err(error) => error,
-    };
-    Err(match admin.seal_status().await {
-        Ok(status) if status.initialized => InitError::Lost(first),
-        Ok(_) => InitError::Failed(first),
-        Err(then) => InitError::Unknown { first: Box::new(first), then: Box::new(then) },
-    })
+/// Says what state a failed initialisation left.
+async fn explain(directory: &Directory, ceremony: &Ceremony, admin: &Admin, error: AdminError) -> InitError {
+    // Whoever gave an answer is done; a request that was cut off may still be at work.
+    let patience = if matches!(error, AdminError::Status { .. }) { Duration::ZERO } else { server::SETTLE };
+    match check_standing(directory, ceremony, admin, error.to_string(), patience).await {
+        Err(told) => told,
+        Ok(()) => InitError::Failed { dir: directory.path().to_owned(), why: error },
+    }
+}
+
+/// Passes a Vault that is not initialised, after something happened to a request.
+async fn check_standing(
+    directory: &Directory,
+    ceremony: &Ceremony,
+    admin: &Admin,
+    why: String,
+    patience: Duration,
+) -> Result<(), InitError> {
+    let (dir, vault) = (directory.path().to_owned(), ceremony.plan.vault.clone());
+    match server::standing(admin, ceremony, patience).await {
+        Ok(Standing::Empty) => Ok(()),
+        Ok(Standing::Lost) => Err(InitError::Lost { dir, vault, why }),
+        Ok(Standing::Somebodys(how)) => Err(InitError::Somebodys { vault, how, why }),
+        Err(then) => Err(InitError::Unknown { dir, first: why, then }),
+    }
 }
 
 /// Brings the answer to the disk; where that fails, to the screen.
 fn keep(directory: &Directory, answer: &[u8]) -> Result<(), InitError> {
-    directory.keep_response(answer).map_err(|error| {
+    directory.keep_response(answer).map_err(|why| {
         output::rescue(answer);
-        InitError::NotKept(error)
+        InitError::NotKept { response: directory.response(), why }
     })
 }
 

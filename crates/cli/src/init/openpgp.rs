@@ -5,8 +5,12 @@
 //! Curve25519, or NIST P-256, of version 4, with a user id and an encryption subkey, neither expired nor revoked, each bound
 //! by a signature with SHA-2. What is sent is not the file but its bones: the primary key, one user id, that one subkey.
 //!
-//! What does not live here: a secret key, or anything that decrypts.
+//! Also: a message as text, the way that people's programs read it. What does not live here: a secret key, or anything that decrypts.
 
+use std::io::Write;
+
+use holdfast_core::ceremony::OpenPgpFingerprint;
+use pgp::armor::{self, BlockType};
 use pgp::composed::{
     Deserializable, Esk, Message, MessageBuilder, SignedKeyDetails, SignedPublicKey, SignedPublicSubKey,
 };
@@ -20,9 +24,12 @@ use rand::rngs::OsRng;
 /// The shortest RSA key that a server takes, in bits.
 const RSA_BITS_MIN: u16 = 2048;
 
+/// How every armoured block begins.
+const ARMOR_BEGINS: &str = "-----BEGIN PGP ";
+
 /// A key that a server will encrypt to, reduced to what that needs.
 #[derive(Debug)]
-pub(super) struct Addressee {
+pub(crate) struct Addressee {
     key: SignedPublicKey,
     binary: Vec<u8>,
     newest: u32,
@@ -30,7 +37,7 @@ pub(super) struct Addressee {
 
 /// Why a key was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum KeyRefusal {
+pub(crate) enum KeyRefusal {
     /// Armoured where binary was due.
     #[error("it is ASCII-armoured, where the binary key is due")]
     Armored,
@@ -72,7 +79,7 @@ pub(super) enum KeyRefusal {
 
 impl Addressee {
     /// Checks a binary key at `now`, in seconds since 1970.
-    pub(super) fn from_binary(bytes: &[u8], now: u32) -> Result<Self, KeyRefusal> {
+    pub(crate) fn from_binary(bytes: &[u8], now: u32) -> Result<Self, KeyRefusal> {
         // A packet's first byte always has its highest bit set; no text has.
         if bytes.first().is_some_and(u8::is_ascii) {
             return Err(KeyRefusal::Armored);
@@ -82,9 +89,13 @@ impl Addressee {
     }
 
     /// Checks a key from a file, armoured or binary, at `now`.
-    pub(super) fn from_file(bytes: &[u8], now: u32) -> Result<Self, KeyRefusal> {
+    pub(crate) fn from_file(bytes: &[u8], now: u32) -> Result<Self, KeyRefusal> {
         if !bytes.first().is_some_and(u8::is_ascii) {
             return Self::from_binary(bytes, now);
+        }
+        // The library would read the first block and leave it at that.
+        if String::from_utf8_lossy(bytes).matches(ARMOR_BEGINS).count() > 1 {
+            return Err(KeyRefusal::Several);
         }
         let (keys, _) =
             SignedPublicKey::from_armor_many(bytes).map_err(|error| KeyRefusal::Damaged(error.to_string()))?;
@@ -135,22 +146,25 @@ impl Addressee {
     }
 
     /// The key as a server takes it.
-    pub(super) fn binary(&self) -> &[u8] {
+    pub(crate) fn binary(&self) -> &[u8] {
         &self.binary
     }
 
-    /// The primary key's fingerprint, in hexadecimal.
-    pub(super) fn fingerprint(&self) -> String {
-        self.key.fingerprint().to_string()
+    /// The primary key's fingerprint.
+    pub(crate) fn fingerprint(&self) -> OpenPgpFingerprint {
+        let fingerprint = self.key.fingerprint();
+        OpenPgpFingerprint::from_bytes(
+            fingerprint.as_bytes().try_into().expect("20 bytes: of version 4, as was checked"),
+        )
     }
 
     /// When the youngest part of it was made, in seconds since 1970: a server whose clock is before that refuses the key.
-    pub(super) fn newest(&self) -> u32 {
+    pub(crate) fn newest(&self) -> u32 {
         self.newest
     }
 
     /// Whether a binary message is encrypted to this key, and to nobody else.
-    pub(super) fn is_addressed(&self, message: &[u8]) -> bool {
+    pub(crate) fn is_addressed(&self, message: &[u8]) -> bool {
         let Ok(Message::Encrypted { esk, .. }) = Message::from_bytes(message) else {
             return false;
         };
@@ -172,6 +186,30 @@ impl Addressee {
         message.encrypt_to_key(OsRng, &subkey.key).map_err(failed)?;
         message.to_vec(OsRng).map_err(failed)
     }
+}
+
+/// A fingerprint as people's programs show it: ten groups of four, in upper case.
+pub(crate) fn readable(fingerprint: OpenPgpFingerprint) -> String {
+    let digits = fingerprint.to_string().to_uppercase();
+    let groups: Vec<_> = (0..digits.len()).step_by(4).map(|at| &digits[at..at + 4]).collect();
+    groups.join(" ")
+}
+
+/// A binary message as ASCII-armoured text, with the checksum that finds a slip of whoever types it from paper.
+pub(crate) fn armored(message: &[u8]) -> String {
+    struct Raw<'a>(&'a [u8]);
+    impl Serialize for Raw<'_> {
+        fn to_writer<W: Write>(&self, writer: &mut W) -> pgp::errors::Result<()> {
+            Ok(writer.write_all(self.0)?)
+        }
+
+        fn write_len(&self) -> usize {
+            self.0.len()
+        }
+    }
+    let mut text = Vec::new();
+    armor::write(&Raw(message), BlockType::Message, &mut text, None, true).expect("memory takes what is written");
+    String::from_utf8(text).expect("armour is ASCII")
 }
 
 fn single(mut keys: impl Iterator<Item = pgp::errors::Result<SignedPublicKey>>) -> Result<SignedPublicKey, KeyRefusal> {

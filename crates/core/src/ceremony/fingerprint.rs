@@ -1,4 +1,4 @@
-//! A fingerprint that two people can compare by voice.
+//! Fingerprints: one that two people can compare by voice, and OpenPGP's own, as people's programs show it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -67,6 +67,36 @@ impl FromStr for Fingerprint {
     }
 }
 
+/// The fingerprint of an OpenPGP key of version 4: 20 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpenPgpFingerprint([u8; 20]);
+
+impl OpenPgpFingerprint {
+    /// The fingerprint of these bytes.
+    pub const fn from_bytes(bytes: [u8; 20]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for OpenPgpFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl FromStr for OpenPgpFingerprint {
+    type Err = &'static str;
+
+    /// Reads the one spelling that is written.
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let mut bytes = [0; 20];
+        match hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) if !text.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(Self(bytes)),
+            _ => Err("not the fingerprint of an OpenPGP key: 40 lower-case hexadecimal digits"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +115,15 @@ mod tests {
         }
         for text in ["", "XJ4B", "XJ4B-NP4P-AHH6-UQKB-IDP1", "XJ4B-NP4P-AHH6-UQKB-IDPFA", &"A".repeat(100)] {
             assert_eq!(text.parse::<Fingerprint>(), Err(FingerprintError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_keys_fingerprint_has_one_spelling() {
+        let text = "00112233445566778899aabbccddeeff00112233";
+        assert_eq!(text.parse::<OpenPgpFingerprint>().expect("good").to_string(), text);
+        for bad in ["", "00", &text.to_uppercase(), &format!("{text}00"), "0x112233445566778899aabbccddeeff00112233"] {
+            assert!(bad.parse::<OpenPgpFingerprint>().is_err(), "{bad:?}");
         }
     }
 }

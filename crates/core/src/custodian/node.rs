@@ -46,7 +46,7 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 /// failed: a follower that is still joining opens about a second after its last share (FACTS.md).
 const VANISHED_MAX: Duration = Duration::from_secs(3);
 
-/// The longest that an attempt stands still before it is reset.
+/// The longest that an attempt stands still before it is reset; and how long it may, where people have to bring shares to it.
 const STALL_MAX: Duration = Duration::from_secs(300);
 
 /// How far the sight of an open node may run ahead of what is on disk.
@@ -578,7 +578,7 @@ impl Node {
         if self.stalled(cx) {
             self.reset("the attempt stood still", cx);
         }
-        let rank = self.rank(cx);
+        let (rank, patience) = (self.rank(cx), self.patience(cx));
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
         let rounds = ranking::rounds(custodians, threshold);
@@ -592,7 +592,7 @@ impl Node {
         let counted_in = running && incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
         let ended_since = incident.ended_since();
         if incident.releasing.is_some() || counted_in || ended_since.is_some() {
-            let stalls = counted_in.then(|| incident.progress.since + incident.stall);
+            let stalls = counted_in.then(|| incident.progress.since + patience);
             let wake = ended_since.map(|since| since + VANISHED_MAX).or(stalls);
             self.wake_at(wake);
             return Some(Needs::Others);
@@ -690,11 +690,11 @@ impl Node {
 
     /// Whether an attempt with this custodian's share in it has stood still for too long.
     fn stalled(&mut self, cx: &Context<'_>) -> bool {
+        let patience = self.patience(cx);
         let Some(incident) = &mut self.incident else { return false };
         let now = cx.now.steady;
         let counted_in = incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
-        let stalled =
-            counted_in && incident.progress.shares > 0 && now.since(incident.progress.since) >= incident.stall;
+        let stalled = counted_in && incident.progress.shares > 0 && now.since(incident.progress.since) >= patience;
         if stalled {
             incident.submitted = None;
             incident.eligible = None;
@@ -703,6 +703,16 @@ impl Node {
             incident.progress = Progress { since: now, ..Progress::default() };
         }
         stalled
+    }
+
+    /// How long an attempt may stand still. Where custodians are too few, or an operator is at it, holders may be on their way,
+    /// who decrypt and type: a reset would take their shares out again.
+    fn patience(&self, cx: &Context<'_>) -> Duration {
+        let people = cx.settings.custodians.len() < usize::from(cx.settings.threshold);
+        match &self.incident {
+            Some(incident) if !people && self.standing_approvals(cx).is_empty() => incident.stall,
+            _ => STALL_MAX,
+        }
     }
 
     fn reset(&self, why: &'static str, cx: &mut Context<'_>) {

@@ -43,6 +43,8 @@ pub(super) struct Ledger {
     pub(super) durations: VecDeque<(NodeName, Duration)>,
     /// Incidents that changed, not fetched yet.
     pub(super) changed: VecDeque<IncidentStatus>,
+    /// Incidents that are over and whose receipts had their time to come, not fetched yet; once more when one comes late.
+    pub(super) told: VecDeque<IncidentStatus>,
 }
 
 impl Ledger {
@@ -130,6 +132,8 @@ impl Ledger {
             cause: Some(receipt.cause),
             approvals: receipt.approvals.clone(),
             result: receipt.result,
+            nonce: receipt.nonce.clone(),
+            progress: receipt.progress,
             answered_at: receipt.answered_at,
         });
         entry.incident.told_cause = most_told(&entry.incident.submissions);
@@ -138,10 +142,11 @@ impl Ledger {
             entry.told_open_after = Some(entry.told_open_after.map_or(took, |other| other.max(took)));
         }
         let unsealed = receipt.result == Submission::Opened && !std::mem::replace(&mut entry.unsealed, true);
-        let changed = entry.incident.clone();
+        let (changed, told) = (entry.incident.clone(), entry.is_told());
         if unsealed {
             *self.unseals.entry(receipt.cause).or_default() += 1;
         }
+        self.told.extend(told.then(|| changed.clone()));
         self.changed.push_back(changed);
     }
 
@@ -172,6 +177,7 @@ impl Ledger {
                 self.durations.push_back((entry.incident.node.clone(), took));
                 self.changed.push_back(entry.incident.clone());
             }
+            self.told.extend(entry.is_told().then(|| entry.incident.clone()));
         }
     }
 
@@ -225,6 +231,11 @@ impl Entry {
             unsealed: false,
             settle_at: None,
         }
+    }
+
+    /// Whether it is over, and its receipts had their time to come.
+    fn is_told(&self) -> bool {
+        self.incident.opened_at.is_some() && self.settle_at.is_none()
     }
 
     fn measure(&mut self, duration: Duration) {

@@ -532,6 +532,45 @@ fn a_new_process_goes_on_with_the_incident_of_the_one_before() {
 }
 
 #[test]
+fn a_share_is_proven_by_an_opening_that_own_eyes_saw_and_stays_so() {
+    let mut world = settled(true);
+    world.crash();
+    world.run(SECOND);
+    world.truth.start();
+    world.run(SECOND);
+    for (x, result) in [(1, Submission::Counted), (2, Submission::Counted), (3, Submission::Opened)] {
+        let receipt = Receipt { x, nonce: "a".to_owned(), ..world.receipt(Cause::Restart, result) };
+        world.message(&format!("custodian-{x}"), Content::Receipt(receipt));
+    }
+    let proven = |world: &World| -> Vec<_> {
+        let custodians = world.status().custodians.into_iter();
+        custodians.filter_map(|(who, known)| Some((who.as_str()[10..].to_owned(), known.share_proven?.at))).collect()
+    };
+    world.run(11 * SECOND);
+    assert_eq!(proven(&world), [], "whatever receipts say, it is not open");
+    world.truth.sealed = false;
+    world.run(SECOND);
+    assert_eq!(proven(&world), [], "a receipt may come that says otherwise");
+    world.run(11 * SECOND);
+    let opened = world.status().incidents[0].opened_at.expect("it is open");
+    assert_eq!(proven(&world), ["1", "2", "3"].map(|x| (x.to_owned(), opened)));
+    // One that comes late is news of this opening too.
+    let receipt = Receipt { x: 4, nonce: "a".to_owned(), ..world.receipt(Cause::Restart, Submission::Counted) };
+    world.message("custodian-4", Content::Receipt(receipt));
+    assert_eq!(proven(&world).len(), 4);
+
+    let known = world.status().custodians;
+    let known = known.into_iter().filter_map(|(who, custodian)| Some((who, custodian.share_proven?)));
+    let mut next = World::new(true);
+    next.watcher.restore_proofs(CLUSTER, known.collect());
+    assert_eq!(proven(&next).len(), 4, "a new process knows it from the history");
+    let mut clusters = watch(&["vault-1"], true);
+    clusters.get_mut(&CLUSTER).expect("there").generation = 2;
+    next.watcher.reconfigure(clusters, &BTreeSet::new(), at(next.now));
+    assert_eq!(proven(&next), [], "these were other shares");
+}
+
+#[test]
 fn a_changed_configuration_keeps_what_is_known_of_what_stays() {
     let mut world = settled(true);
     world.message("custodian-1", Content::Heartbeat(Box::new(heartbeat(1, &[("vault-1", true)]))));

@@ -10,6 +10,7 @@ use holdfast_core::policy::{Policy, Rule};
 
 use crate::note;
 use crate::story;
+use crate::vault::Piece;
 use crate::world::{Setup, World};
 
 const MS: Duration = Duration::from_millis(1);
@@ -597,6 +598,26 @@ fn stand_bys_step_in_for_those_who_are_away() {
                 world.restart_node(0, MS * 300);
                 assert!(world.until(1_500, World::all_open), "{away:?} are away");
             }
+        }
+    });
+}
+
+#[test]
+fn holders_are_waited_for_when_custodians_are_lost() {
+    story(|| {
+        for typed in [1, 20, 50, 120, 200, 280] {
+            let mut world = World::open(quiet(typed));
+            [0, 1, 2, 3].iter().for_each(|c| world.kill_custodian(*c));
+            world.restart_node(0, MS * 300);
+            world.expect_shut(MS * 45_000, "one custodian of five is left, and three shares are needed");
+            world.approve_by([0]);
+            for holder in [0, 1] {
+                world.expect_shut(MS * 1_000 * typed as u32, "a holder decrypts and types");
+                // A share that is not the living custodian's will do for a holder's.
+                let piece = Piece { x: world.hosts[holder].piece.x, fits: true };
+                world.stray(0, Some(piece));
+            }
+            assert!(world.until(2_000, World::all_open), "{typed} s between the shares");
         }
     });
 }

@@ -112,7 +112,19 @@ pub enum Trouble {
 
 /// Connects, logs in, and returns the connection and the switch that ends it.
 pub(super) async fn connect(settings: &BrokerSettings) -> Result<(Connection, Switch), Trouble> {
-    let tls = shake_hands(&settings.url, dial(&settings.url).await?, &settings.tls).await?;
+    log_in(settings, greet(settings).await?).await
+}
+
+/// A TLS connection to the broker, which has proven who it is. Nothing has been said to it yet.
+pub(super) async fn greet(settings: &BrokerSettings) -> Result<TlsStream<TcpStream>, Trouble> {
+    shake_hands(&settings.url, dial(&settings.url).await?, &settings.tls).await
+}
+
+/// Logs in over a connection from [`greet`].
+pub(super) async fn log_in(
+    settings: &BrokerSettings,
+    tls: TlsStream<TcpStream>,
+) -> Result<(Connection, Switch), Trouble> {
     let (wire, switch) = Wire::new(tls);
     // Taken once: should lapin ask again, it gets an error, never a second connection that nobody timed.
     let wire = Mutex::new(Some(wire));

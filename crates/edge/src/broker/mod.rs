@@ -9,6 +9,7 @@
 
 mod connect;
 mod outbox;
+mod probe;
 mod session;
 mod url;
 mod wire;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 
 pub use connect::Trouble;
 pub use outbox::{Counts, OUTBOX_MAX, OUTBOX_MAX_BYTES, Outgoing, PublishError};
+pub use probe::{Probe, QueueState, Refusal};
 pub use url::{BrokerUrl, BrokerUrlError, PASSWORD_MAX, Password, PasswordError};
 
 use outbox::Outbox;

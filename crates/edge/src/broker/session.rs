@@ -23,9 +23,9 @@ use super::wire::Switch;
 use super::{Ack, BODY_MAX, BrokerEvent, Delivery, Driver, Outgoing, Oversized, PREFETCH, PublishError, Trouble};
 
 /// Any answer of the broker's. A quorum queue that elects a leader takes seconds.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// The farewell. The other side closes anyway when the connection goes.
-const FAREWELL_DEADLINE: Duration = Duration::from_millis(300);
+pub(super) const FAREWELL_DEADLINE: Duration = Duration::from_millis(300);
 /// Messages on their way at a time. Each has a channel of its own, so that a refusal, which closes the channel, and a
 /// return, which names no message, are about one message and no other. Four hide a slow network's round trips.
 const LANES: usize = 4;

@@ -1,5 +1,5 @@
 //! When a certificate ends: the one thing that we read from a certificate ourselves, because the TLS library checks it
-//! and does not tell. For metrics alone; nothing is decided by it.
+//! and does not tell. For metrics and check-ups alone; nothing is decided by it.
 
 use holdfast_core::time::Timestamp;
 
@@ -10,7 +10,7 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// The `notAfter` of an X.509 certificate in DER (RFC 5280, 4.1). `None` if it cannot be read.
-pub(super) fn not_after(certificate: &[u8]) -> Option<Timestamp> {
+pub(crate) fn not_after(certificate: &[u8]) -> Option<Timestamp> {
     let (certificate, _) = element(certificate, SEQUENCE)?;
     let (mut rest, _) = element(certificate, SEQUENCE)?;
     if rest.first() == Some(&VERSION) {

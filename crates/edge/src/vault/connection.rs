@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use holdfast_core::seal_status::{SealStatus, StatusError};
 use holdfast_core::time::Timestamp;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, SERVER, USER_AGENT, VIA};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -25,6 +27,7 @@ use super::certificate;
 use super::hello::Watched;
 use super::identity::{NodeIdentity, seconds};
 use super::tickets::{ConnectionTickets, Ticket};
+use crate::tls::{self, SpkiPin};
 
 /// The longest answer that is read, in bytes: a seal-status has about 400.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -39,6 +42,7 @@ const HEAD_MAX: usize = 16 * 1024;
 const FINISH_DEADLINE: Duration = Duration::from_millis(500);
 
 const SEAL_STATUS: &str = "/v1/sys/seal-status";
+const HEALTH: &str = "/v1/sys/health";
 pub(super) const UNSEAL: &str = "/v1/sys/unseal";
 
 /// How the TLS handshake of a connection went.
@@ -74,6 +78,23 @@ pub enum AskError {
     /// The answer is not a seal-status.
     #[error("the answer is not a seal-status: is a Vault's API at this address?")]
     NotAStatus(#[source] Impossible),
+    /// The answer about its health does not tell the time.
+    #[error("the answer about its health has no server_time_utc: is a Vault's API at this address?")]
+    NoTime,
+}
+
+/// What a node says of its health, as far as anybody here wants to know it. Nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Its clock, in whole seconds.
+    pub server_time: Timestamp,
+    /// Whether the answer names a server or a way that it came by, which a Vault's own does not: a proxy's work.
+    pub names_a_proxy: bool,
+}
+
+#[derive(Deserialize)]
+struct HealthWire {
+    server_time_utc: i64,
 }
 
 /// What of a seal-status was impossible, without the peer's own words: those could be an echo of a share, or a flood.
@@ -102,6 +123,8 @@ pub struct Connection {
     handshake: Handshake,
     ticket_was_offered: bool,
     certificate_not_after: Option<Timestamp>,
+    key_pin: Option<SpkiPin>,
+    peer: Option<SocketAddr>,
     tickets: Arc<ConnectionTickets>,
     /// `None` once a request has failed: what would come next could be its late answer.
     requests: Option<SendRequest<Full<Bytes>>>,
@@ -119,10 +142,11 @@ impl Connection {
         let (watched, session) = stream.get_ref();
         let ticket_was_offered = watched.ticket_was_offered();
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
-        let certificate_not_after = match handshake {
-            Handshake::Full => leaf.and_then(|leaf| certificate::not_after(leaf)),
-            Handshake::Resumed => None,
-        };
+        // A resumed handshake shows no certificate; the library tells that of the first.
+        let leaf = leaf.filter(|_| handshake == Handshake::Full);
+        let certificate_not_after = leaf.and_then(|leaf| certificate::not_after(leaf));
+        let key_pin = leaf.and_then(tls::pin_of);
+        let peer = watched.stream().peer_addr().ok();
         let (requests, driver) = http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_MAX)
@@ -136,7 +160,18 @@ impl Connection {
         })
         .abort_handle();
         let (requests, identity) = (Some(requests), Arc::new(identity));
-        Ok(Self { identity, handshake, ticket_was_offered, certificate_not_after, tickets, requests, closed, task })
+        Ok(Self {
+            identity,
+            handshake,
+            ticket_was_offered,
+            certificate_not_after,
+            key_pin,
+            peer,
+            tickets,
+            requests,
+            closed,
+            task,
+        })
     }
 
     /// The node that it leads to.
@@ -158,6 +193,16 @@ impl Connection {
     /// When the node's certificate ends. Known from a full handshake alone: a resumed one shows no certificate.
     pub fn certificate_not_after(&self) -> Option<Timestamp> {
         self.certificate_not_after
+    }
+
+    /// The pin of the key that the node proved to have. Known from a full handshake alone.
+    pub fn key_pin(&self) -> Option<SpkiPin> {
+        self.key_pin
+    }
+
+    /// The address that the node's name led to.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     /// Takes the tickets that arrived so far, the oldest first. The node sends them right after the handshake: after the first
@@ -190,6 +235,12 @@ impl Connection {
     /// As [`Connection::seal_status`], with a deadline of the caller's.
     pub async fn seal_status_within(&mut self, deadline: Duration) -> Result<SealStatus, AskError> {
         self.ask(self.request(Method::GET, SEAL_STATUS, Bytes::new()), deadline).await?.status()
+    }
+
+    /// What the node says of its health, in whichever state it is, within [`super::Deadlines::answer`].
+    pub async fn health(&mut self) -> Result<Health, AskError> {
+        let asked = self.request(Method::GET, HEALTH, Bytes::new());
+        self.ask(asked, self.identity.deadlines().answer).await?.health()
     }
 
     /// Makes the node forget the shares of the running attempt. Answers its status afterwards.
@@ -271,13 +322,15 @@ impl fmt::Debug for Connection {
 pub(super) struct Reply {
     pub(super) code: StatusCode,
     body: Bytes,
+    names_a_proxy: bool,
 }
 
 impl Reply {
     async fn read(answer: Response<hyper::body::Incoming>) -> Result<Self, AskError> {
         let code = answer.status();
+        let names_a_proxy = [SERVER, VIA].iter().any(|name| answer.headers().contains_key(name));
         match Limited::new(answer.into_body(), BODY_MAX).collect().await {
-            Ok(body) => Ok(Self { code, body: body.to_bytes() }),
+            Ok(body) => Ok(Self { code, body: body.to_bytes(), names_a_proxy }),
             Err(error) if error.is::<LengthLimitError>() => Err(AskError::TooLarge),
             Err(error) => Err(AskError::Broken(error.to_string())),
         }
@@ -290,5 +343,15 @@ impl Reply {
             code if code.is_redirection() => Err(AskError::Redirect(code.as_u16())),
             code => Err(AskError::Refused(code.as_u16())),
         }
+    }
+
+    /// The health in it, whatever the status: a Vault says by that in which state it is.
+    fn health(&self) -> Result<Health, AskError> {
+        if self.code.is_redirection() {
+            return Err(AskError::Redirect(self.code.as_u16()));
+        }
+        let wire: HealthWire = serde_json::from_slice(&self.body).map_err(|_| AskError::NoTime)?;
+        let server_time = Timestamp::from_millis(wire.server_time_utc.saturating_mul(1000));
+        Ok(Health { server_time, names_a_proxy: self.names_a_proxy })
     }
 }

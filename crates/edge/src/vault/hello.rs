@@ -31,6 +31,11 @@ impl<S> Watched<S> {
         Self { stream, hello: HelloWatch::default() }
     }
 
+    /// The stream itself.
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Whether the last ClientHello that went out offered a ticket. The last, because a server may ask for a second hello,
     /// and the library then leaves the ticket out if it does not fit.
     pub(super) fn ticket_was_offered(&self) -> bool {

@@ -147,6 +147,7 @@ pub struct NodeIdentity {
     host: String,
     port: u16,
     server_name: ServerName<'static>,
+    pinned: bool,
     proof: [u8; 32],
     tls: ClientConfig,
     deadlines: Deadlines,
@@ -168,7 +169,8 @@ impl NodeIdentity {
         proof.update(Sha256::digest(ca_pem));
         pins.iter().for_each(|pin| proof.update(pin));
         let proof = proof.finalize().into();
-        Ok(Self { cluster, node, host, port, server_name, proof, tls, deadlines: Deadlines::default() })
+        let pinned = !pins.is_empty();
+        Ok(Self { cluster, node, host, port, server_name, pinned, proof, tls, deadlines: Deadlines::default() })
     }
 
     /// The same node with other deadlines. Tickets of the one work with the other.
@@ -186,6 +188,11 @@ impl NodeIdentity {
         &self.node
     }
 
+    /// The host.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
@@ -199,6 +206,11 @@ impl NodeIdentity {
             }
             _ => format!("{}:{}", self.host, self.port),
         }
+    }
+
+    /// Whether only keys that the configuration names are accepted.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
     }
 
     /// The deadlines in force.

@@ -4,14 +4,14 @@
 //! a connection is true of the request that follows on it. What does not live here: when to do any of it
 //! (`holdfast_core::sight` and `custodian`), and the ceremonies, which are an operator's and use an ordinary client.
 
-mod certificate;
+pub(crate) mod certificate;
 mod connection;
 mod hello;
 mod identity;
 pub mod release;
 mod tickets;
 
-pub use connection::{AskError, BODY_MAX, Connection, Handshake, Impossible};
+pub use connection::{AskError, BODY_MAX, Connection, Handshake, Health, Impossible};
 pub use identity::{ConnectError, DEFAULT_PORT, Deadlines, IdentityError, NodeIdentity};
 pub use release::{Answer, AuthorityRefusal, Expected, Outcome, Proven, ReleaseError, Sealed, StateRefusal};
 pub use tickets::{TICKETS_PER_CONNECTION, Ticket};

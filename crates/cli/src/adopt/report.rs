@@ -1,0 +1,243 @@
+//! What an adoption says: what to do next, word by word.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use holdfast_core::id::Principal;
+use holdfast_core::seal_status::SealStatus;
+use serde::Serialize;
+
+use super::Arguments;
+use crate::init::directory::Directory;
+use crate::init::fingerprints::Compared;
+use crate::init::plan::Plan;
+
+/// How far it is.
+pub(super) enum Stage {
+    /// Everything is checked, and the rotation is next.
+    Planned {
+        /// The keys for it.
+        keys: Vec<PathBuf>,
+    },
+    /// What the rotation printed is sorted.
+    Rotated,
+    /// The manifest is written, and shares are typed in next.
+    Import,
+}
+
+/// What was done, and what is next.
+#[derive(Serialize)]
+pub(super) struct Report {
+    stage: &'static str,
+    cluster: String,
+    cluster_id: Option<String>,
+    generation: u32,
+    vault: String,
+    shares: u8,
+    threshold: u8,
+    /// What the Vault itself says now, any of how many.
+    vault_threshold: u8,
+    vault_shares: u8,
+    /// The command that begins the rotation, for OpenBao and for HashiCorp Vault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rotate: Vec<String>,
+    manifest: Option<PathBuf>,
+    allowed_signers: Option<PathBuf>,
+    custodians: Vec<Recipient>,
+    holders: Vec<Recipient>,
+}
+
+#[derive(Serialize)]
+struct Recipient {
+    name: String,
+    fingerprint: String,
+    compared: Compared,
+    /// A packet, or a holder's encrypted share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    share: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sheet: Option<PathBuf>,
+}
+
+impl Report {
+    pub(super) fn new(
+        arguments: &Arguments,
+        directory: &Directory,
+        plan: &Plan,
+        compared: &BTreeMap<Principal, Compared>,
+        stage: Stage,
+        status: &SealStatus,
+    ) -> Self {
+        let compared = |name| compared.get(name).copied().unwrap_or(Compared::Skipped);
+        let sorted = matches!(stage, Stage::Rotated);
+        let custodians = plan.candidates.iter().map(|candidate| Recipient {
+            name: candidate.id().to_string(),
+            fingerprint: candidate.signed.fingerprint().to_string(),
+            compared: compared(candidate.id()),
+            share: sorted.then(|| directory.packet(candidate.id())),
+            sheet: None,
+        });
+        let holders = plan.people.iter().map(|person| Recipient {
+            name: person.name.to_string(),
+            fingerprint: person.addressee.fingerprint().to_string(),
+            compared: compared(&person.name),
+            share: sorted.then(|| directory.holders_share(&person.name)),
+            sheet: sorted.then(|| directory.holders_sheet(&person.name)),
+        });
+        let planned = matches!(stage, Stage::Planned { .. });
+        Self {
+            stage: match &stage {
+                Stage::Planned { .. } => "planned",
+                Stage::Rotated => "rotated",
+                Stage::Import => "import",
+            },
+            cluster: plan.cluster.to_string(),
+            cluster_id: (!planned).then(|| plan.id.to_string()),
+            generation: plan.generation,
+            vault: plan.vault.clone(),
+            shares: plan.shares(),
+            threshold: plan.threshold,
+            vault_threshold: status.threshold,
+            vault_shares: status.shares,
+            rotate: match &stage {
+                Stage::Planned { keys } => ["bao operator rotate-keys", "vault operator rekey"]
+                    .map(|tool| rotate(tool, arguments, plan, keys))
+                    .into(),
+                _ => Vec::new(),
+            },
+            manifest: (!planned).then(|| directory.manifest(&plan.cluster)),
+            allowed_signers: (!planned).then(|| directory.allowed_signers()),
+            custodians: custodians.collect(),
+            holders: holders.collect(),
+        }
+    }
+
+    fn planned(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (t, n) = (self.vault_threshold, self.vault_shares);
+        writeln!(f, "Every key is sound. Nothing was changed: any {t} of {n} shares open {} today.\n", self.vault)?;
+        self.parties(f)?;
+        writeln!(f, "\nNext, with a token that may rotate (docs/CEREMONIES.md, \"A Vault that exists\"):")?;
+        writeln!(f, "  1. Begin the rotation. OpenBao:")?;
+        for (index, command) in self.rotate.iter().enumerate() {
+            if index == 1 {
+                writeln!(f, "     HashiCorp Vault:")?;
+            }
+            writeln!(f, "     {command}")?;
+        }
+        writeln!(f, "  2. {t} of today's people enter their share each, with the nonce that it printed:")?;
+        writeln!(f, "     bao operator rotate-keys -nonce=NONCE | tee rotated.txt")?;
+        writeln!(f, "  3. The same holdfast adopt again, with --rotated rotated.txt of the last of them.")?;
+        write!(f, "Today's shares stay valid until {} of the new ones are verified: keep them.", self.threshold)
+    }
+
+    fn rotated(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (t, n) = (self.threshold, self.shares);
+        writeln!(f, "All {n} new shares of {} are there, each for its own custodian or holder.\n", self.cluster)?;
+        self.files(f)?;
+        if (self.vault_threshold, self.vault_shares) == (t, n) {
+            writeln!(f, "\nThe Vault says that any {t} of {n} shares open it. It does not say which set:")?;
+        } else {
+            let (t, n) = (self.vault_threshold, self.vault_shares);
+            writeln!(
+                f,
+                "\nNOT IN FORCE YET: the Vault says that any {t} of {n} shares open it, which are the old ones."
+            )?;
+        }
+        writeln!(f, "until {t} of the new ones are verified, the old ones are valid, and nobody throws them away.\n")?;
+        writeln!(f, "Next:")?;
+        writeln!(f, "  1. Send each custodian its packet and the manifest; on its host:")?;
+        let manifest = format!("{}.manifest.json", self.cluster);
+        writeln!(
+            f,
+            "     holdfast-setup install --packet ID.packet.json --manifest {manifest} --dir DIR --keep-transport-key"
+        )?;
+        if !self.holders.is_empty() {
+            writeln!(f, "     Print each holder's sheet, and give it and the .asc to that holder, who tries it:")?;
+            writeln!(f, "     gpg --decrypt NAME.share.asc | wc -c    says 66")?;
+        }
+        writeln!(f, "  2. When ALL {n} have decrypted theirs, {t} of them verify. A holder:")?;
+        writeln!(
+            f,
+            "     gpg --decrypt NAME.share.asc | bao operator rotate-keys -verify -nonce=VERIFICATION_NONCE -"
+        )?;
+        writeln!(f, "     A custodian, on its host:")?;
+        writeln!(f, "     holdfast-setup verify --manifest {manifest} --vault {} --ca-cert FILE \\", self.vault)?;
+        writeln!(f, "       --nonce VERIFICATION_NONCE --token-file FILE --dir DIR")?;
+        write!(
+            f,
+            "  3. Go on in docs/CEREMONIES.md: configuration, a restart of each node, and the end of the old shares."
+        )
+    }
+
+    fn import(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "The manifest is made. Nothing was changed at the Vault: today's shares stay what they are.\n")?;
+        self.files(f)?;
+        writeln!(
+            f,
+            "\nNext, on each custodian's host, by the person whose share it is to be, and one host for each share:"
+        )?;
+        writeln!(f, "     holdfast-setup import --manifest {}.manifest.json --dir DIR", self.cluster)?;
+        write!(
+            f,
+            "Nothing proves a share but the server: docs/CEREMONIES.md, \"For those who must\", before any is destroyed."
+        )
+    }
+
+    fn parties(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, party) in self.parties_named() {
+            writeln!(f, "  {what:<10} {} {} ({})", party.name, party.fingerprint, how(party.compared))?;
+        }
+        Ok(())
+    }
+
+    fn files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.cluster_id.as_deref().unwrap_or_default();
+        writeln!(f, "  Cluster:   {} ({id}), generation {}", self.cluster, self.generation)?;
+        if let (Some(manifest), Some(lines)) = (&self.manifest, &self.allowed_signers) {
+            writeln!(f, "  Manifest:  {}", manifest.display())?;
+            writeln!(f, "  Signers:   {}, for everybody's allowed_signers", lines.display())?;
+        }
+        for (what, party) in self.parties_named() {
+            let files = [&party.share, &party.sheet].into_iter().flatten().map(|path| path.display().to_string());
+            let files = files.collect::<Vec<_>>().join(" and ");
+            writeln!(f, "  {what:<10} {} {files} ({})", party.name, how(party.compared))?;
+        }
+        Ok(())
+    }
+
+    fn parties_named(&self) -> impl Iterator<Item = (&'static str, &Recipient)> {
+        let custodians = self.custodians.iter().map(|party| ("Custodian:", party));
+        custodians.chain(self.holders.iter().map(|party| ("Holder:", party)))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stage {
+            "planned" => self.planned(f),
+            "rotated" => self.rotated(f),
+            _ => self.import(f),
+        }
+    }
+}
+
+fn how(compared: Compared) -> &'static str {
+    match compared {
+        Compared::Given | Compared::Asked => "fingerprint compared",
+        Compared::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
+    }
+}
+
+/// The tool's command. Custodians come first in it, but no order is relied on.
+fn rotate(tool: &str, arguments: &Arguments, plan: &Plan, keys: &[PathBuf]) -> String {
+    let keys: Vec<_> = keys.iter().map(|path| path.display().to_string()).collect();
+    format!(
+        "{tool} -init -verify -address={} -ca-cert={} -key-shares={} -key-threshold={} -pgp-keys={}",
+        plan.vault,
+        arguments.ca_cert.display(),
+        plan.shares(),
+        plan.threshold,
+        keys.join(",")
+    )
+}

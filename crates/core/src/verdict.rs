@@ -1,0 +1,384 @@
+//! A sentinel's status in words: whether a cluster would open by itself now, what makes that doubtful, what each node waits
+//! for, and what to type. One source, so that `holdfast status` and the sentinel's page never say two things.
+//!
+//! What lives here: sentences. What does not: tables, colours, HTML. Whatever somebody else wrote is made plain before it is
+//! part of a sentence.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::civil::Weekday;
+
+use crate::cause::Cause;
+use crate::id::{ClusterName, NodeName};
+use crate::message::{Needs, Seen, Submission, plain_text};
+use crate::quorum::FRESH;
+use crate::status::{ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
+use crate::time::Timestamp;
+
+/// How long before a certificate expires this is doubtful enough to be said.
+pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);
+
+/// How many nodes are named of those for which a custodian is not ready: it is the custodian that says which there are.
+const NODES_NAMED: usize = 5;
+
+/// The answer to "would it open by itself now?".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Answer {
+    /// No: people have to do something first.
+    No,
+    /// The sentinel does not hear the custodians, and cannot tell.
+    Unknown,
+    /// Yes.
+    Yes,
+}
+
+/// The answer for one cluster, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The answer.
+    pub answer: Answer,
+    /// Why, without a full stop.
+    pub because: String,
+    /// What makes the answer less sure than it sounds, or asks for attention all the same: sentences.
+    pub doubts: Vec<String>,
+}
+
+/// What a person may do about a node: a sentence, and what to type, if anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What is so.
+    pub what: String,
+    /// What to type about it.
+    pub command: Option<String>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "No",
+            Self::Unknown => "Unknown",
+            Self::Yes => "Yes",
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.answer, self.because)
+    }
+}
+
+impl Verdict {
+    /// The answer for a cluster, as it stood when the status was put together.
+    pub fn of(cluster: &ClusterStatus, status: &Status) -> Self {
+        let stuck = cluster.nodes.iter().filter_map(|(name, node)| stuck(name, node, cluster));
+        let stuck: Vec<_> = stuck.chain(untold(cluster)).collect();
+        let unheard = (cluster.margin < 0).then(|| unheard(cluster, status)).flatten();
+        let (answer, because) = match unheard {
+            _ if !stuck.is_empty() => (Answer::No, stuck.join("; ")),
+            Some(why) => (Answer::Unknown, why),
+            None if cluster.margin < 0 => (Answer::No, numbers(cluster)),
+            None => (Answer::Yes, format!("{}; {}", numbers(cluster), last_opening(cluster, status.at))),
+        };
+        Self { answer, because, doubts: doubts(cluster, status) }
+    }
+
+    /// Whether there is nothing to look at.
+    pub fn is_calm(&self) -> bool {
+        self.answer == Answer::Yes && self.doubts.is_empty()
+    }
+}
+
+/// "5 ready, 3 needed"
+fn numbers(cluster: &ClusterStatus) -> String {
+    format!("{} ready, {} needed", cluster.ready, cluster.threshold)
+}
+
+/// The question and its answer: the first line of everything.
+pub fn headline(name: &ClusterName, verdict: &Verdict) -> String {
+    format!("Would {name} open by itself now? {verdict}.")
+}
+
+/// The latest incident that custodians ended on the policy's own grounds, without people, and that was measured.
+pub fn opened_by_itself(cluster: &ClusterStatus) -> Option<&IncidentStatus> {
+    cluster.incidents.iter().find(|incident| {
+        let submissions = &incident.submissions;
+        incident.opened_at.is_some()
+            && incident.open_after_ms.is_some()
+            && submissions.iter().any(|submission| submission.result == Submission::Opened)
+            && submissions.iter().all(|submission| submission.approvals.is_empty())
+    })
+}
+
+fn last_opening(cluster: &ClusterStatus, now: Timestamp) -> String {
+    let known = opened_by_itself(cluster).and_then(|incident| Some((incident.opened_at?, incident.open_after_ms?)));
+    match known {
+        Some((at, millis)) => format!("last proven {}, {}", moment(at, now), duration(millis)),
+        None => "never proven yet by an opening".to_owned(),
+    }
+}
+
+/// Why a node would not open by itself, if fewer custodians than it takes would let it.
+fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<String> {
+    if node.seen == Seen::Open {
+        return None;
+    }
+    let is_final = |needs: &Needs| {
+        matches!(needs, Needs::Approvals { .. } | Needs::Policy | Needs::Budget | Needs::Share | Needs::Generation)
+    };
+    let held: Vec<_> = node.needs.iter().filter(|(needs, _)| is_final(needs)).collect();
+    let many: u32 = held.iter().map(|(_, count)| count).sum();
+    // Custodians whose share is not sound are not among those that are ready.
+    let unready: u32 = held.iter().filter(|(needs, _)| *needs == Needs::Share).map(|(_, count)| count).sum();
+    let free = node.ready.saturating_sub(many.saturating_sub(unready));
+    if let Some((needs, _)) = held.first().filter(|_| free < u32::from(cluster.threshold)) {
+        let sealed = if node.marker.is_some() { "was sealed on purpose and " } else { "" };
+        return Some(format!("{name} {sealed}waits for {}", waits_for(*needs)));
+    }
+    // Before custodians have told what they wait for, or while the node is down: what they know keeps it shut.
+    let unsaid = node.needs.iter().all(|(needs, _)| matches!(needs, Needs::Contact | Needs::Evidence));
+    let deliberate = node.marker.is_some() || node.cause == Some(Cause::InPlace);
+    (unsaid && deliberate).then(|| format!("{name} was sealed on purpose"))
+}
+
+/// Open nodes whose crash would be of unknown cause to too many custodians, though enough are ready.
+fn untold(cluster: &ClusterStatus) -> Option<String> {
+    let heartbeats =
+        || cluster.custodians.values().filter(|known| known.up).filter_map(|known| known.heartbeat.as_ref());
+    let is_untold = |(name, node): &(&NodeName, &NodeStatus)| {
+        let reports = heartbeats().filter_map(|heartbeat| heartbeat.nodes.get(*name));
+        let blind = reports.filter(|report| report.ready && !report.restart_provable).count();
+        let sighted = node.ready.saturating_sub(u32::try_from(blind).unwrap_or(u32::MAX));
+        let needed = u32::from(cluster.threshold);
+        node.seen == Seen::Open && node.ready >= needed && sighted < needed
+    };
+    let untold: Vec<_> = cluster.nodes.iter().filter(is_untold).map(|(name, _)| name.as_str()).collect();
+    (!untold.is_empty()).then(|| {
+        let nodes = untold.join(", ");
+        format!("too few custodians could tell a restart of {nodes} from a seal, and it would wait for approvals")
+    })
+}
+
+/// Why too few custodians are heard to tell, where that says nothing of the custodians.
+fn unheard(cluster: &ClusterStatus, status: &Status) -> Option<String> {
+    let heard = cluster.custodians.values().filter(|custodian| custodian.up).count();
+    let of = format!("the sentinel hears {heard} of {} custodians", cluster.custodians.len());
+    match status.broker_up {
+        None => Some(format!("{of}: it has no broker, and sees nodes only")),
+        Some(false) => Some(format!("{of}: it has no connection to the broker")),
+        Some(true) if status.at.since(status.started_at) <= FRESH && heard < cluster.custodians.len() => {
+            Some(format!("{of}: it started {} ago", rough(status.at.since(status.started_at))))
+        }
+        Some(true) => None,
+    }
+}
+
+/// What makes the answer less sure than it sounds.
+fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let shut = cluster.nodes.values().filter(|node| node.seen != Seen::Open).count();
+    match (shut, cluster.nodes.len()) {
+        (0, _) => {}
+        (1, 1) => doubts.push("Its node is not open.".to_owned()),
+        (shut, all) if shut == all => doubts.push(format!("None of {all} nodes is open.")),
+        (1, all) => doubts.push(format!("1 of {all} nodes is not open.")),
+        (shut, all) => doubts.push(format!("{shut} of {all} nodes are not open.")),
+    }
+    if cluster.nodes.len() - shut < cluster.min_unsealed {
+        doubts.push(format!("At least {} should be open at any time.", cluster.min_unsealed));
+    }
+    if status.broker_up == Some(false) {
+        let why = status.broker_trouble.as_ref().map(|why| format!(" ({})", plain_text(why))).unwrap_or_default();
+        doubts.push(format!(
+            "The sentinel has no connection to the broker{why}: what follows of the custodians may be old."
+        ));
+    } else if let Some(why) = &status.broker_trouble {
+        doubts.push(format!("The broker: {}.", plain_text(why)));
+    }
+    if let Some(why) = &status.history_trouble {
+        doubts.push(format!("The sentinel's history is not written down: {}.", plain_text(why)));
+    }
+    let absent: Vec<_> =
+        cluster.custodians.iter().filter(|(_, custodian)| !custodian.ready).map(|(id, _)| id).collect();
+    match absent.as_slice() {
+        [] => {}
+        // Where nobody is heard, the answer says so.
+        _ if cluster.margin < 0 && unheard(cluster, status).is_some() => {}
+        [one] => doubts.push(format!("{one} is not ready.")),
+        more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
+    }
+    if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
+        doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
+    }
+    if cluster.diverged {
+        let who = cluster.custodians.iter().filter(|(_, custodian)| custodian.config_diverged);
+        let who = who.map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(", ");
+        doubts.push(format!("Not all custodians have the same policy and trust root: {who}."));
+    }
+    if cluster.generation_mismatch {
+        doubts.push("Not all custodians hold shares of the generation that the manifest names.".to_owned());
+    }
+    if let Some((node, at)) = soonest_expiry(cluster).filter(|(_, at)| *at < status.at.after(CERTIFICATE_NOTICE)) {
+        let (verb, when) = if at < status.at { ("expired", "") } else { ("expires", "soon: ") };
+        doubts.push(format!("The certificate of {node} {verb} {when}{}.", moment(at, status.at)));
+    }
+    doubts
+}
+
+/// The node whose certificate expires first, and when.
+pub fn soonest_expiry(cluster: &ClusterStatus) -> Option<(&NodeName, Timestamp)> {
+    cluster.nodes.iter().filter_map(|(name, node)| Some((name, node.certificate_not_after?))).min_by_key(|(_, at)| *at)
+}
+
+/// Why a custodian could not release its share now, what to look at first; nothing if it could.
+pub fn unready(custodian: &CustodianStatus) -> Option<String> {
+    Some(match &custodian.heartbeat {
+        _ if custodian.ready => return None,
+        None => "it was never heard from".to_owned(),
+        Some(_) if !custodian.up => "it is silent".to_owned(),
+        Some(heartbeat) if !heartbeat.share.ok => "its share is not sound".to_owned(),
+        Some(heartbeat) if !heartbeat.sandboxed => "its sandbox is off".to_owned(),
+        Some(heartbeat) => {
+            let nodes: Vec<_> =
+                heartbeat.nodes.iter().filter(|(_, node)| !node.ready).map(|(name, _)| name.as_str()).collect();
+            match nodes.get(..NODES_NAMED) {
+                Some(some) if nodes.len() > NODES_NAMED => format!("not for {} and others", some.join(", ")),
+                _ => format!("not for {}", nodes.join(", ")),
+            }
+        }
+    })
+}
+
+/// What a node that is not open waits for, as the custodians say; nothing for one that is open.
+pub fn waits(node: &NodeStatus) -> String {
+    if node.seen == Seen::Open {
+        // What custodians said before it opened.
+        return String::new();
+    }
+    let said: Vec<_> =
+        node.needs.iter().map(|(needs, many)| format!("{} ({many} say so)", waits_for(*needs))).collect();
+    said.join(", ")
+}
+
+fn waits_for(needs: Needs) -> String {
+    match needs {
+        Needs::Contact => "an answer of the node".to_owned(),
+        Needs::Evidence => "the cause to become known".to_owned(),
+        Needs::Approvals { have, need } => format!("approvals, {have} of {need}"),
+        Needs::Policy => "the policy, which says hold".to_owned(),
+        Needs::Budget => "the budget of automatic openings".to_owned(),
+        Needs::Share => "a sound share".to_owned(),
+        Needs::Others => "other custodians".to_owned(),
+        Needs::Generation => "shares that fit: every set was tried".to_owned(),
+    }
+}
+
+/// What a person may do about a node. `options` go into the commands, with a blank before them.
+pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, options: &str) -> Vec<Advice> {
+    let Some(status) = cluster.nodes.get(node) else { return Vec::new() };
+    let url = plain_text(&status.url);
+    let mut all = Vec::new();
+    let mut say = |what: String| all.push(Advice { what, command: None });
+    if let Some(why) = &status.identity_refused {
+        say(format!("Somebody answers at {url} who is not accepted as {node}: {}", plain_text(why)));
+    }
+    if status.shared_address {
+        say(format!(
+            "Several processes answer at {url}: a restart cannot be told there. Name each node by an address of its own."
+        ));
+    }
+    if status.seen == Seen::Open {
+        return all;
+    }
+    if let Some(why) = &status.lost_because {
+        say(format!("{node} does not answer: {}", plain_text(why)));
+    }
+    if let Some(at) = status.marker {
+        say(format!(
+            "{node} was sealed on purpose (seen at {at}). It stays sealed, also through restarts, until operators approve \
+             its opening."
+        ));
+    }
+    let approvals = |(needs, _): &(Needs, u32)| matches!(needs, Needs::Approvals { .. });
+    if status.needs.iter().any(approvals) {
+        let waiting: Vec<_> = cluster.approvals.iter().filter(|a| a.node == *node).map(|a| a.from.as_str()).collect();
+        let so_far =
+            if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
+        all.push(Advice {
+            what: format!("To open {node}{so_far}, an operator types:"),
+            command: Some(format!("holdfast approve{options} --cluster {name} --node {node}")),
+        });
+    }
+    if cluster.margin < 0 && cluster.custodians.values().any(|custodian| custodian.up) {
+        let ClusterStatus { ready, threshold, .. } = cluster;
+        let are = if *ready == 1 { "custodian is" } else { "custodians are" };
+        all.push(Advice {
+            what: format!(
+                "Only {ready} {are} ready, and it takes {threshold}: bring custodians back, or open {node} with holders' \
+                 shares."
+            ),
+            command: None,
+        });
+    }
+    all
+}
+
+/// How long ago something was, roughly.
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", rough(now.since(at)))
+}
+
+/// A length of time that nobody measured to the millisecond.
+pub fn rough(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// A duration that was measured, in milliseconds, in the unit in which it is easiest to read.
+pub fn duration(millis: f64) -> String {
+    match millis {
+        millis if millis < 10.0 => format!("{millis:.1} ms"),
+        millis if millis < 1_000.0 => format!("{millis:.0} ms"),
+        millis if millis < 120_000.0 => format!("{:.1} s", millis / 1_000.0),
+        // Saturates, and is not a number nowhere: it was measured.
+        millis => rough(Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or(Duration::MAX)),
+    }
+}
+
+/// A moment as people say it on the day of `now`, in UTC, to the minute: "today 07:06", "Tuesday 07:06", "2026-11-03".
+pub fn moment(at: Timestamp, now: Timestamp) -> String {
+    let utc = |at: Timestamp| {
+        let known = jiff::Timestamp::from_millisecond(at.as_millis()).ok();
+        known.map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).datetime())
+    };
+    let (Some(at), Some(now)) = (utc(at), utc(now)) else { return at.to_string() };
+    let days = now.date().since(at.date()).map_or(i32::MAX, |span| span.get_days());
+    let day = match days {
+        0 => "today",
+        1 => "yesterday",
+        2..=6 => weekday(at.weekday()),
+        _ => return at.date().to_string(),
+    };
+    format!("{day} {:02}:{:02}", at.hour(), at.minute())
+}
+
+fn weekday(day: Weekday) -> &'static str {
+    match day {
+        Weekday::Monday => "Monday",
+        Weekday::Tuesday => "Tuesday",
+        Weekday::Wednesday => "Wednesday",
+        Weekday::Thursday => "Thursday",
+        Weekday::Friday => "Friday",
+        Weekday::Saturday => "Saturday",
+        Weekday::Sunday => "Sunday",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! The page in states that are made up: what others wrote, many clusters, and what a reader knows it by.
+
+use holdfast_core::status::Status;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// What somebody might write who is not our friend.
+const HOSTILE: &str = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>\u{202e}&amp;";
+
+/// A status of so many clusters, each with so many nodes and custodians, all well.
+fn status(clusters: usize, nodes: usize, custodians: usize) -> Value {
+    let node = json!({
+        "url": "https://vault.example:8200", "seen": "open", "since": "2026-11-22T10:00:00.000Z", "cause": null, "needs": [],
+        "marker": null, "ready": custodians, "certificate_not_after": "2027-11-22T00:00:00.000Z", "shared_address": false,
+        "identity_refused": null, "lost_because": null,
+    });
+    let proof = json!({"at": "2026-11-24T07:45:00.000Z", "node": "vault-1", "generation": 1});
+    let custodian = json!({"heard_at": "2026-11-24T10:00:05.000Z", "up": true, "ready": true, "site": "zurich",
+                           "share_proven": proof, "heartbeat": null});
+    let submission = |x: u8, result: &str| {
+        json!({"custodian": format!("custodian-{x}"), "incident": "00".repeat(16), "x": x, "result": result, "nonce": "a",
+               "progress": x % 3, "answered_at": format!("2026-11-24T07:45:00.0{x}0Z")})
+    };
+    let incident = json!({
+        "node": "vault-1", "began_at": "2026-11-24T07:44:59.000Z", "sealed_at": "2026-11-24T07:45:00.000Z", "cause": "restart",
+        "opened_at": "2026-11-24T07:45:00.041Z", "open_after_ms": 41.2,
+        "submissions": [submission(3, "opened"), submission(1, "counted"), submission(2, "counted")],
+        "refusals": [{"custodian": "custodian-4", "lock": "identity", "why": "another key"}],
+    });
+    let named = |what: &str, many: usize, value: &Value| -> Value {
+        (1..=many).map(|i| (format!("{what}-{i}"), value.clone())).collect::<serde_json::Map<_, _>>().into()
+    };
+    let cluster = json!({
+        "id": "00".repeat(16), "shares": custodians, "threshold": 3, "ready": custodians, "margin": custodians - 3,
+        "margin_without_largest_site": 0, "diverged": false, "generation_mismatch": false, "generation": 1, "min_unsealed": 1,
+        "nodes": named("vault", nodes, &node), "custodians": named("custodian", custodians, &custodian), "approvals": [],
+        "incidents": [incident],
+    });
+    json!({
+        "sentinel": "sentinel-1", "version": "0", "at": "2026-11-24T10:00:10.000Z", "broker_up": true, "broker_trouble": null,
+        "history_trouble": null, "started_at": "2026-11-22T09:00:00.000Z", "rejected": {},
+        "clusters": named("prod", clusters, &cluster),
+    })
+}
+
+fn page(status: &Value) -> Page {
+    render(&serde_json::from_value::<Status>(status.clone()).expect("a status"))
+}
+
+#[test]
+fn the_first_line_answers_and_the_tab_does_too() {
+    let mut status = status(1, 3, 5);
+    let Page { html, .. } = page(&status);
+    assert!(html.contains("<title>Yes: prod-1 – Holdfast</title>") && html.contains("/icons/well.svg"), "{html}");
+    let words =
+        "<strong>Yes:</strong> <span class=\"because\">5 ready, 3 needed; last proven today 07:45, 41 ms</span>";
+    assert!(html.contains(words), "{html}");
+    assert!(html.contains("share proven today 07:45, vault-1"));
+
+    let node = &mut status["clusters"]["prod-1"]["nodes"]["vault-2"];
+    node["seen"] = json!("sealed");
+    node["needs"] = json!([[{"what": "approvals", "have": 0, "need": 2}, 5]]);
+    node["marker"] = json!("2026-11-24T10:00:00.000Z");
+    let Page { html, .. } = page(&status);
+    assert!(html.contains("<title>No: prod-1 – Holdfast</title>"), "{html}");
+    assert!(html.contains("<code>holdfast approve --cluster prod-1 --node vault-2</code>"), "{html}");
+}
+
+#[test]
+fn the_timeline_is_in_the_order_of_time() {
+    let html = page(&status(1, 1, 5)).html;
+    let at = |part: &str| html.find(part).unwrap_or_else(|| panic!("{part} in {html}"));
+    let order = [
+        "+0.000 s",
+        "sees it <b>sealed</b>",
+        "<b>custodian-1</b> submitted share 1: counted, 1 of 3",
+        "<b>custodian-2</b> submitted share 2: counted, 2 of 3",
+        "<b>custodian-3</b> submitted share 3: the node is open",
+        "sees it <b>open</b>",
+        "<b>custodian-4</b> did not submit, by the lock <b>identity</b>",
+    ];
+    let found: Vec<_> = order.map(at).into();
+    assert!(found.is_sorted(), "{found:?}");
+}
+
+#[test]
+fn what_others_wrote_stays_text() {
+    let mut status = status(1, 1, 5);
+    let long = HOSTILE.repeat(2_000);
+    status["broker_trouble"] = json!(long);
+    status["history_trouble"] = json!(long);
+    status["rejected"] = json!({ HOSTILE: 3 });
+    let cluster = &mut status["clusters"]["prod-1"];
+    cluster["incidents"][0]["refusals"][0]["why"] = json!(long);
+    for (name, value) in [("url", &long), ("identity_refused", &long), ("lost_because", &long)] {
+        cluster["nodes"]["vault-1"][name] = json!(value);
+    }
+    cluster["nodes"]["vault-1"]["seen"] = json!("lost");
+    let clean = page(&self::status(1, 1, 5)).html;
+    let html = page(&status).html;
+    let tags = |html: &str, tag: &str| html.matches(tag).count();
+    assert_eq!((tags(&html, "<script"), tags(&html, "<img src=x")), (tags(&clean, "<script"), 0));
+    assert!(html.contains("&lt;script&gt;alert(1)") && !html.contains('\u{202e}'), "{html}");
+    assert!(html.len() < clean.len() + 10_000, "nobody makes it long: {} and {}", html.len(), clean.len());
+}
+
+#[test]
+fn of_many_clusters_the_troubled_come_first_and_alone_are_unfolded() {
+    let mut status = status(20, 5, 50);
+    status["clusters"]["prod-7"]["margin"] = json!(-1);
+    let html = page(&status).html;
+    assert!(html.contains("<title>No: 1 of 20 – Holdfast</title>"));
+    let first = html.find("id=\"verdict-").expect("a verdict");
+    assert!(html[first..].starts_with("id=\"verdict-prod-7\""));
+    assert_eq!(html.matches("class=\"cluster\" data-unfolded=\"true\" open").count(), 1);
+    // Twenty clusters of fifty custodians each: what a screen fetches when something changed.
+    assert!(html.len() < 600_000, "{}", html.len());
+}
+
+#[test]
+fn a_page_is_known_by_what_it_shows_and_not_by_when_it_was_made() {
+    let mut status = status(1, 3, 5);
+    let first = page(&status);
+    status["at"] = json!("2026-11-24T10:00:49.000Z");
+    let later = page(&status);
+    assert!(first.digest == later.digest && first.html != later.html);
+    status["clusters"]["prod-1"]["nodes"]["vault-1"]["seen"] = json!("lost");
+    assert_ne!(page(&status).digest, first.digest);
+}
+
+#[test]
+fn nothing_is_inline_and_each_state_has_a_picture() {
+    let html = page(&status(1, 3, 5)).html;
+    for inline in [" style=", "<style", " onclick=", " onload=", "javascript:"] {
+        assert!(!html.contains(inline), "{inline}");
+    }
+    assert!(html.contains("<script src=\"/page.js\" defer></script>"));
+    for state in State::ALL {
+        assert!(state.icon().starts_with("<svg ") && !state.icon().contains("<script"), "{state:?}");
+    }
+}

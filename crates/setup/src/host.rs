@@ -1,0 +1,103 @@
+//! What several commands need of a custodian's host: its own keys, the cluster's manifest, and where the share lies.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use holdfast_core::ceremony::{CeremonyError, MANIFEST_MAX, Manifest, Member, Packet};
+use holdfast_edge::files::{self, FileError};
+use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
+use holdfast_edge::store::ShareStore;
+
+/// Where a host's own files are.
+#[derive(Args)]
+pub(crate) struct HostArguments {
+    /// Where `holdfast-setup enroll` put the keys, and where the share goes
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// The age identity, if it is not DIR/identity.txt
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+    /// The signing key, if it is not DIR/signing.key
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+    /// The share's file, if it is not DIR/CLUSTER.share.age
+    #[arg(long, value_name = "FILE")]
+    share: Option<PathBuf>,
+}
+
+/// A host's own keys, and the cluster's manifest.
+pub(crate) struct Host {
+    /// The cluster's manifest.
+    pub(crate) manifest: Manifest,
+    /// Where the share lies or goes.
+    pub(crate) store: ShareStore,
+    /// The age identity's file.
+    pub(crate) identity_path: PathBuf,
+    manifest_path: PathBuf,
+    identity: AgeIdentity,
+    signing_key: SigningKey,
+}
+
+/// Why a host's files are not acceptable.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HostError {
+    /// The manifest or the packet is not acceptable.
+    #[error("{}: {why}", .path.display())]
+    Refused {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: CeremonyError,
+    },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Signing(#[from] KeyError),
+}
+
+impl HostArguments {
+    /// Where a file of the host's is that has a name of its own.
+    pub(crate) fn beside(&self, given: Option<&PathBuf>, name: &str) -> PathBuf {
+        given.cloned().unwrap_or_else(|| self.dir.join(name))
+    }
+
+    /// Reads the keys and the manifest.
+    pub(crate) fn open(&self, manifest_path: &Path) -> Result<Host, HostError> {
+        let identity_path = self.beside(self.identity.as_ref(), "identity.txt");
+        let manifest_path = manifest_path.to_owned();
+        let file = files::read_bounded(&manifest_path, MANIFEST_MAX)?;
+        let refused = |why| HostError::Refused { path: manifest_path.clone(), why };
+        let manifest = Manifest::parse(&file).map_err(refused)?;
+        let share = self.beside(self.share.as_ref(), &format!("{}.share.age", manifest.cluster_name()));
+        Ok(Host {
+            store: ShareStore::open(&share, &identity_path),
+            manifest,
+            manifest_path,
+            identity: AgeIdentity::load(&identity_path)?,
+            signing_key: SigningKey::load(&self.beside(self.signing_key.as_ref(), "signing.key"))?,
+            identity_path,
+        })
+    }
+}
+
+impl Host {
+    /// The custodian whose host this is.
+    pub(crate) fn member(&self) -> Result<&Member, HostError> {
+        let own = self.manifest.own(&self.identity.recipient().to_text(), self.signing_key.public_key());
+        own.map_err(|why| HostError::Refused { path: self.manifest_path.clone(), why })
+    }
+
+    /// The packet in a file, if it is the one that the manifest names for the custodian whose host this is.
+    pub(crate) fn admit(&self, path: &Path, packet: &[u8]) -> Result<Packet, HostError> {
+        let admitted = self.manifest.admit(packet, &self.identity.recipient().to_text(), self.signing_key.public_key());
+        admitted.map_err(|why| HostError::Refused { path: path.to_owned(), why })
+    }
+
+    /// Whether the share of the manifest's generation is at rest here already, and comes out.
+    pub(crate) fn has_share(&self) -> bool {
+        let manifest = &self.manifest;
+        self.member().is_ok_and(|me| self.store.unlock(manifest.id(), manifest.generation(), &me.id).is_ok())
+    }
+}

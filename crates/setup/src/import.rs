@@ -1,0 +1,226 @@
+//! `holdfast-setup import`: a share that somebody holds in the clear, typed or piped in, to a share at rest.
+//!
+//! What lives here: reading it, with nothing shown and nothing kept but the share itself. What does not: whether it is the right
+//! one. A share bears no mark of the set that it belongs to, so nothing but the server can tell, when shares open it.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use holdfast_core::id::Principal;
+use holdfast_core::share::{Share, ShareError};
+use holdfast_edge::store::{Installed, StoreError};
+use rustix::io::Errno;
+use rustix::stdio::stdin;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::host::{HostArguments, HostError};
+use crate::output;
+
+/// The most that is read, in bytes: the hexadecimal text, and what stands around it in a file.
+const TYPED_MAX: usize = 128;
+
+/// What a terminal sends for Ctrl-C and Ctrl-D, while it makes no signals of them.
+const CANCEL: [u8; 2] = [3, 4];
+
+/// What a terminal sends to take the last character back.
+const TAKE_BACK: [u8; 2] = [8, 127];
+
+/// Put a share that somebody holds in the clear to rest on this host
+///
+/// For those who must: a rotation (`holdfast adopt`) hands shares over without anybody typing one. Reads the share from standard
+/// input, as hexadecimal or base64; on a terminal nothing is shown. Writes it to `CLUSTER.share.age` as `install` does. The
+/// manifest has to say that this custodian's share is typed in.
+///
+/// A share has no checksum, and does not say which Vault it is of. Whether it is the right one, only the server can tell: see
+/// that a node opens with it (docs/CEREMONIES.md), before whoever held it destroys it.
+#[derive(Args)]
+#[command(after_help = "Example: holdfast-setup import --dir /etc/holdfast --manifest prod.manifest.json")]
+pub(crate) struct Arguments {
+    /// The cluster's manifest, from `holdfast adopt import`
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    #[command(flatten)]
+    host: HostArguments,
+    /// Report in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why no share was imported. No message has anything in it of what was typed.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    /// The host's files are not acceptable.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The custodian's share comes another way.
+    #[error("by {}, {custodian}'s share comes in a packet: holdfast-setup install", .manifest.display())]
+    Packet {
+        /// The manifest.
+        manifest: PathBuf,
+        /// Whose share.
+        custodian: Principal,
+    },
+    /// The person broke it off.
+    #[error("broken off: nothing was changed")]
+    Cancelled,
+    /// Nothing came.
+    #[error("no share was given: type it, or pipe it into standard input")]
+    Nothing,
+    /// More came than any share has.
+    #[error("more was given than a share has: {TYPED_MAX} bytes are the most; give the share alone, on one line")]
+    TooMuch,
+    /// It is not a share.
+    #[error("{0}; nothing was changed")]
+    NotAShare(ShareError),
+    /// Reading failed, or the terminal cannot be kept from showing it.
+    #[error("standard input cannot be {action}: {source}")]
+    Input {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: Errno,
+    },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ImportError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Host(_) | Self::Packet { .. } | Self::Store(StoreError::Identity(_)) => output::REFUSED,
+            _ => output::FAILED,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Report {
+    result: &'static str,
+    cluster: String,
+    generation: u32,
+    custodian: String,
+    x: u8,
+    share: PathBuf,
+    record: PathBuf,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (custodian, cluster) = (&self.custodian, &self.cluster);
+        let again = if self.result == "already" { " already" } else { "" };
+        writeln!(f, "A share of {cluster} is at rest{again} as {custodian}'s.\n")?;
+        writeln!(f, "  Share:  {}", self.share.display())?;
+        writeln!(f, "  Record: {}", self.record.display())?;
+        writeln!(f, "  x:      {} (each custodian's has to be another)\n", self.x)?;
+        writeln!(
+            f,
+            "NOT PROVEN: nothing but the server can tell whether this is a share of {cluster}, and of today's set."
+        )?;
+        write!(f, "Open a node with it before whoever held it destroys it: docs/CEREMONIES.md, \"For those who must\".")
+    }
+}
+
+/// Imports, and says so.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    match import(arguments) {
+        Ok(report) => output::report(arguments.json, &report),
+        Err(error) => output::failure(&error, error.exit_code()),
+    }
+}
+
+fn import(arguments: &Arguments) -> Result<Report, ImportError> {
+    let host = arguments.host.open(&arguments.manifest)?;
+    let me = host.member()?;
+    if me.packet_sha256.is_some() {
+        let (manifest, custodian) = (arguments.manifest.clone(), me.id.clone());
+        return Err(ImportError::Packet { manifest, custodian });
+    }
+    let manifest = &host.manifest;
+    let share = ask(&format!("{}'s share of {} (nothing is shown): ", me.id, manifest.cluster_name()))?;
+    let installed = host.store.install(&share, manifest.id(), manifest.generation(), &me.id)?;
+    Ok(Report {
+        result: if installed == Installed::Already { "already" } else { "imported" },
+        cluster: manifest.cluster_name().to_string(),
+        generation: manifest.generation(),
+        custodian: me.id.to_string(),
+        x: share.x(),
+        share: host.store.share_path().to_owned(),
+        record: host.store.record_path().to_owned(),
+    })
+}
+
+/// Reads one line, into memory that never moves and is wiped. Not by way of the standard library's reader, whose buffer is
+/// never wiped.
+fn ask(prompt: &str) -> Result<Share, ImportError> {
+    let terminal = io::stdin().is_terminal();
+    let quiet = if terminal { Some(Quiet::begin()?) } else { None };
+    if terminal {
+        // Where it cannot be shown, the person sees a terminal that waits.
+        let _ = write!(io::stderr(), "{prompt}").and_then(|()| io::stderr().flush());
+    }
+    let mut typed = Zeroizing::new([0; TYPED_MAX]);
+    let read = read_line(&mut typed, terminal);
+    drop(quiet);
+    if terminal {
+        let _ = writeln!(io::stderr());
+    }
+    let text = typed[..read?].trim_ascii();
+    if text.is_empty() {
+        return Err(ImportError::Nothing);
+    }
+    Share::from_text(text).map_err(ImportError::NotAShare)
+}
+
+/// One byte at a time: what lies behind the line is not ours to read.
+fn read_line(typed: &mut [u8; TYPED_MAX], terminal: bool) -> Result<usize, ImportError> {
+    let mut filled = 0;
+    loop {
+        let mut byte = Zeroizing::new([0]);
+        match rustix::io::read(stdin(), byte.as_mut_slice()) {
+            Ok(0) => return Ok(filled),
+            Err(Errno::INTR) => continue,
+            Err(source) => return Err(ImportError::Input { action: "read", source }),
+            Ok(_) => {}
+        }
+        match byte[0] {
+            b'\n' | b'\r' if filled > 0 || terminal => return Ok(filled),
+            key if terminal && CANCEL.contains(&key) => return Err(ImportError::Cancelled),
+            key if terminal && TAKE_BACK.contains(&key) => filled = filled.saturating_sub(1),
+            _ if filled == TYPED_MAX => return Err(ImportError::TooMuch),
+            key => {
+                typed[filled] = key;
+                filled += 1;
+            }
+        }
+    }
+}
+
+/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
+/// that Ctrl-C ended would leave it silent.
+struct Quiet {
+    before: Termios,
+}
+
+impl Quiet {
+    fn begin() -> Result<Self, ImportError> {
+        let failed = |source| ImportError::Input { action: "kept from being shown", source };
+        let before = tcgetattr(stdin()).map_err(failed)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        tcsetattr(stdin(), OptionalActions::Flush, &quiet).map_err(failed)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing any more.
+        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
+    }
+}

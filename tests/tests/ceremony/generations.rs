@@ -1,0 +1,199 @@
+//! Two generations of shares side by side: a rotation on a real cluster, a node that slept through it, and the end of the old ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use holdfast_tests::lab::Lab;
+use holdfast_tests::processes::Signal;
+use holdfast_tests::shares::recover;
+use holdfast_tests::wait::{PATIENCE, always};
+use serde_json::Value;
+
+use crate::world::{Done, bao, holdfast, setup, text, until};
+
+/// A lab whose shares are rotated.
+struct Rotation {
+    lab: Lab,
+    token: String,
+}
+
+impl Rotation {
+    fn file(&self, name: &str) -> PathBuf {
+        self.lab.dir().join(name)
+    }
+
+    fn home(&self, custodian: &str) -> PathBuf {
+        self.file(custodian)
+    }
+
+    /// The node that serves writes.
+    fn active(&self) -> String {
+        let serves = |node: &String| {
+            let health = self.lab.eyes.read(&format!("{}/v1/sys/health", self.lab.url(node)));
+            self.lab.runs(node) && health.is_some_and(|health| health.contains("\"standby\":false"))
+        };
+        let mut found = None;
+        until("a node is active", || {
+            found = self.lab.nodes().into_iter().find(serves);
+            found.is_some()
+        });
+        self.lab.url(&found.expect("seen")).to_owned()
+    }
+
+    fn bao(&self, args: &[&str], input: &[u8]) -> Done {
+        let mut command = Command::new(bao());
+        command.args(args).env("BAO_ADDR", self.active()).env("BAO_CACERT", self.lab.path(&self.lab.file.ca_cert));
+        Done::of(command.env("BAO_TOKEN", &self.token), input).well()
+    }
+
+    fn on(&self, custodian: &str, command: &str, args: &[&str]) -> Done {
+        let dir = self.home(custodian);
+        setup(&[&[command, "--dir", text(&dir), "--json"], args].concat())
+    }
+
+    fn retire(&self, custodian: &str, opened: &[&str]) -> Done {
+        let config = self.lab.path(&self.lab.custodian(custodian).config);
+        let words: Vec<_> = opened.iter().flat_map(|node| ["--opened", node]).collect();
+        setup(&[&["retire", "--json", "--config", text(&config)], &words[..]].concat())
+    }
+
+    /// The three steps of docs/CEREMONIES.md on a cluster that custodians keep already.
+    fn rotate(&self, old: &[String]) -> PathBuf {
+        let (output, previous) = (self.file("next"), self.file("lab.manifest.json"));
+        let adopt = |more: &[&str]| {
+            let mut args: Vec<_> =
+                ["adopt", "--cluster", "lab", "--threshold", "2", "--json", "--yes", "--accept-no-recovery"]
+                    .map(str::to_owned)
+                    .into();
+            let mut option = |name: &str, value: &str| args.extend([format!("--{name}"), value.to_owned()]);
+            option("vault", &self.active());
+            option("ca-cert", text(&self.lab.path(&self.lab.file.ca_cert)));
+            option("output", text(&output));
+            option("previous", text(&previous));
+            for custodian in self.lab.custodians() {
+                option("enrollment", text(&self.home(&custodian).join("enrollment.json")));
+            }
+            args.extend(more.iter().map(|&argument| argument.to_owned()));
+            holdfast(&args.iter().map(String::as_str).collect::<Vec<_>>()).json()
+        };
+        let planned = adopt(&[]);
+        assert_eq!(planned["generation"], 2);
+        let command = planned["rotate"][0].as_str().expect("OpenBao's command");
+        // Who leaves the verification out gets the new shares at once.
+        let words: Vec<_> = command.split(' ').skip(1).filter(|word| *word != "-verify").collect();
+        self.bao(&words, b"");
+        let status = self.bao(&["operator", "rotate-keys", "-status", "-format=json"], b"").json();
+        let nonce = format!("-nonce={}", status["nonce"].as_str().expect("a nonce"));
+        let rotated = self.file("rotated.txt");
+        for share in old {
+            let done = self.bao(&["operator", "rotate-keys", &nonce, "-"], share.as_bytes());
+            fs::write(&rotated, done.out).expect("written");
+        }
+        adopt(&["--rotated", text(&rotated)]);
+        rotated
+    }
+
+    /// Points custodians at a generation, as a person does in an editor.
+    fn point(&self, custodians: &[String], from: (&str, &str), to: (&str, &str)) {
+        for custodian in custodians {
+            let path = self.lab.path(&self.lab.custodian(custodian).config);
+            let config = fs::read_to_string(&path).expect("there");
+            assert!(config.contains(from.0) && config.contains(from.1), "{config}");
+            fs::write(&path, config.replace(from.0, to.0).replace(from.1, to.1)).expect("written");
+            self.lab.signal(custodian, Signal::HUP);
+        }
+    }
+
+    fn failed(&self, custodian: &str, node: &str) -> bool {
+        let log = self.lab.path(&self.lab.custodian(custodian).state_dir).join("audit.jsonl");
+        let log = fs::read_to_string(log).unwrap_or_default();
+        log.lines().any(|line| line.contains(&format!("\"{node}\"")) && line.contains("\"failed\""))
+    }
+}
+
+#[test]
+fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then_ends() {
+    let args = ["--no-broker", "--nodes", "3", "--custodians", "3", "--threshold", "2"];
+    let mut rotation = Rotation { lab: Lab::up(&args), token: String::new() };
+    let token = rotation.lab.path(&rotation.lab.file.root_token_file);
+    rotation.token = fs::read_to_string(token).expect("the root token").trim().to_owned();
+    let custodians = rotation.lab.custodians();
+    let packet = |custodian: &str| rotation.file(&format!("ceremony/output/packets/{custodian}.packet.json"));
+    let old: Vec<_> = custodians[..2]
+        .iter()
+        .map(|id| hex::encode(recover(&packet(id), &rotation.home(id).join("transport.key"))))
+        .collect();
+    let manifest = rotation.file("lab.manifest.json");
+    for custodian in &custodians {
+        // What the ceremony of before left is erased, and a new transport key is made.
+        let gone = rotation.home(custodian).join("gone.packet.json");
+        let done = rotation.on(custodian, "install", &["--packet", text(&gone), "--manifest", text(&manifest)]).json();
+        assert_eq!(done["result"], "already");
+        rotation.on(custodian, "enroll", &["--again", "--id", custodian]).json();
+    }
+    rotation.lab.kill("vault-3");
+    let rotated = rotation.rotate(&old);
+
+    for custodian in &custodians {
+        let manifest = rotation.home(custodian).join("lab.manifest.json");
+        fs::rename(&manifest, manifest.with_file_name("lab.manifest.1.json")).expect("kept");
+        fs::copy(rotation.file("next/lab.manifest.json"), &manifest).expect("the new one in its place");
+        let args = ["--keys", text(&rotated), "--manifest", text(&manifest)];
+        let done = rotation.on(custodian, "install", &args).json();
+        assert_eq!((&done["result"], &done["kept_generation"]), (&"renewed".into(), &1.into()));
+        assert_eq!(done["erased"].as_array().map(Vec::len), Some(1), "{done}");
+        rotation.lab.signal(custodian, Signal::HUP);
+    }
+    rotation.retire(&custodians[0], &[]).refused(1, "nothing here shows that vault-1, vault-2, vault-3 opened");
+    for node in ["vault-1", "vault-2"] {
+        always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open(node));
+        rotation.lab.crash_patiently(node, PATIENCE).expect("the new shares open it");
+    }
+
+    // The one that slept knows of no rotation: whichever of the new shares are tried, they fail.
+    rotation.lab.start("vault-3");
+    for custodian in &custodians {
+        until(&format!("a set with {custodian}'s share fails"), || rotation.failed(custodian, "vault-3"));
+    }
+    assert!(rotation.lab.is_sealed("vault-3"));
+    for custodian in &custodians {
+        rotation.retire(custodian, &["vault-1", "vault-2"]).refused(1, "nothing here shows that vault-3 opened");
+    }
+
+    let (new, older) = (("lab.manifest.json", "lab.share.age"), ("lab.manifest.1.json", "lab.share.1.age"));
+    rotation.point(&custodians, new, older);
+    rotation.lab.approve("vault-3");
+    until("the old generation opens it, once", || rotation.lab.is_open("vault-3"));
+    rotation.point(&custodians, older, new);
+    rotation.retire(&custodians[0], &["vault-1", "vault-2"]).refused(1, "nothing here shows that vault-3 opened");
+    // As long as it takes until a restart can be proven again.
+    always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open("vault-3"));
+    rotation.lab.crash_patiently("vault-3", PATIENCE).expect("and then the new one does");
+
+    end_the_old_one(&rotation, &custodians);
+}
+
+/// Where a custodian's own log shows it, it needs nobody's word: whoever completed a set has that.
+fn end_the_old_one(rotation: &Rotation, custodians: &[String]) {
+    let mut shown = 0;
+    for custodian in custodians {
+        let nodes = rotation.lab.nodes();
+        let alone = |left: &str| {
+            let words: Vec<_> = nodes.iter().map(String::as_str).filter(|node| *node != left).collect();
+            rotation.retire(custodian, &words)
+        };
+        let kept = rotation.home(custodian).join("lab.share.1.age");
+        assert!(kept.is_file());
+        rotation.retire(custodian, &["vault-9"]).refused(2, "the configuration knows no such node");
+        let done = nodes.iter().map(|node| alone(node)).find(|done| done.code == 0);
+        shown += usize::from(done.is_some());
+        let done = done.unwrap_or_else(|| rotation.retire(custodian, &["vault-1", "vault-2", "vault-3"])).json();
+        assert_eq!(done["retired"], serde_json::json!([1]));
+        assert!(!kept.exists() && !Path::new(&format!("{}.record", kept.display())).exists());
+        let again = rotation.retire(custodian, &[]).json();
+        assert_eq!(again["retired"], Value::Array(Vec::new()));
+    }
+    assert!(shown > 0, "no log shows an opening with the new shares");
+}
