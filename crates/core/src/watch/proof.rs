@@ -13,27 +13,39 @@ use crate::status::{IncidentStatus, SubmissionStatus};
 
 /// Whose shares the incident proved. Nobody's before own eyes saw the node open.
 pub(super) fn proven(incident: &IncidentStatus, threshold: u8) -> BTreeSet<Principal> {
-    let named = |result| {
-        let of = incident.submissions.iter().filter(move |s| s.result == result && !s.nonce.is_empty());
-        of.map(|s| s.nonce.as_str()).collect::<BTreeSet<_>>()
-    };
-    if incident.opened_at.is_none() {
-        return BTreeSet::new();
-    }
+    let IncidentStatus { submissions, opened_at: Some(_), .. } = incident else { return BTreeSet::new() };
     // One that is said to have failed and opened was another's when the last share came.
-    let failed = named(Submission::Failed);
-    named(Submission::Opened)
-        .difference(&failed)
-        .flat_map(|nonce| set(&incident.submissions, nonce, threshold))
-        .collect()
+    let failed = named(submissions, |result| result == Submission::Failed);
+    let opened = named(submissions, |result| result == Submission::Opened);
+    let attempts = if opened.is_empty() { only_attempt(submissions, threshold) } else { opened };
+    attempts.difference(&failed).flat_map(|nonce| set(submissions, nonce, threshold)).collect()
+}
+
+/// The attempts that submissions with such results name.
+fn named(submissions: &[SubmissionStatus], such: impl Fn(Submission) -> bool) -> BTreeSet<&str> {
+    submissions.iter().filter(|s| such(s.result) && !s.nonce.is_empty()).map(|s| s.nonce.as_str()).collect()
+}
+
+/// Where whoever found the node open had asked for its state before the attempt began, and so names none: the attempt of which
+/// everybody else tells, if it is one, and lacked one share.
+fn only_attempt(submissions: &[SubmissionStatus], threshold: u8) -> BTreeSet<&str> {
+    let opened = submissions.iter().any(|s| s.result == Submission::Opened);
+    let attempts = named(submissions, |_| true);
+    let lacked_one = |nonce: &&str| counted(submissions, nonce).len() + 1 == usize::from(threshold);
+    match attempts.len() {
+        1 if opened => attempts.into_iter().filter(lacked_one).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 /// Whose shares were in the set that opened the node in this attempt.
 fn set(submissions: &[SubmissionStatus], nonce: &str, threshold: u8) -> BTreeSet<Principal> {
-    let told = |result| submissions.iter().filter(move |s| s.result == result && s.nonce == nonce);
-    let mut proven: BTreeSet<_> = told(Submission::Counted).map(|s| s.custodian.clone()).collect();
-    let counted: BTreeSet<_> = told(Submission::Counted).map(|s| s.x).collect();
-    let mut openers = told(Submission::Opened);
+    let in_it = |s: &&SubmissionStatus| s.result == Submission::Counted && s.nonce == nonce;
+    let mut proven: BTreeSet<_> = submissions.iter().filter(in_it).map(|s| s.custodian.clone()).collect();
+    let counted = counted(submissions, nonce);
+    // Whoever names no attempt may have been the last of this one.
+    let completed = |s: &&SubmissionStatus| s.result == Submission::Opened && (s.nonce == nonce || s.nonce.is_empty());
+    let mut openers = submissions.iter().filter(completed);
     if let (Some(last), None) = (openers.next(), openers.next())
         && counted.len() + 1 == usize::from(threshold)
         && !counted.contains(&last.x)
@@ -41,6 +53,11 @@ fn set(submissions: &[SubmissionStatus], nonce: &str, threshold: u8) -> BTreeSet
         proven.insert(last.custodian.clone());
     }
     proven
+}
+
+/// The shares that were counted in an attempt.
+fn counted(submissions: &[SubmissionStatus], nonce: &str) -> BTreeSet<u8> {
+    submissions.iter().filter(|s| s.result == Submission::Counted && s.nonce == nonce).map(|s| s.x).collect()
 }
 
 #[cfg(test)]
@@ -96,6 +113,16 @@ mod tests {
             (&[(3, Opened, "a")], "", "nobody knows with whom"),
             (&[(1, Counted, "a"), (2, Counted, "a"), (4, Failed, "a"), (3, Opened, "a")], "", "it failed as well"),
             (&[(1, Counted, ""), (2, Counted, ""), (3, Opened, "")], "", "attempts without a name"),
+            (&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "")], "1 2 3", "asked for the state before it began"),
+            (&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a"), (4, Opened, "")], "1 2", "either completed it"),
+            (
+                &[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, ""), (4, Opened, "")],
+                "1 2",
+                "either, and neither says",
+            ),
+            (&[(1, Counted, "a"), (3, Opened, "")], "", "another set may have opened it"),
+            (&[(1, Counted, "a"), (2, Counted, "a"), (4, Counted, "b"), (3, Opened, "")], "", "or another attempt"),
+            (&[(1, Counted, "a"), (2, Counted, "a"), (4, Failed, "a"), (3, Opened, "")], "", "it failed"),
             (&[(1, Counted, "a"), (2, Unanswered, "a"), (3, Opened, "a")], "1", "perhaps counted, perhaps not"),
         ] {
             assert_eq!(numbers(&incident(said)), expected, "{why}");
