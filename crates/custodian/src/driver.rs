@@ -337,6 +337,10 @@ impl Driver {
             Output::Publish { cluster, content } => self.publish(cluster, content),
             Output::Release(order) => self.release(order),
             Output::Reset { cluster, node } => self.reset(cluster, node),
+            Output::RestartProvable { cluster, node } => {
+                let cluster = self.config.settings.clusters.get(&cluster).map(|settings| settings.name.as_str());
+                tracing::info!(cluster, node = %node, "a restart of this node can be proven now");
+            }
         }
     }
 

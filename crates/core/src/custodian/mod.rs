@@ -69,6 +69,13 @@ pub enum Output {
         /// The node.
         node: NodeName,
     },
+    /// Tell whoever reads the log that a restart of this node, which is open, can be proven from now on.
+    RestartProvable {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+    },
 }
 
 /// What came of a release order.

@@ -124,6 +124,8 @@ pub(super) struct Node {
     needs: Option<Needs>,
     /// What the last heartbeat told of it.
     told: Option<News>,
+    /// Whether it is open and was said to be one whose restart can be proven, since it was last seen otherwise.
+    said_provable: bool,
     saved_open: Option<Timestamp>,
     /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
     marked: Option<Steady>,
@@ -147,6 +149,7 @@ impl Node {
             status: None,
             needs: None,
             told: None,
+            said_provable: false,
             marked: None,
             deadline: None,
         }
@@ -167,6 +170,16 @@ impl Node {
         while let Some(action) = self.sight.poll_action() {
             cx.outputs.push_back(Output::Watch { cluster: self.cluster, node: self.name.clone(), action });
         }
+        self.say_provable(cx);
+    }
+
+    /// Says, once after each opening, that the next restart will be known for one.
+    fn say_provable(&mut self, cx: &mut Context<'_>) {
+        let provable = self.sight.seen() == Seen::Open && self.sight.restart_provable(cx.now);
+        if provable && !self.said_provable {
+            cx.outputs.push_back(Output::RestartProvable { cluster: self.cluster, node: self.name.clone() });
+        }
+        self.said_provable = provable;
     }
 
     fn observe(&mut self, observation: Observation, cx: &mut Context<'_>) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_core::cause::Cause;
+use holdfast_core::custodian::Entry;
 use holdfast_core::message::Seen;
 use holdfast_core::policy::{Policy, Rule};
 
@@ -13,12 +14,12 @@ use crate::story;
 use crate::vault::Piece;
 use crate::world::{Setup, World};
 
-const MS: Duration = Duration::from_millis(1);
-const SOON: u64 = 5_000;
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SOON: u64 = 5_000;
 
 /// Runs a test's world, and tells its story if it ends badly.
 #[expect(clippy::print_stdout, reason = "only a test that fails prints, and the harness keeps it for its report")]
-fn story(act: impl FnOnce()) {
+pub(crate) fn story(act: impl FnOnce()) {
     struct Tell;
     impl Drop for Tell {
         fn drop(&mut self) {
@@ -32,11 +33,11 @@ fn story(act: impl FnOnce()) {
     act();
 }
 
-fn quiet(seed: u64) -> Setup {
+pub(crate) fn quiet(seed: u64) -> Setup {
     Setup::new(seed)
 }
 
-fn alone(seed: u64) -> Setup {
+pub(crate) fn alone(seed: u64) -> Setup {
     Setup { broker: false, sentinel: false, ..Setup::new(seed) }
 }
 
@@ -46,14 +47,14 @@ impl World {
     }
 
     #[track_caller]
-    fn expect_open(&mut self, why: &str) {
+    pub(crate) fn expect_open(&mut self, why: &str) {
         note!(self, "expects it open: {why}");
         assert!(self.until(SOON, Self::all_open), "{why}");
         assert!(self.until(SOON, Self::all_seen_open), "{why}: seen by all");
     }
 
     #[track_caller]
-    fn expect_shut(&mut self, wait: Duration, why: &str) {
+    pub(crate) fn expect_shut(&mut self, wait: Duration, why: &str) {
         note!(self, "expects it shut: {why}");
         let end = self.now + wait;
         let opened = self.until(wait.as_millis() as u64, |world| world.vaults[0].is_open());
@@ -72,7 +73,7 @@ impl World {
         }
     }
 
-    fn for_all(&mut self, act: impl Fn(&mut Self, usize)) {
+    pub(crate) fn for_all(&mut self, act: impl Fn(&mut Self, usize)) {
         self.everybody().into_iter().for_each(|c| act(self, c));
     }
 }
@@ -256,7 +257,7 @@ fn a_custodian_restarted_alone_knows_nothing() {
 }
 
 /// A power cut: every host and the node.
-fn power_cut(world: &mut World, length: Duration) {
+pub(crate) fn power_cut(world: &mut World, length: Duration) {
     world.power_off(0);
     world.for_all(World::reboot_host);
     world.broker_down();
@@ -500,208 +501,19 @@ fn an_approval_opens_once() {
 }
 
 #[test]
-fn a_share_that_nothing_permits_any_more_is_called_back() {
+fn a_custodian_says_once_after_each_opening_that_a_restart_can_be_proven() {
     story(|| {
-        // Two shares are in the node when somebody tells that it had been sealed in place; the reset cannot get through.
-        let mut world = World::open(Setup { sentinel: false, ..quiet(1) });
-        (2..5).for_each(|c| world.cut(c, 0, true));
-        world.run(MS * 1_000);
-        let sealed_at = world.wall(0).after(MS * 300);
-        world.restart_node(0, MS * 600);
-        let two = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 2);
-        assert!(world.until(SOON, two), "two shares are in it");
-        (0..2).for_each(|c| world.cut(c, 0, true));
-        world.sentinel_claims(0, Seen::Sealed, Some(Cause::InPlace), sealed_at);
-        world.run(MS * 8_000);
-        assert!(two(&world), "nobody could take them out");
-        (0..2).for_each(|c| world.heal(c, 0));
-        let none = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 0);
-        assert!(world.until(5_000, none), "called back once they could");
-        world.expect_shut(MS * 30_000, "a marker");
-    });
-}
-
-impl World {
-    fn held(&self) -> u8 {
-        self.vaults[0].status().map_or(0, |status| status.progress)
-    }
-
-    #[track_caller]
-    fn expect_held(&mut self, shares: u8, within: Duration, why: &str) {
-        note!(self, "expects {shares} shares in it: {why}");
-        let held = self.until(within.as_millis() as u64, |world| world.held() == shares);
-        assert!(held, "{why}: {} shares are in it", self.held());
-    }
-
-    /// Approvals of two operators that live this long.
-    fn approve_for(&mut self, life: Duration) {
-        for operator in [0, 1] {
-            let mut consent = self.consent(operator, 0);
-            consent.life = life;
-            let (_, bytes) = self.give(&consent);
-            self.send_order(&bytes);
-        }
-    }
-
-    /// A share that somebody brings: its custodian's, or a holder's.
-    fn bring(&mut self, c: usize) {
-        let piece = Piece { x: self.hosts[c].piece.x, fits: true };
-        self.stray(0, Some(piece));
-    }
-
-    /// Sealed on purpose, with too few custodians left, on whose shares nobody gives permission yet.
-    fn sealed_with(setup: Setup, left: usize) -> Self {
-        let mut world = Self::open(setup);
-        world.seal_node(0);
-        world.run(MS * 2_000);
-        (left..world.hosts.len()).for_each(|c| world.kill_custodian(c));
-        world
-    }
-}
-
-#[test]
-fn a_share_is_called_back_when_the_approval_lapses() {
-    story(|| {
-        for setup in [quiet(1), alone(2), Setup { sentinel: false, ..quiet(3) }] {
-            let mut world = World::sealed_with(setup, 2);
-            world.approve_for(MS * 60_000);
-            world.expect_held(2, MS * 5_000, "two of three needed");
-            world.run(MS * 50_000);
-            world.expect_held(2, MS * 2_000, "they wait for people while the approvals last");
-            world.expect_held(0, MS * 12_000, "the approvals have expired");
-            world.run(MS * 5_000);
-            world.submissions = 0;
-            for _ in 0..20 {
-                world.bring(4);
-                world.expect_shut(MS * 60_000, "one share more, by whoever stole it");
-                assert_eq!((world.held(), world.submissions), (1, 0), "and it is a person's, who may wait for others");
+        for setup in [quiet(1), alone(2), Setup { direct: false, ..quiet(3) }] {
+            let direct = setup.direct;
+            let mut world = World::open(setup);
+            for opened in 1..=4 {
+                world.run(MS * 6_000);
+                let said: Vec<_> = world.hosts.iter().map(|host| host.provable[0]).collect();
+                assert_eq!(said, [if direct { opened } else { 0 }; 5]);
+                world.restart_node(0, MS * 300);
+                world.approve_by([0]);
+                world.expect_open("restarted");
             }
-            world.approve_for(MS * 600_000);
-            world.expect_open("approved anew, with the one that is there");
-        }
-    });
-}
-
-#[test]
-fn a_share_is_called_back_when_the_node_can_be_reached_again() {
-    story(|| {
-        for reset in [true, false] {
-            let mut world = World::sealed_with(alone(1), 2);
-            world.approve_for(MS * 60_000);
-            world.expect_held(2, MS * 5_000, "two of three needed");
-            world.for_all(|world, c| world.cut(c, 0, reset));
-            world.run(MS * 200_000);
-            assert_eq!(world.held(), 2, "nobody could take them out");
-            world.for_all(|world, c| world.heal(c, 0));
-            world.expect_held(0, MS * 12_000, "expired meanwhile");
-
-            // A node that hung takes the share only when it wakes up.
-            let mut world = World::sealed_with(alone(1), 2);
-            world.freeze_node(0);
-            world.approve_for(MS * 20_000);
-            world.run(MS * 19_000);
-            world.thaw_node(0);
-            world.run(MS * 20_000);
-            world.expect_held(0, MS * 1, "whatever came late");
-        }
-    });
-}
-
-#[test]
-fn a_share_is_called_back_when_its_custodian_was_killed_meanwhile() {
-    story(|| {
-        for setup in [quiet(1), alone(2)] {
-            let mut world = World::sealed_with(setup, 2);
-            world.approve_for(MS * 60_000);
-            world.expect_held(2, MS * 5_000, "two of three needed");
-            (0..2).for_each(|c| world.kill_custodian(c));
-            world.run(MS * 100_000);
-            assert_eq!(world.held(), 2, "nobody is there who could take them out");
-            (0..2).for_each(|c| world.start_custodian(c));
-            world.expect_held(0, MS * 12_000, "they know that their share left");
-            world.run(MS * 10_000);
-            let resets = |world: &World, c: usize| {
-                let entries = world.hosts[c].audit.iter();
-                entries.filter(|(_, e)| matches!(e, holdfast_core::custodian::Entry::Reset { .. })).count()
-            };
-            let before = [resets(&world, 0), resets(&world, 1)];
-            (0..2).for_each(|c| world.kill_custodian(c));
-            (0..2).for_each(|c| world.start_custodian(c));
-            world.bring(4);
-            world.expect_shut(MS * 60_000, "nothing is permitted");
-            assert_eq!(([resets(&world, 0), resets(&world, 1)], world.held()), (before, 1), "nothing of theirs is in it");
-        }
-    });
-}
-
-#[test]
-fn a_share_is_called_back_when_the_configuration_permits_it_no_more() {
-    story(|| {
-        for dismissed in [true, false] {
-            let mut world = World::sealed_with(alone(1), 2);
-            world.approve_for(MS * 600_000);
-            world.expect_held(2, MS * 5_000, "two of three needed");
-            for c in 0..2 {
-                let cluster = world.cluster;
-                let settings = world.hosts[c].settings.clusters.get_mut(&cluster).expect("configured");
-                if dismissed {
-                    settings.operators = settings.operators.iter().filter(|o| o.as_str() != "bob").cloned().collect();
-                } else {
-                    settings.policy.in_place = Rule::Hold;
-                }
-                world.reload(c, &BTreeSet::new());
-            }
-            world.expect_held(0, MS * 5_000, "people decided otherwise");
-        }
-    });
-}
-
-#[test]
-fn a_share_is_not_called_back_without_need() {
-    story(|| {
-        // What people bring without anybody's approval.
-        for setup in [quiet(1), alone(2)] {
-            let mut world = World::sealed_with(setup, 5);
-            world.bring(0);
-            world.run(MS * 400_000);
-            assert_eq!(world.held(), 1, "it waits for the next holder");
-        }
-        // Contact is lost and found while an approval lasts: evidence is looked for anew.
-        for reset in [true, false] {
-            let mut world = World::open(alone(3));
-            (2..5).for_each(|c| world.kill_custodian(c));
-            world.restart_node(0, MS * 300);
-            world.approve_for(MS * 600_000);
-            world.expect_held(2, MS * 5_000, "two of three needed");
-            let nonce = world.vaults[0].status().map(|status| status.nonce);
-            for wait in [100, 3_000, 15_000] {
-                world.for_all(|world, c| world.cut(c, 0, reset));
-                world.run(MS * wait);
-                world.for_all(|world, c| world.heal(c, 0));
-                world.run(MS * 10_000);
-            }
-            let status = world.vaults[0].status().map(|status| (status.progress, status.nonce));
-            assert_eq!(status.map(|(held, nonce)| (held, Some(nonce))), Some((2, nonce)), "the same attempt");
-        }
-    });
-}
-
-#[test]
-fn who_calls_a_share_back_does_not_hinder_those_who_may_open() {
-    story(|| {
-        for setup in [quiet(1), alone(2)] {
-            let mut world = World::sealed_with(setup, 2);
-            world.approve_for(MS * 600_000);
-            world.expect_held(2, MS * 5_000, "two of three needed");
-            // It knows of no approval any more: it was used by another process.
-            world.kill_custodian(0);
-            world.start_custodian(0);
-            world.run(MS * 40_000);
-            world.bring(2);
-            world.run(MS * 60_000);
-            world.expect_held(2, MS * 1, "one who may, and a holder, who is waited for");
-            world.bring(3);
-            assert!(world.until(2_000, World::all_open), "and another holder");
         }
     });
 }
@@ -1008,7 +820,7 @@ fn a_marker_dated_ahead_ends_with_the_sight_of_the_node_open() {
         assert!(world.marked(0, 0), "it cannot see that the node is open, and says so in every heartbeat");
         let marks = |c: usize| {
             let entries = world.hosts[c].audit.iter();
-            entries.filter(|(_, entry)| matches!(entry, holdfast_core::custodian::Entry::Marker { .. })).count()
+            entries.filter(|(_, entry)| matches!(entry, Entry::Marker { .. })).count()
         };
         // Its own clock may say a moment later than their first look.
         assert!((1..5).all(|c| marks(c) <= 2), "the others looked once or twice");
