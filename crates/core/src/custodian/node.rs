@@ -278,7 +278,8 @@ impl Node {
             order.revoke();
         }
         self.state.approvals.clear();
-        self.state.sent = false;
+        // A word may be a lie, and the node still sealed with the share in it.
+        self.state.sent &= by.is_some();
         cx.outputs.push_back(Output::Save);
         let sealed_ms = incident.sealed.map(|sealed| cx.now.steady.since(sealed.steady).as_millis() as u64);
         let (cluster, node) = (self.cluster, self.name.clone());
@@ -600,13 +601,13 @@ impl Node {
         if self.stalled(cx) {
             self.reset("the attempt stood still", cx);
         }
-        let (rank, patience) = (self.rank(cx), self.patience(cx));
+        let (rank, patience, by_people) = (self.rank(cx), self.patience(cx), takes_people(cx));
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
         let rounds = ranking::rounds(custodians, threshold);
-        if incident.tried.failed.values().filter(|failures| **failures >= FAILURES_THAT_PROVE).count()
-            >= rounds as usize
-        {
+        let proven = incident.tried.failed.values().filter(|failures| **failures >= FAILURES_THAT_PROVE).count();
+        // Where each set has a holder's share in it, sets that fail prove typing errors: the tries only come more slowly.
+        if proven >= rounds as usize && !by_people {
             self.refuse(Lock::State, "every set of shares was tried and none opened the node", cx);
             return Some(Needs::Generation);
         }
@@ -763,9 +764,8 @@ impl Node {
     /// How long an attempt may stand still. Where custodians are too few, or an operator is at it, holders may be on their way,
     /// who decrypt and type: a reset would take their shares out again.
     fn patience(&self, cx: &Context<'_>) -> Duration {
-        let people = cx.settings.custodians.len() < usize::from(cx.settings.threshold);
         match &self.incident {
-            Some(incident) if !people && self.standing_approvals(cx).is_empty() => incident.stall,
+            Some(incident) if !takes_people(cx) && self.standing_approvals(cx).is_empty() => incident.stall,
             _ => STALL_MAX,
         }
     }
@@ -840,4 +840,9 @@ impl Node {
             identity_refused: self.identity_refused.as_deref().map(plain_text),
         }
     }
+}
+
+/// Whether custodians alone never suffice, and holders bring the rest.
+fn takes_people(cx: &Context<'_>) -> bool {
+    cx.settings.custodians.len() < usize::from(cx.settings.threshold)
 }

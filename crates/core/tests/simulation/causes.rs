@@ -620,6 +620,32 @@ fn holders_are_waited_for_when_custodians_are_lost() {
 }
 
 #[test]
+fn holders_may_mistype_where_custodians_alone_never_suffice() {
+    story(|| {
+        for setup in [quiet(1), alone(2)] {
+            let mut world = World::new(Setup { custodians: 2, ..setup });
+            let waits = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 2);
+            let types = |world: &mut World, fits| world.stray(0, Some(Piece { x: 9, fits }));
+            world.run(MS * 1_000);
+            world.approve_by([0]);
+            assert!(world.until(SOON, waits), "two custodians, and a holder is waited for");
+            types(&mut world, true);
+            world.expect_open("opened for the first time");
+            world.run(MS * 5_000);
+            world.restart_node(0, MS * 300);
+            // Whoever types first is completed by the custodians, who are told each time that the set failed.
+            for typed in 1..=12 {
+                types(&mut world, false);
+                let dropped = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 0);
+                assert!(world.until(40_000, dropped), "the typing error {typed} is completed as a set");
+            }
+            types(&mut world, true);
+            assert!(world.until(40_000, World::all_open), "typed well, however often it failed");
+        }
+    });
+}
+
+#[test]
 fn one_share_of_another_generation_delays_and_does_not_stop() {
     story(|| {
         for misfit in 0..5 {

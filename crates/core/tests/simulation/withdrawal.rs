@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use holdfast_core::cause::Cause;
 use holdfast_core::custodian::Entry;
-use holdfast_core::message::Seen;
+use holdfast_core::id::{IncidentId, MessageId};
+use holdfast_core::message::{Content, Receipt, Seen, Submission};
 use holdfast_core::policy::Rule;
 
 use crate::causes::{MS, SOON, alone, power_cut, quiet, story};
 use crate::note;
+use crate::people::Message;
 use crate::vault::Piece;
 use crate::world::{Setup, World};
 
@@ -168,6 +170,42 @@ fn a_share_is_called_back_when_the_configuration_permits_it_no_more() {
             }
             world.expect_held(0, MS * 5_000, "people decided otherwise");
         }
+    });
+}
+
+#[test]
+fn a_share_is_called_back_when_a_custodian_lies_that_the_node_was_opened() {
+    story(|| {
+        let mut world = World::sealed_with(quiet(1), 2);
+        world.approve_for(MS * 600_000);
+        world.expect_held(2, MS * 5_000, "two of three needed");
+        let at = world.wall(0);
+        let lie = Receipt {
+            node: world.names[0].clone(),
+            incident: IncidentId::from_bytes([7; 16]),
+            round: 0,
+            cause: Cause::InPlace,
+            approvals: Vec::new(),
+            x: 5,
+            result: Submission::Opened,
+            nonce: String::new(),
+            progress: 0,
+            sealed_seen_at: at,
+            submitted_at: at,
+            answered_at: at,
+        };
+        let message = Message {
+            id: MessageId::from_bytes([7; 16]),
+            cluster: world.cluster,
+            content: Content::Receipt(lie),
+            issued_at: at,
+            expires_at: None,
+        };
+        let bytes = world.people.custodians[4].seal(message);
+        (0..2).for_each(|c| assert!(world.hear(c, &bytes), "a custodian's word, and its signature"));
+        world.expect_held(0, MS * 12_000, "the approvals are void, and nothing else permits it");
+        world.bring(4);
+        world.expect_shut(MS * 60_000, "the liar alone");
     });
 }
 
