@@ -17,6 +17,7 @@ pub mod node;
 pub mod outgoing;
 pub mod service;
 pub mod store;
+pub mod terminal;
 pub mod tls;
 pub mod vault;
 
