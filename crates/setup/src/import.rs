@@ -35,7 +35,7 @@ const TAKE_BACK: [u8; 2] = [8, 127];
 ///
 /// For those who must: a rotation (`holdfast adopt`) hands shares over without anybody typing one. Reads the share from standard
 /// input, as hexadecimal or base64; on a terminal nothing is shown. Writes it to `CLUSTER.share.age` as `install` does. The
-/// manifest has to say that this custodian's share is typed in.
+/// manifest has to say that this custodian's share is typed in: `holdfast adopt --import` makes such a one.
 ///
 /// A share has no checksum, and does not say which Vault it is of. Whether it is the right one, only the server can tell: see
 /// that a node opens with it (docs/CEREMONIES.md), before whoever held it destroys it.
