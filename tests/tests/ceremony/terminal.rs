@@ -1,7 +1,7 @@
 //! What a person at a terminal sees, and does not see, when a share is typed in.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -31,7 +31,9 @@ impl Terminal {
         let (keyboard, screen) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
         // More than anything that is shown here.
         let (shows, screened) = mpsc::sync_channel(1 << 16);
-        std::thread::spawn(move || screen.bytes().map_while(Result::ok).try_for_each(|byte| shows.send(byte)));
+        std::thread::spawn(move || {
+            BufReader::new(screen).bytes().map_while(Result::ok).try_for_each(|byte| shows.send(byte))
+        });
         Self { process, keyboard, screen: screened, shown: String::new() }
     }
 
