@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use holdfast_core::message::plain_lines;
 use holdfast_core::time::Timestamp;
 use serde::Serialize;
 
@@ -88,9 +89,13 @@ impl Sheet {
         }
     }
 
-    /// Writes a finding down.
+    /// Writes a finding down. Much of it is what others wrote, and none of that reaches a terminal as anything but text.
     pub fn add(&mut self, finding: Finding) {
         self.wipe();
+        let Finding { check, grade, what, remedy } = finding;
+        // What was seen is one line.
+        let what = plain_lines(&what).replace('\n', " ");
+        let finding = Finding { check, grade, what, remedy: remedy.as_deref().map(plain_lines) };
         if !self.json {
             if !std::mem::replace(&mut self.begun, true) {
                 self.put(&format!("\n{}", self.paint("1", &self.group)));
@@ -213,6 +218,14 @@ mod tests {
         let broken = sheet(true, false).lines(&finding);
         assert!(broken.len() > 4 && broken.iter().all(|line| line.chars().count() <= WIDTH), "{broken:#?}");
         assert!(broken[1].starts_with("    word") && broken.last().is_some_and(|line| line == "      then that"));
+    }
+
+    #[test]
+    fn what_others_wrote_is_text() {
+        let mut sheet = sheet(true, true);
+        sheet.add(Finding::warning("x", "runs \x1b[2J\u{9b}1m\nversion\u{202e}", "type\n\x1b]0;this"));
+        let Finding { what, remedy, .. } = &sheet.entries[0].finding;
+        assert_eq!((what.as_str(), remedy.as_deref()), ("runs  [2J 1m version ", Some("type\n ]0;this")));
     }
 
     #[test]
