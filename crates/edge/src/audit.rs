@@ -118,8 +118,8 @@ pub enum AuditError {
     },
     /// The last complete line is not one that this program wrote.
     #[error(
-        "the audit log {} is damaged: its last complete line {why}; keep it as evidence (`holdfast audit verify` tells which \
-         lines stand), move it aside, and start again with a new one",
+        "the audit log {} is damaged: its last complete line {why}; keep it as evidence (`holdfast-custodian check` tells \
+         from which line on nothing stands), move it aside, and start again with a new one",
         path.display()
     )]
     Damaged {
