@@ -136,6 +136,7 @@ fn sound(lab: &mut Lab) {
     ] {
         found.expect("ok", check, &[part]);
     }
+    found.expect("warning", "recovery", &["nobody but custodians has a share", "takes 3", "ceremony"]);
     assert!(found.all().all(|finding| finding["group"].is_string()));
     // For people: marks, groups, and no control character where no terminal is.
     let said = lab.holdfast(&["doctor"]).well();

@@ -114,6 +114,7 @@ fn manifest(name: &ClusterName, cluster: &OperatedCluster, operator: &Operator) 
             Finding::warning("manifest", format!("{what}: too few to open a node by themselves"), remedy)
         }
     }];
+    findings.push(recovery(usize::from(shares), members, usize::from(threshold)));
     if manifest.cluster_name() != name {
         let what = format!("you call the cluster {name}, and its manifest calls it {}", manifest.cluster_name());
         findings.push(Finding::warning(
@@ -132,6 +133,26 @@ fn manifest(name: &ClusterName, cluster: &OperatedCluster, operator: &Operator) 
         findings.extend(people_listed("operator", operators, Namespace::Approval, 0, trust, now));
     }
     findings
+}
+
+/// Whether people have enough shares to open a node without any custodian.
+fn recovery(shares: usize, members: usize, threshold: usize) -> Finding {
+    let holders = shares.saturating_sub(members);
+    let have = match holders {
+        0 => "nobody but custodians has a share".to_owned(),
+        1 => "one share is a holder's".to_owned(),
+        more => format!("{more} shares are holders'"),
+    };
+    if holders >= threshold {
+        return Finding::ok("recovery", format!("{have}: any {threshold} of them open a node without custodians"));
+    }
+    let what = format!(
+        "{have}, and it takes {threshold}: people cannot open a node by themselves, and the loss of any {} of the {shares} \
+         shares is final",
+        shares.saturating_sub(threshold) + 1
+    );
+    let remedy = format!("a ceremony with {threshold} holders or more ends this: docs/CEREMONIES.md");
+    Finding::warning("recovery", what, remedy)
 }
 
 async fn nodes(name: &ClusterName, cluster: &OperatedCluster, sheet: &mut Sheet) {
