@@ -27,6 +27,9 @@ use sha2::{Digest, Sha256};
 /// The format's version.
 const VERSION: u32 = 1;
 
+/// Its name in a custodian's state folder.
+pub const AUDIT_FILE: &str = "audit.jsonl";
+
 /// The longest line, in bytes: an order of 64 KiB fits as its digest, not as itself, and nothing longer is worth a line.
 pub const LINE_MAX: usize = 64 * 1024;
 

@@ -14,8 +14,8 @@ use holdfast_core::message::Kind;
 use holdfast_core::topology::{Exchange, routing_key};
 use holdfast_core::trust::Namespace;
 use holdfast_edge::checkup::{
-    BrokerPatient, Finding, NodePatient, Sheet, compare_nodes, custodians_listed, examine_broker, examine_node,
-    people_listed, secret_file,
+    BrokerPatient, Finding, NodePatient, Sheet, custodians_listed, examine_broker, examine_nodes, people_listed,
+    secret_file,
 };
 use holdfast_edge::clock;
 use holdfast_edge::vault::Expected;
@@ -158,25 +158,11 @@ fn recovery(shares: usize, members: usize, threshold: usize) -> Finding {
 async fn nodes(name: &ClusterName, cluster: &OperatedCluster, sheet: &mut Sheet) {
     let OperatedCluster { manifest, nodes, .. } = cluster;
     let expected = Expected { threshold: manifest.threshold(), shares: manifest.shares() };
-    // Side by side: one that does not answer takes its whole deadline.
-    let looks: Vec<_> = nodes
-        .iter()
-        .map(|(node, config)| {
-            let patient = NodePatient { identity: config.identity.clone(), direct: config.direct, expected };
-            (node, tokio::spawn(examine_node(patient)))
-        })
-        .collect();
-    let mut all = Vec::new();
-    for (node, look) in looks {
-        sheet.group(format!("Node {node} of {name}"));
-        sheet.doing(&format!("shaking hands with {node}"));
-        // It neither panics nor is aborted.
-        let Ok(mut seen) = look.await else { continue };
-        sheet.add_all(std::mem::take(&mut seen.findings));
-        all.push(seen);
-    }
-    sheet.group(format!("Nodes of {name} together"));
-    sheet.add_all(compare_nodes(&all));
+    let patients = nodes.values().map(|node| {
+        let (identity, direct) = (node.identity.clone(), node.direct);
+        NodePatient { identity, direct, expected }
+    });
+    examine_nodes(name, patients, sheet).await;
 }
 
 async fn broker(operator: &Operator, clusters: &[(&ClusterName, &OperatedCluster)], sheet: &mut Sheet) {
