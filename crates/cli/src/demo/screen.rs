@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use holdfast_core::verdict;
 use holdfast_edge::checkup::wrap;
 
 /// The width of plain output.
@@ -236,21 +237,5 @@ impl Screen {
 
 /// A measured time as a person reads it.
 pub(crate) fn clock(time: Duration) -> String {
-    if time < Duration::from_secs(10) {
-        format!("{} ms", time.as_millis())
-    } else {
-        format!("{:.1} s", time.as_secs_f64())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_milliseconds_as_long_as_these_can_be_read() {
-        assert_eq!(clock(Duration::from_micros(86_700)), "86 ms");
-        assert_eq!(clock(Duration::from_millis(9_999)), "9999 ms");
-        assert_eq!(clock(Duration::from_millis(26_470)), "26.5 s");
-    }
+    verdict::duration(time.as_secs_f64() * 1_000.0)
 }
