@@ -16,6 +16,7 @@ use holdfast_core::verdict::{self, Verdict};
 use holdfast_edge::clock;
 
 use crate::operator::Operator;
+use crate::output::quoted;
 
 /// How long the sentinel is waited for.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -166,13 +167,10 @@ pub(crate) fn render(
 
 /// The configuration as an option that a shell takes; none where it is the default.
 pub(crate) fn option(config: &Path) -> String {
-    let text = config.display().to_string();
-    if text == CONFIG {
+    if config == Path::new(CONFIG) {
         return String::new();
     }
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,@".contains(c));
-    let quoted = if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
-    format!(" --config {quoted}")
+    format!(" --config {}", quoted(config.display()))
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

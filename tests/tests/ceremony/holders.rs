@@ -58,14 +58,22 @@ fn what_could_be_lost_for_ever_has_to_be_accepted() {
         done.refused(2, words);
     };
     let holder = format!("--holder={}", alice.display());
-    refused("2", &[], "0 break-glass holders, and 2 shares open the Vault: lose 1 of your 2 custodians, and nobody");
+    refused(
+        "2",
+        &[],
+        "0 break-glass holders, and 2 shares open the Vault: lose any 1 of your 2 custodians, and nobody",
+    );
     refused(
         "2",
         &[&holder],
-        "lose 2 of your 2 custodians, or your holder's share and 1 custodians, and nobody can open prod",
+        "lose any 2 of the 3 shares (for example 2 custodians', or 1 holder's and 1 custodian's), and nobody can open prod",
     );
     refused("3", &[&holder, "--accept-no-recovery"], "it stays shut until 1 more shares are entered by hand");
-    refused("3", &[&holder, "--accept-no-automatic-opening"], "lose 1 of your 2 custodians, or 1 of your 1 holders'");
+    refused(
+        "3",
+        &[&holder, "--accept-no-automatic-opening"],
+        "lose any 1 of the 3 shares (for example 1 custodian's, or 1 holder's)",
+    );
     refused("4", &[&holder], "no more than there are");
     table.assert_untouched();
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::directory::Directory;
 use super::fingerprints::Compared;
 use super::journal::Ceremony;
+use crate::output::quoted;
 
 /// What was done, and where everything is.
 #[derive(Serialize)]
@@ -119,7 +120,7 @@ impl Report {
         writeln!(
             f,
             "  3. gpg --decrypt {} gives the root token: make what you need with it, then revoke it.",
-            self.root_token.display()
+            quoted(self.root_token.display())
         )?;
         write!(
             f,
