@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use holdfast_tests::browser::Browser;
 use serde_json::Value;
 
 use crate::refusals::Table;
@@ -166,6 +167,11 @@ fn holders_open_the_vault_from_paper_alone_or_together_with_custodians() {
         { "name": "bob", "openpgp_fingerprint": fingerprint(&gpg, "bob").to_lowercase() },
     ]);
     assert_eq!((&manifest["holders"], &manifest["shares"]), (&expected, &5.into()));
+    // Bob's key makes the longest text and the largest code.
+    let browser = Browser::start();
+    for name in ["alice", "bob"] {
+        check_page(&browser, &output.join(format!("holders/{name}.sheet.html")));
+    }
     let status = vault.get("sys/seal-status", None);
     assert_eq!((&status["n"], &status["t"]), (&5.into(), &3.into()));
 
@@ -189,6 +195,18 @@ fn holders_open_the_vault_from_paper_alone_or_together_with_custodians() {
     init(&output, "4", &four, &["--accept-no-automatic-opening"]).json();
     let shares = four.map(|name| share_on_paper(&gpg, &output, name));
     opens(&vault, shares.each_ref().map(String::as_str));
+}
+
+/// That a sheet is one page of paper, here and in America.
+fn check_page(browser: &Browser, sheet: &Path) {
+    browser.go(&format!("file://{}", sheet.display()));
+    for (width, height) in [(8.27, 11.69), (8.5, 11.0)] {
+        let paper = serde_json::json!({ "paperWidth": width, "paperHeight": height });
+        let printed = browser.debug("Page.printToPDF", &paper);
+        let printed = unbase64(printed["data"].as_str().expect("a document"));
+        let pages = String::from_utf8_lossy(&printed).matches("/Type /Page\n").count();
+        assert_eq!(pages, 1, "{} on {width} by {height} inches", sheet.display());
+    }
 }
 
 fn opens<const N: usize>(vault: &Vault, shares: [&str; N]) {
