@@ -78,7 +78,7 @@ impl Verdict {
         let (answer, because) = match unheard {
             _ if !stuck.is_empty() => (Answer::No, stuck.join("; ")),
             Some(why) => (Answer::Unknown, why),
-            None if cluster.margin < 0 => (Answer::No, numbers(cluster)),
+            None if cluster.margin < 0 => (Answer::No, format!("{}, margin {}", numbers(cluster), cluster.margin)),
             None => (Answer::Yes, format!("{}; {}", numbers(cluster), last_opening(cluster, status.at))),
         };
         Self { answer, because, doubts: doubts(cluster, status) }

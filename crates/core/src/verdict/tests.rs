@@ -141,7 +141,7 @@ fn too_few_custodians_is_no_and_hearing_nobody_is_unknown() {
     let mut few = answer();
     few["clusters"]["prod"]["ready"] = json!(2);
     few["clusters"]["prod"]["margin"] = json!(-1);
-    assert_eq!(judged(&few).to_string(), "No: 2 ready, 3 needed");
+    assert_eq!(judged(&few).to_string(), "No: 2 ready, 3 needed, margin -1");
     few["broker_up"] = json!(false);
     few["broker_trouble"] = json!("refused\u{202e}\n");
     let verdict = judged(&few);
