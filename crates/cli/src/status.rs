@@ -47,16 +47,10 @@ pub(crate) struct Arguments {
 /// Asks the sentinel and prints what it knows. Succeeds only if every node is open and could be opened by itself.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
-    if arguments.cluster.is_some() {
-        operator.cluster(arguments.cluster.as_ref())?;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut well = true;
     let mut first = true;
-    for (name, cluster) in &operator.clusters {
-        if arguments.cluster.as_ref().is_some_and(|only| only != name) {
-            continue;
-        }
+    for (name, cluster) in operator.clusters(arguments.cluster.as_ref())? {
         let Some(url) = &cluster.sentinel else {
             anyhow::bail!(
                 "{}: [clusters.{name}] names no sentinel: add sentinel = \"http://127.0.0.1:9640\" or where it listens",

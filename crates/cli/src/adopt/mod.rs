@@ -29,12 +29,12 @@ use sha2::{Digest, Sha256};
 use self::error::AdoptError;
 use self::report::{Report, Stage, Standing, Trouble};
 use crate::init::directory::Directory;
-use crate::init::fingerprints::{self, Spoken};
-use crate::init::holders::{self, Invitation};
+use crate::init::fingerprints;
+use crate::init::holders;
 use crate::init::openpgp::Addressee;
 use crate::init::parcels::{Parcels, allowed_signers, holder, member};
-use crate::init::plan::Plan;
-use crate::init::{InitError, enrollments, losses, parse_fingerprint, server};
+use crate::init::plan::{self, PartyArguments, Plan};
+use crate::init::{InitError, enrollments, losses, server};
 use crate::output;
 
 /// The largest journal that is read, in bytes: names and numbers.
@@ -79,28 +79,14 @@ pub(crate) struct Arguments {
     /// A custodian's enrollment.json; each gets one share
     #[arg(long = "enrollment", value_name = "FILE", required = true, num_args = 1..)]
     enrollments: Vec<PathBuf>,
-    /// A break-glass holder's OpenPGP public key, armoured or binary; each gets one share. Repeatable
-    #[arg(long = "holder", value_name = "[NAME=]FILE")]
-    holders: Vec<Invitation>,
     /// How many shares are to open the Vault: 2 or more
     #[arg(long, value_name = "T")]
     threshold: u8,
     /// The cluster's present manifest, where custodians hold shares of it already: the new one is its next generation
     #[arg(long, value_name = "FILE")]
     previous: Option<PathBuf>,
-    /// A fingerprint that was read to you, as ID=XXXX-XXXX-XXXX-XXXX-XXXX for a custodian, as NAME=40 digits for a holder's key;
-    /// those not given are asked for
-    #[arg(long = "fingerprint", value_name = "NAME=FINGERPRINT", value_parser = parse_fingerprint)]
-    fingerprints: Vec<(Principal, Spoken)>,
-    /// Ask for no fingerprint: trust that the files are their owners' own
-    #[arg(long)]
-    yes: bool,
-    /// Go on with fewer holders than the threshold: after some losses, nobody can open the Vault again, ever
-    #[arg(long)]
-    accept_no_recovery: bool,
-    /// Go on with fewer custodians than the threshold: no crash heals without people
-    #[arg(long)]
-    accept_no_automatic_opening: bool,
+    #[command(flatten)]
+    parties: PartyArguments,
     /// What the rotation printed when the last of today's shares was entered, as text or JSON; `-` for standard input
     #[arg(long, value_name = "FILE")]
     rotated: Option<PathBuf>,
@@ -151,7 +137,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 async fn adopt(arguments: &Arguments) -> Result<Report, AdoptError> {
     check_output(&arguments.output)?;
     let mut plan = plan(arguments)?;
-    losses::check(&plan, arguments.accept_no_recovery, arguments.accept_no_automatic_opening)?;
+    losses::check(&plan, &arguments.parties)?;
     let rotated = arguments.rotated.as_ref().map(|path| read_rotated(path)).transpose()?;
     // Whatever is wrong with it is said before anything is written.
     let messages = rotated.as_deref().map(|file| messages(file, &plan, arguments)).transpose()?;
@@ -161,7 +147,7 @@ async fn adopt(arguments: &Arguments) -> Result<Report, AdoptError> {
         let planned = (plan.threshold, plan.candidates.len() + plan.people.len());
         return Err(AdoptError::OtherNumbers { vault: plan.vault, found, planned });
     }
-    let compared = fingerprints::compare(&plan, &arguments.fingerprints, arguments.yes)?;
+    let compared = fingerprints::compare(&plan, &arguments.parties)?;
 
     let directory = open(&arguments.output)?;
     let stage = match (&rotated, messages) {
@@ -189,7 +175,7 @@ async fn adopt(arguments: &Arguments) -> Result<Report, AdoptError> {
 fn plan(arguments: &Arguments) -> Result<Plan, AdoptError> {
     let (id, generation) = match &arguments.previous {
         Some(path) => previous(path, &arguments.cluster)?,
-        None => (random_id()?, 1),
+        None => (plan::random_id()?, 1),
     };
     let plan = Plan {
         cluster: arguments.cluster.clone(),
@@ -197,7 +183,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, AdoptError> {
         generation,
         threshold: arguments.threshold,
         candidates: enrollments::read(&arguments.enrollments)?,
-        people: holders::read(&arguments.holders)?,
+        people: holders::read(&arguments.parties.holders)?,
         vault: arguments.vault.clone(),
         made_at: now(),
     };
@@ -215,12 +201,6 @@ fn previous(path: &Path, cluster: &ClusterName) -> Result<(ClusterId, u32), Adop
     }
     let next = manifest.generation().checked_add(1).ok_or_else(|| refused("its generation is the last".to_owned()))?;
     Ok((manifest.id(), next))
-}
-
-fn random_id() -> Result<ClusterId, InitError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| InitError::System(format!("no random numbers: {error}")))?;
-    Ok(ClusterId::from_bytes(id))
 }
 
 fn read_rotated(path: &Path) -> Result<Vec<u8>, AdoptError> {

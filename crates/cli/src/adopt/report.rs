@@ -223,7 +223,7 @@ impl Report {
 
     fn parties(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, party) in self.parties_named() {
-            writeln!(f, "  {what:<10} {} {} ({})", party.name, party.fingerprint, how(party.compared))?;
+            writeln!(f, "  {what:<10} {} {} ({})", party.name, party.fingerprint, party.compared)?;
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl Report {
         for (what, party) in self.parties_named() {
             let files = [&party.share, &party.sheet].into_iter().flatten().map(|path| path.display().to_string());
             let files = files.collect::<Vec<_>>().join(" and ");
-            writeln!(f, "  {what:<10} {} {files} ({})", party.name, how(party.compared))?;
+            writeln!(f, "  {what:<10} {} {files} ({})", party.name, party.compared)?;
         }
         Ok(())
     }
@@ -260,13 +260,6 @@ impl fmt::Display for Report {
             "rotated" => self.rotated(f),
             _ => self.import(f),
         }
-    }
-}
-
-fn how(compared: Compared) -> &'static str {
-    match compared {
-        Compared::Given | Compared::Asked => "fingerprint compared",
-        Compared::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
     }
 }
 

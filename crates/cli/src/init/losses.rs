@@ -1,15 +1,15 @@
 //! What could be lost for ever, or would wait for people at night, said before it is too late to choose otherwise.
 
 use super::InitError;
-use super::plan::Plan;
+use super::plan::{PartyArguments, Plan};
 
 /// Refuses a plan under which losses would be final, or no crash would heal by itself, unless that was accepted.
-pub(crate) fn check(plan: &Plan, no_recovery: bool, no_automatic_opening: bool) -> Result<(), InitError> {
+pub(crate) fn check(plan: &Plan, accepted: &PartyArguments) -> Result<(), InitError> {
     let (custodians, holders, threshold) = (plan.candidates.len(), plan.people.len(), usize::from(plan.threshold));
-    if custodians < threshold && !no_automatic_opening {
+    if custodians < threshold && !accepted.accept_no_automatic_opening {
         return Err(InitError::NoAutomaticOpening { custodians, threshold, missing: threshold - custodians });
     }
-    if holders < threshold && !no_recovery {
+    if holders < threshold && !accepted.accept_no_recovery {
         let losses = final_losses(custodians, holders, threshold);
         return Err(InitError::NoRecovery { cluster: plan.cluster.clone(), holders, threshold, losses });
     }

@@ -149,12 +149,8 @@ impl fmt::Display for Report {
         writeln!(f, "  Cluster:    {} ({})", self.cluster, self.cluster_id)?;
         writeln!(f, "  Manifest:   {}", self.manifest.display())?;
         writeln!(f, "  Root token: {} (encrypted to {})", self.root_token.display(), self.root_token_key)?;
-        let how = |compared| match compared {
-            Compared::Given | Compared::Asked => "fingerprint compared",
-            Compared::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
-        };
         for custodian in &self.custodians {
-            writeln!(f, "  Packet:     {} ({})", custodian.packet.display(), how(custodian.compared))?;
+            writeln!(f, "  Packet:     {} ({})", custodian.packet.display(), custodian.compared)?;
         }
         for holder in &self.holders {
             writeln!(
@@ -162,7 +158,7 @@ impl fmt::Display for Report {
                 "  Holder:     {} and {} ({})",
                 holder.sheet.display(),
                 holder.share.display(),
-                how(holder.compared)
+                holder.compared
             )?;
         }
         if !self.gone.is_empty() {
