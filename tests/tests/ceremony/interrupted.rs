@@ -331,6 +331,67 @@ fn cut_off_before_the_request_it_goes_on_as_if_nothing_had_been() {
     stage.check(&output);
 }
 
+/// Runs `holdfast`, whose calls of this kind, as far as strace is told to look, fail as on a disk that is full.
+fn on_a_full_disk(call: &str, strace: &[&str], arguments: &[String]) -> Done {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]).args(strace);
+    Done::of(command.arg(program("holdfast")).args(arguments), b"")
+}
+
+#[test]
+fn a_disk_without_room_for_the_answer_is_found_before_the_vault_is_asked() {
+    let stage = Stage::set();
+    let output = stage.table.path("out");
+    let arguments = stage.arguments(&output, &stage.vault.url);
+    // What is tried first is written beside its name.
+    let trial = output.join("..trial.next");
+    let full = ["-P", text(&trial), "-e", "inject=write:error=ENOSPC"];
+    on_a_full_disk("write", &full, &arguments).refused(1, "cannot be used for the output: ");
+    assert!(!stage.initialized());
+    assert_eq!(resume(&output).json()["result"], "resumed");
+    stage.check(&output);
+    assert!(!files(&output).iter().any(|file| text(file).contains("trial")), "what was tried is gone");
+}
+
+#[test]
+fn an_answer_that_the_disk_does_not_take_is_printed_and_from_there_the_ceremony_goes_on() {
+    let stage = Stage::set();
+    let output = stage.table.path("out");
+    // The first file that gets its name by a link is the answer.
+    let full = ["-e", "inject=linkat:error=ENOSPC:when=1"];
+    let done = on_a_full_disk("linkat", &full, &stage.arguments(&output, &stage.vault.url));
+    done.refused(1, "could not be kept: it was printed above instead");
+    assert!(!output.join("init-response.json").exists() && stage.initialized());
+    let answer: Value = serde_json::from_str(&done.out).expect("the answer, and nothing else");
+    assert_eq!(answer["keys"].as_array().map(Vec::len), Some(3));
+    // Whatever a crash may have left beside its name is not needed.
+    for left in files(&output).iter().filter(|file| text(file).ends_with(".next")) {
+        fs::remove_file(left).expect("removed");
+    }
+    fs::write(output.join("init-response.json"), &done.out).expect("written");
+    assert_eq!(resume(&output).json()["result"], "resumed");
+    stage.check(&output);
+}
+
+#[test]
+fn no_slip_of_the_hand_ends_it_between_request_and_answer() {
+    let stage = Stage::set();
+    let output = stage.table.path("out");
+    let network = Network::new(&stage.vault.url, &[&QUESTIONS[..], &[Fate::Unanswered]].concat());
+    let program = spawn(&stage.arguments(&output, &network.url));
+    until("the Vault is initialised, and its answer is held", || {
+        network.holding.load(Ordering::SeqCst) > 1000 && stage.initialized()
+    });
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let id = program.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("it runs").success());
+    }
+    network.cut();
+    let output = program.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains(LOST), "{}: {said}", output.status);
+}
+
 #[test]
 fn cut_off_between_request_and_answer_it_says_that_the_shares_are_lost_and_starts_over() {
     let mut stage = Stage::set();

@@ -44,10 +44,7 @@ pub(crate) struct Arguments {
 /// Looks at everything, and says what it found.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
-    let clusters: Vec<_> = match &arguments.cluster {
-        Some(_) => vec![operator.cluster(arguments.cluster.as_ref())?],
-        None => operator.clusters.iter().collect(),
-    };
+    let clusters = operator.clusters(arguments.cluster.as_ref())?;
     let mut sheet = Sheet::new(operator.principal.to_string(), clock::wall(), arguments.json);
     sheet.group(format!("You, {}", operator.principal));
     let shown = arguments.config.display();
