@@ -18,6 +18,7 @@ pub mod outgoing;
 pub mod report;
 pub mod service;
 pub mod store;
+pub mod terminal;
 pub mod tls;
 pub mod vault;
 

@@ -165,9 +165,19 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     store.unlock(id, generation, &configured.id)?;
 
     let older: Vec<u32> = store.kept()?.into_iter().filter(|kept| *kept < generation).collect();
+    let report = |retired, shown_by_audit_log, shown_by_word| Report {
+        cluster: name.clone(),
+        generation,
+        retired,
+        shown_by_audit_log,
+        shown_by_word,
+    };
+    if older.is_empty() {
+        return Ok(report(Vec::new(), Vec::new(), Vec::new()));
+    }
     let (by_word, unseen): (Vec<_>, Vec<_>) =
         cluster.nodes.keys().cloned().partition(|node| arguments.opened.contains(node));
-    if !older.is_empty() && !unseen.is_empty() {
+    if !unseen.is_empty() {
         let log = config.resolve(&configured.state_dir).join(AUDIT_FILE);
         let opened = opened_with(&log, id, generation)?;
         let unproven: Vec<_> = unseen.iter().filter(|node| !opened.contains(*node)).collect();
@@ -178,7 +188,7 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     for generation in &older {
         store.retire(*generation)?;
     }
-    Ok(Report { cluster: name.clone(), generation, retired: older, shown_by_audit_log: unseen, shown_by_word: by_word })
+    Ok(report(older, unseen, by_word))
 }
 
 fn choose<'a>(

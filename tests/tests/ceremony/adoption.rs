@@ -225,7 +225,7 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
     assert_eq!((&report["stage"], &report["generation"]), (&"rotated".into(), &1.into()));
     let made = files(&world.path("out"));
     let again = world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).json();
-    assert_eq!((again, files(&world.path("out"))), (report, made), "the same again does the same");
+    assert_eq!((&again, files(&world.path("out"))), (&report, made), "the same again does the same");
     check_manifest(&world);
 
     // Each host installs, from its packet or from what was printed; nobody takes another's.
@@ -235,7 +235,10 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
     second.install(&packet(first), &manifest).refused(78, "is not custodian-1's");
     fs::remove_file(second.file("sent.packet.json")).expect("it is there still");
     first.install(&packet(first), &manifest).json();
+    let read = report["manifest_fingerprint"].as_str().expect("adopt says it");
+    assert_eq!(read, crate::world::fingerprint(&fs::read(&manifest).expect("there")));
     let printed = ["--keys", text(&rotated.file), "--manifest", text(&manifest), "--keep-transport-key"];
+    let printed = [&printed[..], &["--manifest-fingerprint", read]].concat();
     assert_eq!(second.setup("install", &printed).json()["result"], "installed");
     third.install(&packet(third), &manifest).json();
     assert_eq!(third.setup("install", &printed).json()["result"], "already");
@@ -296,7 +299,7 @@ fn check_manifest(world: &World) {
 fn check_erasure(world: &World, manifest: &Path) {
     for (number, host) in world.hosts.iter().enumerate() {
         let sent = host.file("sent.packet.json");
-        let args = ["--packet", text(&sent), "--manifest", text(manifest)];
+        let args = ["--packet", text(&sent), "--manifest", text(manifest), "--yes"];
         if number == 0 {
             // Sent once more meanwhile.
             fs::copy(world.path(&format!("out/packets/{}.packet.json", host.id)), &sent).expect("copied");
@@ -362,7 +365,7 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).refused(1, "has the files of another rotation");
     world.adopt_anyway("out-2", &["--rotated", text(&rotated.file), "--previous", text(&manifest)]).json();
     let second = world.path("out-2/prod.manifest.json");
-    let args = ["--keys", text(&rotated.file), "--manifest", text(&second), "--keep-transport-key"];
+    let args = ["--keys", text(&rotated.file), "--manifest", text(&second), "--keep-transport-key", "--yes"];
     let done = host.setup("install", &args).json();
     assert_eq!((&done["result"], &done["kept_generation"]), (&"renewed".into(), &1.into()));
     assert!(host.file("prod.share.1.age").is_file() && host.file("prod.share.1.age.record").is_file());
@@ -422,10 +425,10 @@ fn a_host_takes_part_again_with_a_new_transport_key_alone() {
     enroll(&["--again"]).refused(1, "is still good");
     let packet = world.path("sent.packet.json");
     fs::copy(world.path("out/packets/custodian-1.packet.json"), &packet).expect("copied");
-    let install = ["--packet", text(&packet), "--manifest", text(&manifest)];
+    let install = ["--packet", text(&packet), "--manifest", text(&manifest), "--yes"];
     let done = host.setup("install", &install).json();
     assert_eq!(done["erased"].as_array().map(Vec::len), Some(2), "{done}");
-    enroll(&[]).refused(1, "for another ceremony with --again");
+    enroll(&[]).refused(1, "IS SPENT: its transport key is gone");
 
     let keys = ["identity.txt", "signing.key"].map(|name| fs::read(host.file(name)).expect("there"));
     let first = fs::read(host.file("enrollment.json")).expect("there");
@@ -438,6 +441,13 @@ fn a_host_takes_part_again_with_a_new_transport_key_alone() {
     assert_eq!(resumed["resumed"], true);
     assert_eq!(resumed["age_recipient"], second["age_recipient"]);
     assert_eq!(keys, ["identity.txt", "signing.key"].map(|name| fs::read(host.file(name)).expect("there")));
+    // Somebody repeats the command of the ceremony that is over: the key of the next one is not its to erase.
+    let key = fs::read(host.file("transport.key")).expect("there");
+    let repeated = host.setup("install", &install).json();
+    let nothing = serde_json::json!([]);
+    assert_eq!((&repeated["result"], &repeated["erased"]), (&"already".into(), &nothing), "{repeated}");
+    assert_eq!(repeated["transport_key_is_anothers"], true);
+    assert_eq!(fs::read(host.file("transport.key")).expect("kept"), key);
     setup_refuses_the_old_share(&world, host, &rotated.file);
     crate::world::setup(&["enroll", "--again", "--id", "custodian-9", "--dir", text(&world.path("c9"))])
         .refused(1, "nobody is enrolled here");
@@ -449,7 +459,7 @@ fn setup_refuses_the_old_share(world: &World, host: &Host, rotated: &Path) {
         fs::remove_file(host.file(name)).expect("removed");
     }
     let manifest = world.path("out/prod.manifest.json");
-    let args = ["--keys", text(rotated), "--manifest", text(&manifest)];
+    let args = ["--keys", text(rotated), "--manifest", text(&manifest), "--yes"];
     host.setup("install", &args).refused(78, "none of the shares in it is encrypted to");
     fs::remove_file(host.file("transport.key")).expect("removed");
     host.setup("install", &args).refused(78, "holdfast-setup enroll --again");
@@ -464,7 +474,7 @@ fn who_must_types_a_share_in_and_only_the_server_proves_it() {
     let host = &world.hosts[0];
     let import = |host: &Host, input: &[u8]| {
         let mut command = Command::new(program("holdfast-setup"));
-        command.args(["import", "--json", "--dir", text(&host.dir), "--manifest", text(&manifest)]);
+        command.args(["import", "--json", "--yes", "--dir", text(&host.dir), "--manifest", text(&manifest)]);
         Done::of(&mut command, input)
     };
     for (input, words) in [

@@ -298,13 +298,13 @@ fn encrypt(gpg: &Gpg, recipient: &str, file: &Path, content: &[u8]) -> Vec<u8> {
 }
 
 /// A manifest and packets as a ceremony would have made them, with a share that the test knows.
-struct Made {
-    manifest: Value,
-    packets: Vec<Value>,
+pub(crate) struct Made {
+    pub(crate) manifest: Value,
+    pub(crate) packets: Vec<Value>,
 }
 
 impl Made {
-    fn new(hosts: &[Host], gpg: &Gpg) -> Self {
+    pub(crate) fn new(hosts: &[Host], gpg: &Gpg) -> Self {
         let packet = |(index, host): (usize, &Host)| {
             gpg.run(&["--import", text(&host.file(&format!("{}.asc", host.id)))]);
             let share = hex::encode([u8::try_from(index + 1).expect("few"); 33]);
@@ -334,6 +334,40 @@ impl Made {
             "signing_key": body["signing_key"], "packet_sha256": hex::encode(Sha256::digest(packet.to_string())),
         })
     }
+}
+
+/// Whoever is on the way to the host knows its public keys, and makes a manifest and a packet of their own.
+#[test]
+fn a_manifest_that_the_ceremony_did_not_make_is_refused_and_nothing_is_written_or_erased() {
+    let table = Table::lay();
+    let host = &table.hosts[0];
+    let genuine = table.write("genuine.json", Made::new(&table.hosts, &table.gpg).manifest.to_string());
+    let forged = Made::new(&table.hosts, &table.gpg);
+    let forged = [
+        table.write("packet.json", forged.packets[0].to_string()),
+        table.write("manifest.json", forged.manifest.to_string()),
+    ];
+    let fingerprint = crate::world::fingerprint(&fs::read(genuine).expect("there"));
+    let args = ["--packet", &forged[0], "--manifest", &forged[1]];
+    let compared = ["--manifest-fingerprint", &fingerprint];
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&host.dir).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    host.setup("install", &[&args[..], &compared].concat()).refused(78, "not the manifest that the ceremony made");
+    host.setup("install", &args).refused(2, "--manifest-fingerprint");
+    assert_eq!(names(), before);
+    assert!(forged.iter().all(|file| Path::new(file).is_file()));
+
+    // A link is not what is to be erased.
+    let (key, elsewhere) = (host.file("transport.key"), table.path("elsewhere.key"));
+    fs::rename(&key, &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, &key).expect("linked");
+    host.setup("install", &[&args[..], &["--yes"]].concat()).refused(1, "is a symbolic link, and what it leads to was");
+    assert!(elsewhere.is_file());
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rotate: Vec<String>,
     manifest: Option<PathBuf>,
+    /// What each custodian's person compares.
+    manifest_fingerprint: Option<String>,
     allowed_signers: Option<PathBuf>,
     custodians: Vec<Recipient>,
     holders: Vec<Recipient>,
@@ -138,6 +140,7 @@ impl Report {
                     .into(),
                 _ => Vec::new(),
             },
+            manifest_fingerprint: if planned { None } else { directory.manifest_fingerprint(&plan.cluster) },
             manifest: (!planned).then(|| directory.manifest(&plan.cluster)),
             allowed_signers: (!planned).then(|| directory.allowed_signers()),
             custodians: custodians.collect(),
@@ -179,7 +182,11 @@ impl Report {
         }
         writeln!(f, "until {t} of the new ones are verified, the old ones are valid, and nobody throws them away.\n")?;
         writeln!(f, "Next:")?;
-        writeln!(f, "  1. Send each custodian its packet and the manifest; on its host:")?;
+        writeln!(
+            f,
+            "  1. Send each custodian its packet and the manifest, and read its person the manifest's fingerprint, by"
+        )?;
+        writeln!(f, "     voice: `install` asks for it. On its host:")?;
         let manifest = format!("{}.manifest.json", self.cluster);
         writeln!(
             f,
@@ -200,7 +207,7 @@ impl Report {
             "     holdfast-setup verify --manifest {manifest} --vault {} --ca-cert FILE \\",
             quoted(&self.vault)
         )?;
-        writeln!(f, "       --nonce VERIFICATION_NONCE --token-file FILE --dir DIR")?;
+        writeln!(f, "       --spki-sha256 PIN --nonce VERIFICATION_NONCE --token-file FILE --dir DIR")?;
         write!(
             f,
             "  3. Go on in docs/CEREMONIES.md: configuration, a restart of each node, and the end of the old shares."
@@ -212,7 +219,7 @@ impl Report {
         self.files(f)?;
         writeln!(
             f,
-            "\nNext, on each custodian's host, by the person whose share it is to be, and one host for each share:"
+            "\nNext, on each custodian's host, by the person whose share it is to be, one host for each share, and to whom you read the manifest's fingerprint:"
         )?;
         writeln!(f, "     holdfast-setup import --manifest {}.manifest.json --dir DIR", self.cluster)?;
         write!(
@@ -233,6 +240,8 @@ impl Report {
         writeln!(f, "  Cluster:   {} ({id}), generation {}", self.cluster, self.generation)?;
         if let (Some(manifest), Some(lines)) = (&self.manifest, &self.allowed_signers) {
             writeln!(f, "  Manifest:  {}", manifest.display())?;
+            let fingerprint = self.manifest_fingerprint.as_deref().unwrap_or("unknown: it was moved away");
+            writeln!(f, "  its fingerprint: {fingerprint}")?;
             writeln!(f, "  Signers:   {}, for everybody's allowed_signers", lines.display())?;
         }
         for (what, party) in self.parties_named() {

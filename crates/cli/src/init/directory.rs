@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use holdfast_core::ceremony::{Fingerprint, MANIFEST_MAX};
 use holdfast_core::id::{ClusterName, Principal};
 use holdfast_edge::admin::ANSWER_MAX;
 use holdfast_edge::files::{self, FileError, SECRET_MODE};
@@ -92,6 +93,12 @@ impl Directory {
         let trial = self.path.join(".trial");
         files::replace(&trial, &vec![0; ANSWER_MAX], SECRET_MODE).map_err(refused)?;
         fs::remove_file(&trial).map_err(|error| InitError::Directory { dir: self.path.clone(), why: error.to_string() })
+    }
+
+    /// The fingerprint of the manifest, for people to compare; none where it was moved away.
+    pub(crate) fn manifest_fingerprint(&self, cluster: &ClusterName) -> Option<String> {
+        let manifest = files::read_bounded(&self.manifest(cluster), MANIFEST_MAX).ok()?;
+        Some(Fingerprint::of(&manifest).to_string())
     }
 
     /// Where it is.

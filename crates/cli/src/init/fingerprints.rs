@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::str::FromStr;
 
 use holdfast_core::ceremony::{Fingerprint, OpenPgpFingerprint};
 use holdfast_core::id::Principal;
+use holdfast_edge::terminal;
 use serde::{Deserialize, Serialize};
 
 use super::InitError;
 use super::openpgp::readable;
 use super::plan::{PartyArguments, Plan};
-
-/// The longest answer that is read, in bytes.
-const ANSWER_MAX: u64 = 256;
 
 /// How a fingerprint was compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,28 +118,15 @@ fn compare_one(party: &Party<'_>, given: &[(Principal, Spoken)], skip: bool) -> 
     if skip {
         return Ok(Compared::Skipped);
     }
-    if !io::stdin().is_terminal() {
-        return Err(InitError::Usage(format!(
-            "nobody is there to compare {name}'s fingerprint: give it with --fingerprint {name}=…, or skip the comparison with --yes"
-        )));
-    }
-    if ask(name, found).unwrap_or(false) {
-        Ok(Compared::Asked)
-    } else {
-        Err(InitError::Unconfirmed { name: name.clone() })
-    }
-}
-
-/// Asks the person at the terminal. Only a whole "yes" counts.
-fn ask(name: &Principal, fingerprint: Spoken) -> io::Result<bool> {
-    let whose = match fingerprint {
+    let whose = match found {
         Spoken::Enrollment(_) => "its person",
         Spoken::Key(_) => "this holder",
     };
-    let mut terminal = io::stderr();
-    write!(terminal, "{name}: {fingerprint}\n  Have {whose} read it to you. Is it the same? [yes/no] ")?;
-    terminal.flush()?;
-    let mut answer = String::new();
-    io::Read::take(io::stdin().lock(), ANSWER_MAX).read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    match terminal::confirm(&format!("{name}: {found}\n  Have {whose} read it to you. Is it the same?")) {
+        Some(true) => Ok(Compared::Asked),
+        Some(false) => Err(InitError::Unconfirmed { name: name.clone() }),
+        None => Err(InitError::Usage(format!(
+            "nobody is there to compare {name}'s fingerprint: give it with --fingerprint {name}=…, or skip the comparison with --yes"
+        ))),
+    }
 }
