@@ -13,16 +13,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal};
-use holdfast_edge::audit::{self, Broken};
+use holdfast_edge::audit::{self, AUDIT_FILE, Broken};
 use holdfast_edge::config::{ConfigError, ConfigFile, Spanned};
 use holdfast_edge::store::{ShareStore, StoreError};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::output;
-
-/// The audit log's name in the state folder.
-const AUDIT_LOG: &str = "audit.jsonl";
 
 /// Remove the shares of older generations, when every node was opened with the new ones
 ///
@@ -181,7 +178,7 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     let (by_word, unseen): (Vec<_>, Vec<_>) =
         cluster.nodes.keys().cloned().partition(|node| arguments.opened.contains(node));
     if !unseen.is_empty() {
-        let log = config.resolve(&configured.state_dir).join(AUDIT_LOG);
+        let log = config.resolve(&configured.state_dir).join(AUDIT_FILE);
         let opened = opened_with(&log, id, generation)?;
         let unproven: Vec<_> = unseen.iter().filter(|node| !opened.contains(*node)).collect();
         if !unproven.is_empty() {

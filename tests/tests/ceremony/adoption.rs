@@ -115,6 +115,11 @@ impl World {
         self.bao(&["operator", "rotate-keys", "-verify", &nonce, "-"], share.as_bytes()).well()
     }
 
+    /// What a holder does in the night: nobody has a token then.
+    fn holder_opens(&self, share: &str) -> Done {
+        self.vault.tool(&["write", "sys/unseal", "key=-"], "", share.as_bytes()).well()
+    }
+
     fn custodian_verifies(&self, host: &Host, manifest: &Path, nonce: &str) -> Done {
         let token = host.file("token");
         fs::write(&token, &self.token).expect("written");
@@ -266,9 +271,9 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
 
     // Two custodians are lost, and people are slow: the attempt stands still, and the custodian resets it.
     until("the attempt that stood still is reset", || world.status()["progress"] == 0);
-    world.vault.unseal(&bob);
+    world.holder_opens(&bob);
     until("the custodian joins what a holder has begun", || world.status()["progress"] == 2 || world.is_open());
-    world.vault.unseal(&alice);
+    world.holder_opens(&alice);
     until("two holders and one custodian open it", || world.is_open());
 
     drop(daemons);
@@ -341,6 +346,10 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     let host = &world.hosts[0];
     host.install(&world.path("out/packets/custodian-1.packet.json"), &manifest).json();
     world.bao(&["operator", "seal"], b"").well();
+    // What was printed can be sorted all the same, here and elsewhere.
+    let sealed = world.adopt_anyway("out-sealed", &["--rotated", text(&rotated.file)]).json();
+    assert!(sealed["vault_trouble"].as_str().is_some_and(|trouble| trouble.contains("is sealed")), "{sealed}");
+    world.adopt_anyway("out-sealed", &[]).refused(1, "is sealed, and shares can be rotated only while it is open");
     for share in &old[1..4] {
         world.vault.unseal(share);
     }
@@ -373,6 +382,36 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     world
         .custodian_verifies(host, &second, &rotated.verification_nonce)
         .refused(1, "no share for this host's transport key");
+}
+
+#[test]
+fn what_is_in_a_folder_of_somebody_elses_stays_as_it_is() {
+    let (mut world, old) = World::new();
+    let mine = world.path("mine");
+    fs::create_dir_all(mine.join("keys")).expect("made");
+    for name in ["keys/alice.pgp", "trial"] {
+        fs::write(mine.join(name), "a person's own").expect("written");
+    }
+    let before = files(&mine);
+    world.adopt_anyway("mine", &[]).refused(1, "mine is not empty");
+    world.adopt_anyway("mine", &["--import"]).refused(1, "mine is not empty");
+    assert_eq!(files(&mine), before);
+    world.adopt(".", &["--accept-no-recovery"]).refused(1, "is not empty");
+
+    // One's own is: what was planned may be planned again, otherwise too, until there is a rotation of it.
+    let planned = world.adopt_anyway("out of the way", &[]).json();
+    let words = planned["rotate"][0].as_str().expect("OpenBao's command");
+    assert!(words.contains("-pgp-keys='") && words.ends_with("/bob.pgp'"), "a shell takes it as it is: {words}");
+    world.adopt_anyway("out", &[]).json();
+    let planned = world.adopt_anyway("out", &[]).json();
+    let rotated = world.rotate(&planned, &old, "-format=json");
+    // The Vault is needed for nothing any more.
+    world.vault.stop();
+    let report = world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).json();
+    assert_eq!((&report["stage"], &report["vault_shares"]), (&"rotated".into(), &Value::Null));
+    assert!(report["vault_trouble"].as_str().is_some_and(|trouble| trouble.contains("not known")), "{report}");
+    check_manifest(&world);
+    assert!(!world.path("out/.trial").exists());
 }
 
 #[test]

@@ -274,9 +274,14 @@ impl Vault {
 
     /// `kill -9`, and a start.
     pub(crate) fn crash(&mut self) {
+        self.stop();
+        self.process = serve(&self.dir);
+    }
+
+    /// `kill -9`, and nothing after it.
+    pub(crate) fn stop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        self.process = serve(&self.dir);
     }
 
     /// The server's own tool, with a token.
@@ -301,8 +306,7 @@ impl Vault {
 
     /// Stops it, removes its storage, and starts it again: what people do with a Vault whose shares are lost.
     pub(crate) fn wipe(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.stop();
         fs::remove_dir_all(self.dir.join("data")).expect("removed");
         fs::create_dir(self.dir.join("data")).expect("made");
         self.process = serve(&self.dir);
@@ -328,8 +332,7 @@ impl Vault {
 
 impl Drop for Vault {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.stop();
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::InitError;
 use super::openpgp::readable;
-use super::plan::Plan;
+use super::plan::{PartyArguments, Plan};
 
 /// How a fingerprint was compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,15 @@ pub(crate) enum Compared {
     Asked,
     /// It was not.
     Skipped,
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Given | Self::Asked => "fingerprint compared",
+            Self::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
+        })
+    }
 }
 
 /// A fingerprint as its owner reads it out: a custodian's person that of the enrollment, a holder that of the key.
@@ -67,11 +76,8 @@ struct Party<'a> {
 }
 
 /// Compares each with what was given; asks for the rest, unless they are to be skipped.
-pub(crate) fn compare(
-    plan: &Plan,
-    given: &[(Principal, Spoken)],
-    skip: bool,
-) -> Result<BTreeMap<Principal, Compared>, InitError> {
+pub(crate) fn compare(plan: &Plan, arguments: &PartyArguments) -> Result<BTreeMap<Principal, Compared>, InitError> {
+    let (given, skip) = (arguments.fingerprints.as_slice(), arguments.yes);
     let parties = parties(plan);
     for (index, (name, _)) in given.iter().enumerate() {
         if !parties.iter().any(|party| party.name == name) {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::directory::Directory;
 use super::fingerprints::Compared;
 use super::journal::Ceremony;
+use crate::output::quoted;
 
 /// What was done, and where everything is.
 #[derive(Serialize)]
@@ -126,7 +127,7 @@ impl Report {
         writeln!(
             f,
             "  3. gpg --decrypt {} gives the root token: make what you need with it, then revoke it.",
-            self.root_token.display()
+            quoted(self.root_token.display())
         )?;
         write!(
             f,
@@ -158,12 +159,8 @@ impl fmt::Display for Report {
             writeln!(f, "  its fingerprint: {fingerprint}")?;
         }
         writeln!(f, "  Root token: {} (encrypted to {})", self.root_token.display(), self.root_token_key)?;
-        let how = |compared| match compared {
-            Compared::Given | Compared::Asked => "fingerprint compared",
-            Compared::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
-        };
         for custodian in &self.custodians {
-            writeln!(f, "  Packet:     {} ({})", custodian.packet.display(), how(custodian.compared))?;
+            writeln!(f, "  Packet:     {} ({})", custodian.packet.display(), custodian.compared)?;
         }
         for holder in &self.holders {
             writeln!(
@@ -171,7 +168,7 @@ impl fmt::Display for Report {
                 "  Holder:     {} and {} ({})",
                 holder.sheet.display(),
                 holder.share.display(),
-                how(holder.compared)
+                holder.compared
             )?;
         }
         if !self.gone.is_empty() {
