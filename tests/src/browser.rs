@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::tls;
 use crate::wait::{PATIENCE, until_some};
 
-/// Where Debian and Ubuntu put them.
+/// Where Debian puts them. Ubuntu has them as snaps alone, elsewhere.
 const BROWSER: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
 

@@ -17,5 +17,7 @@ mod interrupted;
 mod refusals;
 #[path = "ceremony/road.rs"]
 mod road;
+#[path = "ceremony/terminal.rs"]
+mod terminal;
 #[path = "ceremony/world.rs"]
 mod world;

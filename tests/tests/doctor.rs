@@ -106,6 +106,7 @@ fn whatever_is_wrong_before_the_first_crash_is_found() {
     lab.scenario("a node that is sealed", sealed_node);
     lab.scenario("custodians that drift and fall silent", custodians);
     lab.scenario("the sentinel", sentinel);
+    lab.scenario("a captured sentinel", captured_sentinel);
 }
 
 fn sound(lab: &mut Lab) {
@@ -136,6 +137,7 @@ fn sound(lab: &mut Lab) {
     ] {
         found.expect("ok", check, &[part]);
     }
+    found.expect("warning", "recovery", &["nobody but custodians has a share", "takes 3", "ceremony"]);
     assert!(found.all().all(|finding| finding["group"].is_string()));
     // For people: marks, groups, and no control character where no terminal is.
     let said = lab.holdfast(&["doctor"]).well();
@@ -560,6 +562,49 @@ fn sentinel(lab: &mut Lab) {
     lab.kill("sentinel");
     doctor(lab).expect("failed", "sentinel", &["cannot be asked", "systemctl status holdfast-sentinel"]);
     lab.start("sentinel");
+}
+
+/// Whatever it answers is shown as text: nothing of it steers the operator's terminal.
+fn captured_sentinel(lab: &mut Lab) {
+    let evil = "\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}31m\n\u{202e}";
+    let mut answer: Value =
+        serde_json::from_str(&lab.read_sentinel("/api/v1/status").expect("a status")).expect("a document");
+    answer["broker_trouble"] = json!(format!("mended{evil}"));
+    let plain = |said: &Said| !format!("{}{}", said.out, said.err).contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']);
+    let said = ask_instead(lab, "doctor", &answer);
+    assert!(said.out.contains("mended") && plain(&said), "{said:?}");
+    answer["clusters"]["lab"]["custodians"]["custodian-1"]["heartbeat"]["version"] = json!(evil);
+    let said = ask_instead(lab, "doctor", &answer);
+    assert!(said.out.contains("not a sentinel's status") && plain(&said), "{said:?}");
+    answer["clusters"]["lab"]["custodians"]["custodian-1"]["heartbeat"][evil] = json!(0);
+    let said = ask_instead(lab, "status", &answer);
+    assert!(said.err.contains("not a sentinel's status") && plain(&said), "{said:?}");
+}
+
+/// What a command says when something else answers in the sentinel's place.
+fn ask_instead(lab: &Lab, command: &str, answer: &Value) -> Said {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let config = lab.path(&lab.file.operator_config);
+    let other = config.with_file_name("doctor.toml");
+    let text = fs::read_to_string(&config).expect("there");
+    assert!(text.contains(&lab.file.sentinel.url), "{text}");
+    fs::write(&other, text.replace(&lab.file.sentinel.url, &url)).expect("written");
+    let body = answer.to_string();
+    let thread = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("it asks");
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).expect("a request");
+            asked.extend(byte);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        client.write_all(format!("{head}{body}").as_bytes()).expect("answered");
+    });
+    let said = run("holdfast", &[command, "--config", &other.to_string_lossy()]);
+    thread.join().expect("it answered");
+    said
 }
 
 fn chmod(path: &Path, mode: u32) {

@@ -12,12 +12,13 @@ use holdfast_tests::home::Ceremony;
 use holdfast_tests::programs::{Said, repository, run};
 use tempfile::TempDir;
 
-/// The exit statuses of wrong usage and of a configuration that is refused.
-const REFUSED: [i32; 2] = [2, 78];
+/// The exit statuses of a configuration that is accepted: all is well, or something that it names is not.
+const ACCEPTED: [i32; 2] = [0, 1];
 
 /// The three configurations, by the first key of each; the program that reads it, and how it is asked.
 const CONFIGURATIONS: [(&str, &str, &[&str]); 3] = [
-    ("custodian.toml", "holdfast-custodian", &["check"]),
+    // The page's hosts are nobody's.
+    ("custodian.toml", "holdfast-custodian", &["check", "--offline"]),
     ("sentinel.toml", "holdfast-sentinel", &["check"]),
     // There is no sentinel where it looks, and it says so: behind everything that could be wrong with the configuration.
     ("operator.toml", "holdfast", &["status"]),
@@ -32,7 +33,7 @@ fn its_configurations_are_accepted_with_and_without_the_defaults_written_out() {
             let host = host(&ceremony, name);
             fs::write(host.path().join(name), &text).expect("written");
             let said = ask(program, words, &host.path().join(name));
-            assert!(said.code.is_some_and(|code| !REFUSED.contains(&code)), "{name}: {}{}\n{text}", said.out, said.err);
+            assert!(said.code.is_some_and(|code| ACCEPTED.contains(&code)), "{name}: {}{}\n{text}", said.out, said.err);
         }
         // The same with something wrong in it, so that the above says something.
         let host = host(&ceremony, name);
@@ -74,9 +75,7 @@ fn its_unit_is_one_that_systemd_takes() {
     assert!(text.contains("/bin/true"), "the unit starts the program: {text}");
     fs::write(&unit, text).expect("written");
     let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit).output();
-    // A machine without systemd cannot say.
-    let Ok(verified) = verified else { return };
-    let said = Said::from(verified);
+    let said = Said::from(verified.expect("systemd-analyze is installed, as by tests/run"));
     let ours: Vec<_> = said.err.lines().filter(|line| line.contains("holdfast-custodian.service")).collect();
     // A user that is not there yet is no fault of the unit.
     let faults: Vec<_> = ours.iter().filter(|line| !line.contains("User=")).collect();

@@ -51,17 +51,17 @@ fn follows_a_crash(lab: &mut Lab, browser: &Browser) {
     lab.start("vault-2");
     browser.until_text(VERDICT, "last proven today");
     until("the tab says that all is well", || browser.title() == "Yes: lab – Holdfast");
-    // Those that were in the set, and the page says of each when that was. Of two who both found it open after their own share,
-    // nobody knows which completed the set.
-    until("the shares of the set are proven", || proven(browser, "vault-2") >= 2);
+    // One that was in the set, and the page says when that was. The server tells each how it stands after its share: those who
+    // came closely one after the other may all have found it open, and of them nobody knows which completed the set.
+    until("a share of the set is proven", || proven(browser, "vault-2") >= 1);
     let timeline = browser.script("return document.querySelector('.incident .timeline').textContent");
     let timeline = timeline.as_str().expect("text");
-    for part in ["sees it sealed", "counted, 1 of 3", "counted, 2 of 3", "the node is open", "sees it open"] {
+    for part in ["sees it sealed", "counted, ", "the node is open", "sees it open"] {
         assert!(timeline.contains(part), "{part}: {timeline}");
     }
     let metrics = lab.read_sentinel("/metrics").expect("metrics");
     let lines = metrics.lines().filter(|line| line.starts_with("holdfast_custodian_share_proven_timestamp_seconds{"));
-    assert!(lines.count() >= 2, "{metrics}");
+    assert!(lines.count() >= 1, "{metrics}");
     lab.settle();
 }
 
@@ -138,12 +138,14 @@ fn says_when_nobody_answers(lab: &mut Lab, browser: &Browser) {
     lab.signal("sentinel", Signal::CONT);
     is_live(browser);
 
+    let known = proven(browser, "");
+    assert!(known >= 1, "{}", browser.text("#cluster-lab"));
     lab.kill("sentinel");
     is_marked_as_not_live(browser);
     lab.start("sentinel");
     is_live(browser);
     browser.until_text(VERDICT, "Yes: 5 ready, 3 needed; last proven today");
-    assert!(proven(browser, "") >= 2, "what was proven is forgotten: {}", browser.text("#cluster-lab"));
+    assert!(proven(browser, "") >= known, "what was proven is forgotten: {}", browser.text("#cluster-lab"));
     assert_eq!(browser.script("return window.loaded"), "once", "it was loaded again");
 }
 

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use holdfast_core::message::plain_lines;
 use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
 
 /// Keeps a Vault's key shares on machines of their own, and opens it again after a crash.
@@ -68,8 +69,8 @@ fn main() -> ExitCode {
         }
     };
     done.unwrap_or_else(|error| {
-        // Nowhere left to say it if this fails.
-        let _ = writeln!(std::io::stderr(), "holdfast: {error:#}");
+        // It may quote what a sentinel or a server answered. Nowhere left to say it if this fails.
+        let _ = writeln!(std::io::stderr(), "holdfast: {}", plain_lines(&format!("{error:#}")));
         if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
     })
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use holdfast_core::ceremony::Manifest;
 use holdfast_core::id::{ClusterName, NodeName, Principal};
 use holdfast_core::trust::{AllowedSigners, Namespace};
-use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeConfig, NodeSection, Spanned};
+use holdfast_edge::config::{
+    BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeConfig, NodeSection, Spanned, one_cluster,
+};
 use holdfast_edge::keys::SigningKey;
 use serde::Deserialize;
 
@@ -35,6 +37,9 @@ pub(crate) struct OperatedCluster {
     /// The sentinel's address, if one is named.
     pub(crate) sentinel: Option<String>,
 }
+
+/// A cluster, with its name.
+pub(crate) type Named<'a> = (&'a ClusterName, &'a OperatedCluster);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,17 +87,15 @@ impl Operator {
     }
 
     /// The cluster that a command is about: the one that is named, or the only one there is.
-    pub(crate) fn cluster(&self, named: Option<&ClusterName>) -> anyhow::Result<(&ClusterName, &OperatedCluster)> {
-        let names = || self.clusters.keys().map(ClusterName::as_str).collect::<Vec<_>>().join(", ");
+    pub(crate) fn cluster(&self, named: Option<&ClusterName>) -> anyhow::Result<Named<'_>> {
+        Ok(one_cluster(&self.clusters, named)?)
+    }
+
+    /// The clusters that a command is about: the one that is named, or all.
+    pub(crate) fn clusters(&self, named: Option<&ClusterName>) -> anyhow::Result<Vec<Named<'_>>> {
         match named {
-            Some(name) => self
-                .clusters
-                .get_key_value(name)
-                .ok_or_else(|| anyhow::anyhow!("no cluster {name} in the configuration, which has: {}", names())),
-            None if self.clusters.len() == 1 => {
-                self.clusters.first_key_value().ok_or_else(|| anyhow::anyhow!("the configuration has no cluster"))
-            }
-            None => anyhow::bail!("the configuration has several clusters, say which with --cluster: {}", names()),
+            Some(_) => Ok(vec![self.cluster(named)?]),
+            None => Ok(self.clusters.iter().collect()),
         }
     }
 }

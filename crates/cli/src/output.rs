@@ -1,40 +1,39 @@
-//! What the commands say: a text for people or JSON for programs on standard output, and what went wrong on the other.
+//! What this program says: as every command does (`holdfast_edge::report`), in its own name; and what a person copies from there
+//! into a shell.
 
 use std::error::Error;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use serde::Serialize;
-
-/// A file that was given is refused as it is: the exit code that means "configuration" on Unix.
-pub(crate) const REFUSED: u8 = 78;
-
-/// The arguments do not fit each other: clap's own code for wrong usage.
-pub(crate) const USAGE: u8 = 2;
-
-/// Whatever else went wrong.
-pub(crate) const FAILED: u8 = 1;
-
-/// Says what was done.
-#[expect(clippy::print_stdout, reason = "what a command reports is its output")]
-pub(crate) fn report(json: bool, report: &(impl Serialize + Display)) -> ExitCode {
-    if json {
-        println!("{}", serde_json::to_string_pretty(report).expect("strings and numbers always become JSON"));
-    } else {
-        println!("{report}");
-    }
-    ExitCode::SUCCESS
-}
+pub(crate) use holdfast_edge::report::{FAILED, REFUSED, USAGE, report};
 
 /// Says what went wrong.
-#[expect(clippy::print_stderr, reason = "what went wrong goes to standard error")]
 pub(crate) fn failure(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("holdfast: {error}");
-    ExitCode::from(code)
+    holdfast_edge::report::failure("holdfast", error, code)
 }
 
 /// Shows bytes that could not be written anywhere else.
 #[expect(clippy::print_stdout, reason = "the last place where this can be kept")]
 pub(crate) fn rescue(bytes: &[u8]) {
     println!("{}", String::from_utf8_lossy(bytes));
+}
+
+/// A word as a shell takes it: one word, and nothing in it that the shell obeys.
+pub(crate) fn quoted(word: impl Display) -> String {
+    let word = word.to_string();
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,@:".contains(c));
+    if plain && !word.is_empty() { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stays_one_word() {
+        assert_eq!(quoted("https://vault-1.example:8200"), "https://vault-1.example:8200");
+        assert_eq!(quoted("out of the way/keys"), "'out of the way/keys'");
+        assert_eq!(quoted("it's; $(id)"), r"'it'\''s; $(id)'");
+        assert_eq!(quoted(""), "''");
+    }
 }

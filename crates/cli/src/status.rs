@@ -16,6 +16,7 @@ use holdfast_core::verdict::{self, Verdict};
 use holdfast_edge::clock;
 
 use crate::operator::Operator;
+use crate::output::quoted;
 
 /// How long the sentinel is waited for.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -46,16 +47,10 @@ pub(crate) struct Arguments {
 /// Asks the sentinel and prints what it knows. Succeeds only if every node is open and could be opened by itself.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
-    if arguments.cluster.is_some() {
-        operator.cluster(arguments.cluster.as_ref())?;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut well = true;
     let mut first = true;
-    for (name, cluster) in &operator.clusters {
-        if arguments.cluster.as_ref().is_some_and(|only| only != name) {
-            continue;
-        }
+    for (name, cluster) in operator.clusters(arguments.cluster.as_ref())? {
         let Some(url) = &cluster.sentinel else {
             anyhow::bail!(
                 "{}: [clusters.{name}] names no sentinel: add sentinel = \"http://127.0.0.1:9640\" or where it listens",
@@ -166,13 +161,10 @@ pub(crate) fn render(
 
 /// The configuration as an option that a shell takes; none where it is the default.
 pub(crate) fn option(config: &Path) -> String {
-    let text = config.display().to_string();
-    if text == CONFIG {
+    if config == Path::new(CONFIG) {
         return String::new();
     }
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,@".contains(c));
-    let quoted = if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) };
-    format!(" --config {quoted}")
+    format!(" --config {}", quoted(config.display()))
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

@@ -27,6 +27,18 @@ pub use self::manifest::{Holder, MANIFEST_MAX, Manifest, Member};
 pub use self::packet::{OPENPGP_MESSAGE_MAX, PACKET_MAX, Packet, packet_digest};
 pub use self::rotated::{ROTATED_MAX, Rotated, RotatedError, RotatedShare};
 
+/// Where `holdfast-setup enroll` puts the age identity that a share is at rest by, in the host's directory.
+pub const IDENTITY_FILE: &str = "identity.txt";
+
+/// Where it puts the key that signs reports.
+pub const SIGNING_KEY_FILE: &str = "signing.key";
+
+/// Where it puts the key that packets are encrypted to.
+pub const TRANSPORT_KEY_FILE: &str = "transport.key";
+
+/// Where it puts the enrollment.
+pub const ENROLLMENT_FILE: &str = "enrollment.json";
+
 /// The version of these files that this program writes, and the only one it reads.
 const VERSION: u64 = 1;
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use crate::cause::Cause;
@@ -18,6 +18,9 @@ pub const VERSION: u32 = 1;
 
 /// The longest free text in a message, in bytes: enough for a sentence of why, too little to be a nuisance.
 pub const TEXT_MAX: usize = 240;
+
+/// The longest version of a program in a message, in bytes.
+pub const PROGRAM_VERSION_MAX: usize = 40;
 
 /// What a message is, as its `kind` field says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -288,7 +291,8 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
-    /// The program's version.
+    /// The program's version; at most [`PROGRAM_VERSION_MAX`] visible ASCII characters.
+    #[serde(deserialize_with = "program_version")]
     pub version: String,
     /// The custodian's site, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -494,6 +498,14 @@ fn expect_object(bytes: &[u8]) -> Result<(), BodyError> {
     }
 }
 
+fn program_version<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let version = String::deserialize(from)?;
+    match version.len() <= PROGRAM_VERSION_MAX && version.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(version),
+        false => Err(serde::de::Error::custom("version is not one of a program")),
+    }
+}
+
 impl Body {
     /// Reads a whole body.
     pub fn parse(bytes: &[u8]) -> Result<Self, BodyError> {
@@ -531,13 +543,22 @@ impl Body {
 /// control characters, and those that turn the order of letters around or have no width.
 pub fn plain_text(text: &str) -> String {
     let mut short = String::new();
-    for c in text.chars().map(|c| if c.is_control() || is_unseen(c) { ' ' } else { c }) {
+    for c in text.chars().map(plain) {
         if short.len() + c.len_utf8() > TEXT_MAX {
             break;
         }
         short.push(c);
     }
     short
+}
+
+/// The same with its whole length, where whoever shows it has room; its lines stay lines.
+pub fn plain_lines(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' { c } else { plain(c) }).collect()
+}
+
+fn plain(c: char) -> char {
+    if c.is_control() || is_unseen(c) { ' ' } else { c }
 }
 
 /// Unicode's marks for the direction of text, its separators of lines, and what takes no room.
@@ -594,5 +615,26 @@ mod tests {
         assert_eq!(plain_text("a\n\x1b[31mb"), "a  [31mb");
         assert_eq!(plain_text("a\u{202e}b\u{2066}c\u{200b}d\u{2028}e"), "a b c d e");
         assert!(plain_text(&"ä".repeat(500)).len() <= TEXT_MAX);
+        let long = "ä".repeat(500);
+        assert_eq!(plain_lines(&format!("{long}\n\x1b]0;\u{9b}31m\r\u{202e}")), format!("{long}\n ]0; 31m  "));
+    }
+
+    #[test]
+    fn a_programs_version_is_short_and_visible() {
+        let heartbeat = |version: &str| {
+            let content = serde_json::json!({
+                "version": version, "started_at": "2026-11-22T09:00:00.000Z",
+                "share": {"generation": 1, "x": 1, "ok": true}, "threshold": 3, "sandboxed": true,
+                "clock_synchronised": true, "audit": {"seq": 1, "head": "", "ok": true}, "policy_sha256": "",
+                "allowed_signers_sha256": "", "nodes": {}, "rejected": {}, "submissions": {},
+            });
+            serde_json::from_value::<Heartbeat>(content)
+        };
+        assert!(heartbeat("1.0.0-rc.1+build").is_ok());
+        let longest = "1".repeat(PROGRAM_VERSION_MAX);
+        assert!(heartbeat(&longest).is_ok());
+        for wrong in ["1\x1b[2J", "1 2", "1\u{202e}", &format!("{longest}1")] {
+            assert!(heartbeat(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -78,7 +78,7 @@ impl Verdict {
         let (answer, because) = match unheard {
             _ if !stuck.is_empty() => (Answer::No, stuck.join("; ")),
             Some(why) => (Answer::Unknown, why),
-            None if cluster.margin < 0 => (Answer::No, numbers(cluster)),
+            None if cluster.margin < 0 => (Answer::No, format!("{}, margin {}", numbers(cluster), cluster.margin)),
             None => (Answer::Yes, format!("{}; {}", numbers(cluster), last_opening(cluster, status.at))),
         };
         Self { answer, because, doubts: doubts(cluster, status) }
@@ -137,9 +137,8 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
         return Some(format!("{name} {sealed}waits for {}", waits_for(*needs)));
     }
     // Before custodians have told what they wait for, or while the node is down: what they know keeps it shut.
-    let unsaid = node.needs.iter().all(|(needs, _)| matches!(needs, Needs::Contact | Needs::Evidence));
     let deliberate = node.marker.is_some() || node.cause == Some(Cause::InPlace);
-    (unsaid && deliberate).then(|| format!("{name} was sealed on purpose"))
+    (unsaid(node) && deliberate).then(|| format!("{name} was sealed on purpose"))
 }
 
 /// Open nodes whose crash would be of unknown cause to too many custodians, though enough are ready.
@@ -300,15 +299,9 @@ pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, opti
              its opening."
         ));
     }
-    let approvals = |(needs, _): &(Needs, u32)| matches!(needs, Needs::Approvals { .. });
-    if status.needs.iter().any(approvals) {
-        let waiting: Vec<_> = cluster.approvals.iter().filter(|a| a.node == *node).map(|a| a.from.as_str()).collect();
-        let so_far =
-            if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
-        all.push(Advice {
-            what: format!("To open {node}{so_far}, an operator types:"),
-            command: Some(format!("holdfast approve{options} --cluster {name} --node {node}")),
-        });
+    if let Some(what) = why_approve(node, status, cluster) {
+        let command = format!("holdfast approve{options} --cluster {name} --node {node}");
+        all.push(Advice { what, command: Some(command) });
     }
     if cluster.margin < 0 && cluster.custodians.values().any(|custodian| custodian.up) {
         let ClusterStatus { ready, threshold, .. } = cluster;
@@ -322,6 +315,39 @@ pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, opti
         });
     }
     all
+}
+
+/// What an operator's approval is for, in a sentence before the command; none where one would not open the node.
+fn why_approve(node: &NodeName, status: &NodeStatus, cluster: &ClusterStatus) -> Option<String> {
+    let waits = |what: fn(&Needs) -> bool| status.needs.iter().any(|(needs, _)| what(needs));
+    let waiting: Vec<_> = cluster.approvals.iter().filter(|a| a.node == *node).map(|a| a.from.as_str()).collect();
+    let so_far =
+        if waiting.is_empty() { String::new() } else { format!(" (approved so far by {})", waiting.join(", ")) };
+    if waits(|needs| matches!(needs, Needs::Approvals { .. })) {
+        return Some(format!("To open {node}{so_far}, an operator types:"));
+    }
+    if waits(|needs| *needs == Needs::Generation) {
+        return Some(format!(
+            "Every set of shares was tried, and none opened {node}. Find out whether its storage was restored, or its shares \
+             were rotated elsewhere. If neither, somebody spoils the sets. To have them tried anew{so_far}, an operator types:"
+        ));
+    }
+    if waits(|needs| *needs == Needs::Budget) {
+        return Some(format!(
+            "{node} has used up its automatic openings of this hour: it goes down again and again. Mend it. To open it \
+             meanwhile{so_far}, an operator types:"
+        ));
+    }
+    // Before custodians have told what they wait for, or while the node is down.
+    (status.marker.is_some() && unsaid(status)).then(|| match status.seen {
+        Seen::Lost => format!("Start {node}; to open it then{so_far}, operators type:"),
+        _ => format!("To open {node}{so_far}, operators type:"),
+    })
+}
+
+/// Whether no custodian has told what a node waits for but for what it cannot know yet.
+fn unsaid(node: &NodeStatus) -> bool {
+    node.needs.iter().all(|(needs, _)| matches!(needs, Needs::Contact | Needs::Evidence))
 }
 
 /// How long ago something was, roughly.

@@ -13,7 +13,7 @@ use holdfast_core::id::{ClusterId, MessageId, NodeName};
 use holdfast_core::message::{AuditReport, Content, Lock};
 use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
 use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
-use holdfast_edge::audit::AuditLog;
+use holdfast_edge::audit::{AUDIT_FILE, AuditLog};
 use holdfast_edge::broker::Outgoing;
 use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery};
 use holdfast_edge::clock::Clock;
@@ -35,9 +35,6 @@ use crate::sandbox::Enforced;
 
 /// The state file's name in the state folder.
 pub(crate) const STATE_FILE: &str = "state.json";
-
-/// The audit log's name in the state folder.
-pub(crate) const AUDIT_FILE: &str = "audit.jsonl";
 
 /// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
 const STATE_MAX: usize = 16 * 1024 * 1024;

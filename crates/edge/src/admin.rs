@@ -15,7 +15,7 @@ use reqwest::{Client, Method, Response, StatusCode, redirect};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::tls::{self, PeerRefusal, TlsError};
+use crate::tls::{self, PeerRefusal, SpkiPin, TlsError};
 
 /// How long a connection and its handshake may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -124,10 +124,15 @@ struct Errors {
 impl Admin {
     /// A client for the Vault at `url`, whose chain has to end in `ca_pem`.
     pub fn new(url: &str, ca_pem: &[u8]) -> Result<Self, AdminError> {
+        Self::pinned(url, ca_pem, &[])
+    }
+
+    /// The same, for a Vault whose key is one of `pins` as well, if there are any.
+    pub fn pinned(url: &str, ca_pem: &[u8], pins: &[SpkiPin]) -> Result<Self, AdminError> {
         let base =
             address(url).map_err(|why| AdminError::Address { url: url.chars().take(WORDS_MAX).collect(), why })?;
         let client = Client::builder()
-            .tls_backend_preconfigured(tls::client_config(ca_pem, &[])?)
+            .tls_backend_preconfigured(tls::client_config(ca_pem, pins)?)
             .https_only(true)
             .no_proxy()
             .redirect(redirect::Policy::none())

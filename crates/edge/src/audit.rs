@@ -27,6 +27,9 @@ use sha2::{Digest, Sha256};
 /// The format's version.
 const VERSION: u32 = 1;
 
+/// Its name in a custodian's state folder.
+pub const AUDIT_FILE: &str = "audit.jsonl";
+
 /// The longest line, in bytes: an order of 64 KiB fits as its digest, not as itself, and nothing longer is worth a line.
 pub const LINE_MAX: usize = 64 * 1024;
 
@@ -118,8 +121,8 @@ pub enum AuditError {
     },
     /// The last complete line is not one that this program wrote.
     #[error(
-        "the audit log {} is damaged: its last complete line {why}; keep it as evidence (`holdfast audit verify` tells which \
-         lines stand), move it aside, and start again with a new one",
+        "the audit log {} is damaged: its last complete line {why}; keep it as evidence (`holdfast-custodian check` tells \
+         from which line on nothing stands), move it aside, and start again with a new one",
         path.display()
     )]
     Damaged {

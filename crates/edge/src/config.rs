@@ -255,6 +255,41 @@ impl ConfigFile {
     }
 }
 
+/// Why it is not clear which cluster a person means.
+#[derive(Debug, thiserror::Error)]
+pub enum WhichCluster {
+    /// There is none of that name.
+    #[error("no cluster {name} in the configuration, which has: {known}")]
+    Unknown {
+        /// What was named.
+        name: ClusterName,
+        /// What there is.
+        known: String,
+    },
+    /// None is named, and it is not the only one.
+    #[error("the configuration has several clusters, say which with --cluster: {0}")]
+    Several(String),
+    /// There is none at all.
+    #[error("the configuration has no cluster")]
+    None,
+}
+
+/// The cluster that a command is about: the one that is named, or the only one that is configured.
+pub fn one_cluster<'a, T>(
+    clusters: &'a BTreeMap<ClusterName, T>,
+    named: Option<&ClusterName>,
+) -> Result<(&'a ClusterName, &'a T), WhichCluster> {
+    let known = || clusters.keys().map(ClusterName::as_str).collect::<Vec<_>>().join(", ");
+    match (named, clusters.len()) {
+        (Some(name), _) => {
+            let found = clusters.get_key_value(name);
+            found.ok_or_else(|| WhichCluster::Unknown { name: name.clone(), known: known() })
+        }
+        (None, 0 | 1) => clusters.first_key_value().ok_or(WhichCluster::None),
+        (None, _) => Err(WhichCluster::Several(known())),
+    }
+}
+
 /// The longest that a custodian may be told to wait for the broker: longer would be no network that opens by itself.
 const GRACE_MAX: Duration = Duration::from_secs(3600);
 

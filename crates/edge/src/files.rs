@@ -55,6 +55,12 @@ pub enum FileError {
         /// What is no file.
         path: PathBuf,
     },
+    /// A name for another file, where the file itself was to be erased.
+    #[error("{} is a symbolic link, and what it leads to was not erased: erase that by hand, then remove the link", .path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
     /// Group or others have some right to a secret.
     #[error("{} is a secret that others than its owner may use (mode {mode:04o}): chmod 600 {}", .path.display(), .path.display())]
     Permissions {
@@ -113,6 +119,7 @@ impl FileError {
             | Self::NoDirectory { path }
             | Self::Denied { path, .. }
             | Self::NotRegular { path }
+            | Self::Link { path }
             | Self::Permissions { path, .. }
             | Self::Oversized { path, .. }
             | Self::System { path, .. } => path,
@@ -243,15 +250,17 @@ pub fn remove(path: &Path) -> Result<bool, FileError> {
 }
 
 /// Removes a file that no longer has to be known, after its content was overwritten and that brought to the disk. What a
-/// journal, a snapshot or a flash memory's spare blocks still have of it, no program can reach. Says whether it was there.
+/// journal, a snapshot or a flash memory's spare blocks still have of it, no program can reach. Refuses a symbolic link: its target
+/// is perhaps somebody else's, and without it nothing would be erased. Says whether it was there.
 pub fn erase(path: &Path) -> Result<bool, FileError> {
     let failed = |error| FileError::system(path, Action::Remove, error);
-    // A link's target is somebody else's; the link itself goes.
     let overwritten = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)
     {
         Ok(file) => overwrite(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(FileError::Link { path: path.to_owned() });
+        }
         Err(error) => Err(error),
     };
     overwritten.map_err(failed)?;
@@ -500,6 +509,19 @@ mod tests {
         assert!(replace(&taken, b"x", SECRET_MODE).is_err());
         assert_eq!(names(dir.path()).len(), 2);
         assert!(matches!(replace(Path::new("/"), b"x", SECRET_MODE), Err(FileError::NotRegular { .. })));
+    }
+
+    #[test]
+    fn what_is_erased_is_the_file_and_never_a_link_alone() {
+        let dir = directory();
+        let (path, link) = (dir.path().join("key"), dir.path().join("link"));
+        put(&path, b"secret", 0o600);
+        symlink(&path, &link).expect("a link of this test");
+        assert!(matches!(erase(&link), Err(FileError::Link { .. })));
+        assert_eq!(read_secret(&link, 100).expect("nothing was touched").as_slice(), b"secret");
+        assert!(matches!(erase(&path), Ok(true)));
+        assert!(matches!(erase(&path), Ok(false)));
+        assert!(erase(dir.path()).is_err());
     }
 
     #[test]

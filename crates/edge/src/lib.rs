@@ -15,8 +15,10 @@ pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod outgoing;
+pub mod report;
 pub mod service;
 pub mod store;
+pub mod terminal;
 pub mod tls;
 pub mod vault;
 

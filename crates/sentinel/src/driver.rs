@@ -196,6 +196,9 @@ impl Driver {
             Question::Status(answer) => {
                 let _ = answer.send(Box::new(self.status()));
             }
+            Question::Alive(answer) => {
+                let _ = answer.send(());
+            }
         }
     }
 

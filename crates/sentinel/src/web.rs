@@ -1,13 +1,14 @@
 //! What is served: the status page at `/`, `/metrics`, `/api/v1/status`, `/healthz`. All of it read-only.
 //!
-//! The driver alone knows anything; each request asks it and waits for the answer. The page is made at most every
-//! [`PAGE_KEPT`], however many screens ask for it.
+//! The driver alone knows anything; each request asks it and waits for the answer. Each of the three answers that take work is
+//! made at most every [`PAUSE`], however many ask for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, REFERRER_POLICY,
@@ -19,18 +20,18 @@ use axum::routing::get;
 use holdfast_core::status::Status;
 use holdfast_edge::listen::{Listener, Served};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::page::{self, Page};
 
-/// Requests that may wait for the driver. It answers each within a millisecond or so.
+/// Questions that may wait for the driver. It answers each within a millisecond or so.
 const REQUESTS_MAX: usize = 64;
 
-/// How long an answer of the driver is waited for.
+/// How long an answer is waited for: [`PAUSE`], and the driver.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long a page is handed out again before the next is made: half of what passes between two looks of a screen.
-const PAGE_KEPT: Duration = Duration::from_millis(500);
+/// What passes at least from one answer of a kind to the next: half of what passes between two looks of a screen.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What the page may do: load this origin's style, script and pictures, and ask this origin. Nothing inline, no frame, no form,
 /// and nothing that turns text into a document's content.
@@ -44,13 +45,21 @@ pub(crate) enum Question {
     Metrics(oneshot::Sender<String>),
     /// Everything known.
     Status(oneshot::Sender<Box<Status>>),
+    /// Whether anybody is there.
+    Alive(oneshot::Sender<()>),
 }
 
 /// What requests share.
 struct Desk {
     questions: mpsc::Sender<Question>,
-    page: Mutex<Option<(Instant, Page)>>,
+    page: Counter<Page>,
+    metrics: Counter<Bytes>,
+    status: Counter<Bytes>,
 }
+
+/// Where one kind of answer is handed out. Whoever asks less than [`PAUSE`] after the last one was made waits for the next, and
+/// all who wait get that one: nobody is told what was so before they asked.
+struct Counter<T>(Mutex<Option<(Instant, T)>>);
 
 /// Serves until the runtime ends. The driver answers what comes out of the receiver.
 pub(crate) fn serve(listener: Listener) -> mpsc::Receiver<Question> {
@@ -63,7 +72,12 @@ pub(crate) fn serve(listener: Listener) -> mpsc::Receiver<Question> {
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
         .route("/healthz", get(health))
-        .with_state(Arc::new(Desk { questions, page: Mutex::new(None) }));
+        .with_state(Arc::new(Desk {
+            questions,
+            page: Counter::new(),
+            metrics: Counter::new(),
+            status: Counter::new(),
+        }));
     tokio::spawn(async move {
         // Ends only with the runtime: accepting goes on after every failure.
         let _ = axum::serve(Bounded(listener), router).await;
@@ -89,7 +103,8 @@ impl axum::serve::Listener for Bounded {
 
 /// The page; its digest alone, where the reader has it already.
 async fn page(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
-    let Some(Page { html, digest }) = desk.page().await else { return busy() };
+    let made = desk.page.next(async || Some(page::render(&*desk.ask(Question::Status).await?))).await;
+    let Some(Page { html, digest }) = made else { return busy() };
     let tag = format!("\"{digest}\"");
     let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response = match known {
@@ -111,53 +126,62 @@ async fn icon(Path(name): Path<String>) -> Response {
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
-    match desk.ask(Question::Metrics).await {
+    match desk.metrics.next(async || desk.ask(Question::Metrics).await.map(Bytes::from)).await {
         Some(metrics) => text("text/plain; version=0.0.4; charset=utf-8", metrics),
         None => busy(),
     }
 }
 
 async fn status(State(desk): State<Arc<Desk>>) -> Response {
-    let Some(status) = desk.ask(Question::Status).await else { return busy() };
-    match serde_json::to_vec(&status) {
-        Ok(json) => text("application/json", json),
-        Err(error) => {
-            tracing::error!(%error, "the status could not be written as JSON");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
-}
-
-async fn health(State(desk): State<Arc<Desk>>) -> Response {
-    match desk.ask(Question::Status).await {
-        Some(_) => text("text/plain; charset=utf-8", "ok\n"),
+    let json = async || {
+        let status = desk.ask(Question::Status).await?;
+        let json = serde_json::to_vec(&status);
+        json.inspect_err(|error| tracing::error!(%error, "the status could not be written as JSON"))
+            .ok()
+            .map(Bytes::from)
+    };
+    match desk.status.next(json).await {
+        Some(json) => text("application/json", json),
         None => busy(),
     }
 }
 
-impl Desk {
-    /// The page as it is now, or was less than [`PAGE_KEPT`] ago. Whoever asks while it is made waits for it.
-    async fn page(&self) -> Option<Page> {
-        let mut kept = self.page.lock().await;
-        if let Some((_, page)) = kept.as_ref().filter(|(made_at, _)| made_at.elapsed() < PAGE_KEPT) {
-            return Some(page.clone());
-        }
-        // An old page is never handed out for want of a new one.
-        *kept = None;
-        let status = self.ask(Question::Status).await?;
-        let page = page::render(&status);
-        *kept = Some((Instant::now(), page.clone()));
-        Some(page)
+async fn health(State(desk): State<Arc<Desk>>) -> Response {
+    match timeout(ANSWER_DEADLINE, desk.ask(Question::Alive)).await {
+        Ok(Some(())) => text("text/plain; charset=utf-8", "ok\n"),
+        _ => busy(),
     }
+}
 
+impl Desk {
     async fn ask<T>(&self, question: fn(oneshot::Sender<T>) -> Question) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        timeout(ANSWER_DEADLINE, async {
-            self.questions.send(question(answer)).await.ok()?;
-            answered.await.ok()
-        })
-        .await
-        .ok()?
+        self.questions.send(question(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+impl<T: Clone> Counter<T> {
+    fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// The next answer; none where it cannot be had within [`ANSWER_DEADLINE`].
+    async fn next(&self, make: impl AsyncFnOnce() -> Option<T>) -> Option<T> {
+        let asked_at = Instant::now();
+        let next = async {
+            let mut last = self.0.lock().await;
+            match &*last {
+                Some((begun_at, answer)) if *begun_at >= asked_at => return Some(answer.clone()),
+                Some((begun_at, _)) => sleep_until(*begun_at + PAUSE).await,
+                None => {}
+            }
+            let begun_at = Instant::now();
+            let answer = make().await?;
+            *last = Some((begun_at, answer.clone()));
+            Some(answer)
+        };
+        timeout(ANSWER_DEADLINE, next).await.ok()?
     }
 }
 
@@ -175,4 +199,38 @@ fn text(kind: &'static str, body: impl IntoResponse) -> Response {
 
 fn busy() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the sentinel does not answer\n").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_cost_no_more_than_two() {
+        let (counter, made) = (Arc::new(Counter::new()), Arc::new(AtomicUsize::new(0)));
+        let asking = (0..50).map(|_| {
+            let (counter, made) = (Arc::clone(&counter), Arc::clone(&made));
+            tokio::spawn(async move { counter.next(async || Some(made.fetch_add(1, Ordering::SeqCst))).await })
+        });
+        let asking: Vec<_> = asking.collect();
+        let mut given = Vec::new();
+        for asked in asking {
+            given.push(asked.await.expect("it ends"));
+        }
+        assert_eq!(given[0], Some(0), "the first does not wait");
+        assert!(
+            given[1..].iter().all(|answer| *answer == Some(1)),
+            "who asked later is told what is so later: {given:?}"
+        );
+        assert_eq!(made.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_had_is_not_the_last_one() {
+        let counter = Counter::new();
+        assert_eq!(counter.next(async || Some(1)).await, Some(1));
+        assert_eq!(counter.next(async || None).await, None);
+        assert_eq!(counter.next(async || Some(2)).await, Some(2));
+    }
 }

@@ -12,13 +12,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use holdfast_core::ceremony::{CeremonyError, ENROLLMENT_NAMESPACE, Enrollment, SignedEnrollment};
-use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
+use holdfast_core::ceremony::{
+    ENROLLMENT_FILE, ENROLLMENT_NAMESPACE, Enrollment, IDENTITY_FILE, SIGNING_KEY_FILE, SignedEnrollment,
+    TRANSPORT_KEY_FILE,
+};
+use holdfast_core::envelope::Envelope;
 use holdfast_core::id::{Principal, Site};
 use holdfast_edge::files::{self, FileError, PUBLIC_MODE};
 use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
 use serde::{Deserialize, Serialize};
 
+use crate::host::{HostError, open_enrollment};
 use crate::openpgp::{TransportKey, TransportKeyError};
 use crate::output;
 use holdfast_edge::clock::wall as now;
@@ -79,6 +83,14 @@ enum EnrollError {
         /// Its fingerprint.
         fingerprint: String,
     },
+    /// Somebody is enrolled here, and nothing decrypts any more what would be encrypted to that enrollment.
+    #[error("{custodian} is enrolled here, but {} IS SPENT: its transport key is gone, as `install` leaves it, so that nothing would decrypt the packet of a ceremony that was held with it; nothing was changed; for another ceremony, run this again with --again, and send the new one", .path.display())]
+    Spent {
+        /// The enrollment.
+        path: PathBuf,
+        /// Who is enrolled.
+        custodian: Principal,
+    },
     /// The enrollment that is here serves still.
     #[error("{} is still here, and so the enrollment in {} is still good, with the fingerprint {fingerprint}: nothing was changed; send that one", .transport_key.display(), .path.display())]
     StillGood {
@@ -112,13 +124,8 @@ enum EnrollError {
         why: String,
     },
     /// The enrollment that is here is not one.
-    #[error("{}: {why}", .path.display())]
-    Enrollment {
-        /// The enrollment.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: CeremonyError,
-    },
+    #[error(transparent)]
+    Enrollment(#[from] HostError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -161,12 +168,12 @@ impl Layout {
     fn new(dir: &Path, id: &Principal) -> Self {
         Self {
             marker: dir.join(".enrolling"),
-            identity: dir.join("identity.txt"),
-            signing_key: dir.join("signing.key"),
+            identity: dir.join(IDENTITY_FILE),
+            signing_key: dir.join(SIGNING_KEY_FILE),
             signing_key_public: dir.join("signing.key.pub"),
-            transport_key: dir.join("transport.key"),
+            transport_key: dir.join(TRANSPORT_KEY_FILE),
             transport_key_public: dir.join(format!("{id}.asc")),
-            enrollment: dir.join("enrollment.json"),
+            enrollment: dir.join(ENROLLMENT_FILE),
         }
     }
 
@@ -210,7 +217,7 @@ impl fmt::Display for Report {
             f,
             "  2. When they ask, read the fingerprint to them, by voice: it tells them that the file is yours."
         )?;
-        writeln!(f, "  3. They send back a packet and a manifest:")?;
+        writeln!(f, "  3. They send back a packet and a manifest, and read you the manifest's fingerprint:")?;
         write!(
             f,
             "     holdfast-setup install --dir {} --packet {}.packet.json --manifest CLUSTER.manifest.json",
@@ -232,7 +239,7 @@ impl EnrollError {
     fn exit_code(&self) -> u8 {
         let readable = |error: &FileError| matches!(error, FileError::Permissions { .. });
         let refused = match self {
-            Self::Marker { .. } | Self::Enrollment { .. } => true,
+            Self::Marker { .. } | Self::Enrollment(HostError::Refused { .. }) => true,
             Self::File(error)
             | Self::Identity(IdentityError::File(error))
             | Self::Signing(KeyError::File(error))
@@ -249,70 +256,22 @@ impl EnrollError {
 fn enroll(id: &Principal, site: Option<&Site>, dir: &Path, again: bool) -> Result<Report, EnrollError> {
     let layout = Layout::new(dir, id);
     // Where its host stands is known from the first time.
-    let before =
-        if again && is_there(&layout.enrollment) { open(&layout.enrollment)?.enrollment().site.clone() } else { None };
-    let site = site.or(before.as_ref());
+    let before = (again && is_there(&layout.enrollment)).then(|| open_enrollment(&layout.enrollment)).transpose()?;
+    let site = site.cloned().or(before.and_then(|before| before.enrollment().site.clone()));
     // Others may list the directory: what is secret in it has a mode of its own.
     let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
     made.map_err(|source| EnrollError::System { path: dir.to_owned(), action: "made", source })?;
-    let resumed = begin(&layout, dir, Marker { id: id.clone(), site: site.cloned() }, again)?;
+    let resumed = begin(&layout, dir, Marker { id: id.clone(), site: site.clone() }, again)?;
 
-    let identity = if is_there(&layout.identity) {
-        AgeIdentity::load(&layout.identity)?
-    } else {
-        let identity = AgeIdentity::generate();
-        identity.save(&layout.identity, now())?;
-        identity
-    };
-    let signing_key = if is_there(&layout.signing_key) {
-        SigningKey::load(&layout.signing_key)?
-    } else {
-        let key = SigningKey::generate()?;
-        key.save(&layout.signing_key)?;
-        key
-    };
-    let transport_key = if is_there(&layout.transport_key) {
-        TransportKey::load(&layout.transport_key)?
-    } else {
-        let key = TransportKey::generate(id)?;
-        key.save(&layout.transport_key)?;
-        key
-    };
-
-    let public_line = format!("{}\n", signing_key.public_openssh(id.as_str()));
-    files::replace(&layout.signing_key_public, public_line.as_bytes(), PUBLIC_MODE)?;
-    files::replace(&layout.transport_key_public, &transport_key.public_armored()?, PUBLIC_MODE)?;
-
-    let openpgp_key = transport_key.public_binary()?;
-    let there = is_there(&layout.enrollment).then(|| open(&layout.enrollment)).transpose()?;
-    let enrollment = match there.filter(|there| there.enrollment().openpgp_key == openpgp_key) {
-        Some(there) => there,
-        // None, or that of a transport key that was erased.
-        None => {
-            let body = Enrollment {
-                custodian: id.clone(),
-                site: site.cloned(),
-                age_recipient: identity.recipient().to_text(),
-                signing_key: signing_key.public_key().clone(),
-                openpgp_key,
-                created_at: now(),
-            }
-            .to_body();
-            let mut file = Envelope::assemble(&body, &signing_key.sign(ENROLLMENT_NAMESPACE, &body));
-            file.push(b'\n');
-            files::replace(&layout.enrollment, &file, PUBLIC_MODE)?;
-            open(&layout.enrollment)?
-        }
-    };
+    let enrollment = write_enrollment(&layout, id, site.as_ref(), &Keys::ensure(&layout, id)?)?;
     fs::remove_file(&layout.marker).map_err(|source| EnrollError::System {
         path: layout.marker.clone(),
         action: "removed",
         source,
     })?;
-
     Ok(Report {
         custodian: id.clone(),
-        site: site.cloned(),
+        site,
         fingerprint: enrollment.fingerprint().to_string(),
         age_recipient: enrollment.enrollment().age_recipient.to_string(),
         signing_key_public: enrollment.enrollment().signing_key.to_openssh(),
@@ -323,6 +282,73 @@ fn enroll(id: &Principal, site: Option<&Site>, dir: &Path, again: bool) -> Resul
         transport_key: layout.transport_key,
         resumed,
     })
+}
+
+/// A host's three keys.
+struct Keys {
+    identity: AgeIdentity,
+    signing: SigningKey,
+    transport: TransportKey,
+}
+
+impl Keys {
+    /// Those that are there, and new ones for those that are not; and the public halves that people pass on.
+    fn ensure(layout: &Layout, id: &Principal) -> Result<Self, EnrollError> {
+        let identity = if is_there(&layout.identity) {
+            AgeIdentity::load(&layout.identity)?
+        } else {
+            let identity = AgeIdentity::generate();
+            identity.save(&layout.identity, now())?;
+            identity
+        };
+        let signing = if is_there(&layout.signing_key) {
+            SigningKey::load(&layout.signing_key)?
+        } else {
+            let key = SigningKey::generate()?;
+            key.save(&layout.signing_key)?;
+            key
+        };
+        let transport = if is_there(&layout.transport_key) {
+            TransportKey::load(&layout.transport_key)?
+        } else {
+            let key = TransportKey::generate(id)?;
+            key.save(&layout.transport_key)?;
+            key
+        };
+        let public_line = format!("{}\n", signing.public_openssh(id.as_str()));
+        files::replace(&layout.signing_key_public, public_line.as_bytes(), PUBLIC_MODE)?;
+        files::replace(&layout.transport_key_public, &transport.public_armored()?, PUBLIC_MODE)?;
+        Ok(Self { identity, signing, transport })
+    }
+}
+
+/// The enrollment of these keys: the one that is there, or a new one in the place of that of a transport key that was erased.
+fn write_enrollment(
+    layout: &Layout,
+    id: &Principal,
+    site: Option<&Site>,
+    keys: &Keys,
+) -> Result<SignedEnrollment, EnrollError> {
+    let openpgp_key = keys.transport.public_binary()?;
+    if is_there(&layout.enrollment) {
+        let there = open_enrollment(&layout.enrollment)?;
+        if there.enrollment().openpgp_key == openpgp_key {
+            return Ok(there);
+        }
+    }
+    let body = Enrollment {
+        custodian: id.clone(),
+        site: site.cloned(),
+        age_recipient: keys.identity.recipient().to_text(),
+        signing_key: keys.signing.public_key().clone(),
+        openpgp_key,
+        created_at: now(),
+    }
+    .to_body();
+    let mut file = Envelope::assemble(&body, &keys.signing.sign(ENROLLMENT_NAMESPACE, &body));
+    file.push(b'\n');
+    files::replace(&layout.enrollment, &file, PUBLIC_MODE)?;
+    Ok(open_enrollment(&layout.enrollment)?)
 }
 
 /// Sees to it that the marker is there, and that every file beside it is ours. Says whether it was there before.
@@ -354,9 +380,12 @@ fn begin(layout: &Layout, dir: &Path, ours: Marker, again: bool) -> Result<bool,
 
 /// Whether the host of this enrollment may have another: it asked for one, is the same custodian's, and has no transport key.
 fn check_again(layout: &Layout, ours: &Marker, again: bool) -> Result<(), EnrollError> {
-    let enrolled = open(&layout.enrollment)?;
+    let enrolled = open_enrollment(&layout.enrollment)?;
     let (path, fingerprint) = (layout.enrollment.clone(), enrolled.fingerprint().to_string());
     let custodian = enrolled.enrollment().custodian.clone();
+    if custodian == ours.id && !again && !is_there(&layout.transport_key) {
+        return Err(EnrollError::Spent { path, custodian });
+    }
     if !again || custodian != ours.id {
         return Err(EnrollError::Enrolled { path, custodian, fingerprint });
     }
@@ -365,11 +394,6 @@ fn check_again(layout: &Layout, ours: &Marker, again: bool) -> Result<(), Enroll
         return Err(EnrollError::StillGood { transport_key, path, fingerprint });
     }
     Ok(())
-}
-
-fn open(path: &Path) -> Result<SignedEnrollment, EnrollError> {
-    let file = files::read_bounded(path, ENVELOPE_MAX)?;
-    SignedEnrollment::open(&file).map_err(|why| EnrollError::Enrollment { path: path.to_owned(), why })
 }
 
 /// Whether there is anything of that name, be it a link to nowhere.

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use holdfast_core::ceremony::{CeremonyError, MANIFEST_MAX, Manifest, Member, Packet};
+use holdfast_core::ceremony::{
+    CeremonyError, ENROLLMENT_FILE, Fingerprint, IDENTITY_FILE, MANIFEST_MAX, Manifest, Member, Packet,
+    SIGNING_KEY_FILE, SignedEnrollment,
+};
+use holdfast_core::envelope::ENVELOPE_MAX;
 use holdfast_edge::files::{self, FileError};
 use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
 use holdfast_edge::store::ShareStore;
@@ -29,6 +33,8 @@ pub(crate) struct HostArguments {
 pub(crate) struct Host {
     /// The cluster's manifest.
     pub(crate) manifest: Manifest,
+    /// The fingerprint of the manifest's file, which people compare.
+    pub(crate) manifest_fingerprint: Fingerprint,
     /// Where the share lies or goes.
     pub(crate) store: ShareStore,
     /// The age identity's file.
@@ -41,7 +47,7 @@ pub(crate) struct Host {
 /// Why a host's files are not acceptable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostError {
-    /// The manifest or the packet is not acceptable.
+    /// The manifest, the packet or the enrollment is not acceptable.
     #[error("{}: {why}", .path.display())]
     Refused {
         /// Which file.
@@ -63,9 +69,14 @@ impl HostArguments {
         given.cloned().unwrap_or_else(|| self.dir.join(name))
     }
 
+    /// Where the enrollment is.
+    pub(crate) fn enrollment(&self) -> PathBuf {
+        self.dir.join(ENROLLMENT_FILE)
+    }
+
     /// Reads the keys and the manifest.
     pub(crate) fn open(&self, manifest_path: &Path) -> Result<Host, HostError> {
-        let identity_path = self.beside(self.identity.as_ref(), "identity.txt");
+        let identity_path = self.beside(self.identity.as_ref(), IDENTITY_FILE);
         let manifest_path = manifest_path.to_owned();
         let file = files::read_bounded(&manifest_path, MANIFEST_MAX)?;
         let refused = |why| HostError::Refused { path: manifest_path.clone(), why };
@@ -73,10 +84,11 @@ impl HostArguments {
         let share = self.beside(self.share.as_ref(), &format!("{}.share.age", manifest.cluster_name()));
         Ok(Host {
             store: ShareStore::open(&share, &identity_path),
+            manifest_fingerprint: Fingerprint::of(&file),
             manifest,
             manifest_path,
             identity: AgeIdentity::load(&identity_path)?,
-            signing_key: SigningKey::load(&self.beside(self.signing_key.as_ref(), "signing.key"))?,
+            signing_key: SigningKey::load(&self.beside(self.signing_key.as_ref(), SIGNING_KEY_FILE))?,
             identity_path,
         })
     }
@@ -95,9 +107,21 @@ impl Host {
         admitted.map_err(|why| HostError::Refused { path: path.to_owned(), why })
     }
 
+    /// Whether an enrollment is the one that this manifest's ceremony was held with, and with it the transport key beside it.
+    pub(crate) fn was_enrolled_by(&self, enrollment: &Path) -> bool {
+        let ours = self.member().ok().zip(open_enrollment(enrollment).ok());
+        ours.is_some_and(|(me, enrolled)| me.enrollment_fingerprint == enrolled.fingerprint())
+    }
+
     /// Whether the share of the manifest's generation is at rest here already, and comes out.
     pub(crate) fn has_share(&self) -> bool {
         let manifest = &self.manifest;
         self.member().is_ok_and(|me| self.store.unlock(manifest.id(), manifest.generation(), &me.id).is_ok())
     }
+}
+
+/// Reads an enrollment and verifies it.
+pub(crate) fn open_enrollment(path: &Path) -> Result<SignedEnrollment, HostError> {
+    let file = files::read_bounded(path, ENVELOPE_MAX)?;
+    SignedEnrollment::open(&file).map_err(|why| HostError::Refused { path: path.to_owned(), why })
 }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::host::{HostArguments, HostError};
+use crate::manifest::{ManifestArguments, ManifestError};
 use crate::output;
 
 /// The most that is read, in bytes: the hexadecimal text, and what stands around it in a file.
@@ -34,16 +35,15 @@ const TAKE_BACK: [u8; 2] = [8, 127];
 ///
 /// For those who must: a rotation (`holdfast adopt`) hands shares over without anybody typing one. Reads the share from standard
 /// input, as hexadecimal or base64; on a terminal nothing is shown. Writes it to `CLUSTER.share.age` as `install` does. The
-/// manifest has to say that this custodian's share is typed in.
+/// manifest has to say that this custodian's share is typed in: `holdfast adopt --import` makes such a one.
 ///
 /// A share has no checksum, and does not say which Vault it is of. Whether it is the right one, only the server can tell: see
 /// that a node opens with it (docs/CEREMONIES.md), before whoever held it destroys it.
 #[derive(Args)]
 #[command(after_help = "Example: holdfast-setup import --dir /etc/holdfast --manifest prod.manifest.json")]
 pub(crate) struct Arguments {
-    /// The cluster's manifest, from `holdfast adopt import`
-    #[arg(long, value_name = "FILE")]
-    manifest: PathBuf,
+    #[command(flatten)]
+    manifest: ManifestArguments,
     #[command(flatten)]
     host: HostArguments,
     /// Report in JSON
@@ -57,6 +57,9 @@ enum ImportError {
     /// The host's files are not acceptable.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The manifest is perhaps not the ceremony's.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The custodian's share comes another way.
     #[error("by {}, {custodian}'s share comes in a packet: holdfast-setup install", .manifest.display())]
     Packet {
@@ -92,6 +95,7 @@ enum ImportError {
 impl ImportError {
     fn exit_code(&self) -> u8 {
         match self {
+            Self::Manifest(error) => error.exit_code(),
             Self::Host(_) | Self::Packet { .. } | Self::Store(StoreError::Identity(_)) => output::REFUSED,
             _ => output::FAILED,
         }
@@ -104,6 +108,8 @@ struct Report {
     result: &'static str,
     cluster: String,
     generation: u32,
+    manifest_fingerprint: String,
+    manifest_compared: bool,
     custodian: String,
     x: u8,
     share: PathBuf,
@@ -117,6 +123,9 @@ impl fmt::Display for Report {
         writeln!(f, "A share of {cluster} is at rest{again} as {custodian}'s.\n")?;
         writeln!(f, "  Share:  {}", self.share.display())?;
         writeln!(f, "  Record: {}", self.record.display())?;
+        if !self.manifest_compared {
+            writeln!(f, "  MANIFEST'S FINGERPRINT NOT COMPARED (--yes): {}", self.manifest_fingerprint)?;
+        }
         writeln!(f, "  x:      {} (each custodian's has to be another)\n", self.x)?;
         writeln!(
             f,
@@ -135,12 +144,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn import(arguments: &Arguments) -> Result<Report, ImportError> {
-    let host = arguments.host.open(&arguments.manifest)?;
+    let host = arguments.host.open(&arguments.manifest.path)?;
     let me = host.member()?;
     if me.packet_sha256.is_some() {
-        let (manifest, custodian) = (arguments.manifest.clone(), me.id.clone());
+        let (manifest, custodian) = (arguments.manifest.path.clone(), me.id.clone());
         return Err(ImportError::Packet { manifest, custodian });
     }
+    let manifest_compared = arguments.manifest.compare(&host)?;
     let manifest = &host.manifest;
     let share = ask(&format!("{}'s share of {} (nothing is shown): ", me.id, manifest.cluster_name()))?;
     let installed = host.store.install(&share, manifest.id(), manifest.generation(), &me.id)?;
@@ -148,6 +158,8 @@ fn import(arguments: &Arguments) -> Result<Report, ImportError> {
         result: if installed == Installed::Already { "already" } else { "imported" },
         cluster: manifest.cluster_name().to_string(),
         generation: manifest.generation(),
+        manifest_fingerprint: host.manifest_fingerprint.to_string(),
+        manifest_compared,
         custodian: me.id.to_string(),
         x: share.x(),
         share: host.store.share_path().to_owned(),

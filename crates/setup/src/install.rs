@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use holdfast_core::ceremony::{PACKET_MAX, Packet, ROTATED_MAX, Rotated, RotatedError};
+use holdfast_core::ceremony::{PACKET_MAX, Packet, ROTATED_MAX, Rotated, RotatedError, TRANSPORT_KEY_FILE};
 use holdfast_core::id::Principal;
 use holdfast_edge::files::{self, FileError};
 use holdfast_edge::store::{Installed, StoreError};
 use serde::Serialize;
 
 use crate::host::{Host, HostArguments, HostError};
+use crate::manifest::{ManifestArguments, ManifestError};
 use crate::openpgp::{DecryptError, TransportKey, TransportKeyError};
 use crate::output;
 
@@ -22,8 +23,8 @@ use crate::output;
 /// names for the custodian whose keys are here. Instead of a packet it takes what `bao operator rotate-keys` or `vault operator
 /// rekey` printed, and finds its own share in it.
 ///
-/// When the share is at rest and was seen to come out again, the packet and the transport key are erased: whoever has both has
-/// the share. The same again does no harm and is a success, also when both are gone. A share of an older generation is kept
+/// The manifest's fingerprint is asked for, or given: whoever held the ceremony reads it to you. When the share is at rest and was
+/// seen to come out again, the packet and the transport key are erased: whoever has both has the share. The same again does no harm and is a success, also when both are gone. A share of an older generation is kept
 /// beside the new one. A different share of the same generation is refused: a custodian never holds two.
 #[derive(Args)]
 #[command(
@@ -36,9 +37,8 @@ pub(crate) struct Arguments {
     /// What the rotation printed, as text or JSON, instead of a packet; it is not erased, others may need it
     #[arg(long, value_name = "FILE", conflicts_with = "packet")]
     keys: Option<PathBuf>,
-    /// The cluster's manifest, from the same ceremony
-    #[arg(long, value_name = "FILE")]
-    manifest: PathBuf,
+    #[command(flatten)]
+    manifest: ManifestArguments,
     #[command(flatten)]
     host: HostArguments,
     /// The transport key, if it is not DIR/transport.key
@@ -58,6 +58,9 @@ enum InstallError {
     /// The host's files or the packet are not acceptable.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The manifest is perhaps not the ceremony's.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// What a rotation printed is not all of it.
     #[error("{}: {why}", .path.display())]
     Rotated {
@@ -119,6 +122,7 @@ enum InstallError {
 impl InstallError {
     fn exit_code(&self) -> u8 {
         match self {
+            Self::Manifest(error) => error.exit_code(),
             Self::Store(StoreError::Identity(_)) => output::REFUSED,
             Self::Store(_) | Self::NotErased(_) => output::FAILED,
             _ => output::REFUSED,
@@ -142,10 +146,14 @@ struct Report {
     record: PathBuf,
     identity: PathBuf,
     manifest: PathBuf,
+    manifest_fingerprint: String,
+    manifest_compared: bool,
     /// What was erased.
     erased: Vec<PathBuf>,
     /// The transport key, if it is there still.
     transport_key: Option<PathBuf>,
+    /// Whether that key was made for another ceremony than the manifest's, and was kept for that.
+    transport_key_is_anothers: bool,
 }
 
 impl fmt::Display for Report {
@@ -167,7 +175,14 @@ impl fmt::Display for Report {
             writeln!(f, "  Erased:     {}", erased.display())?;
         }
         if let Some(key) = &self.transport_key {
-            writeln!(f, "  Kept:       {} (erased by the same command without --keep-transport-key)", key.display())?;
+            let why = match self.transport_key_is_anothers {
+                true => "made anew since, for another ceremony: it waits for that one's packet",
+                false => "erased by the same command without --keep-transport-key",
+            };
+            writeln!(f, "  Kept:       {} ({why})", key.display())?;
+        }
+        if !self.manifest_compared {
+            writeln!(f, "  MANIFEST'S FINGERPRINT NOT COMPARED (--yes): {}", self.manifest_fingerprint)?;
         }
         writeln!(f, "\nNext:")?;
         writeln!(f, "  1. Name these in the [clusters.{cluster}] section of custodian.toml:")?;
@@ -187,13 +202,18 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn install(arguments: &Arguments) -> Result<Report, InstallError> {
-    let host = arguments.host.open(&arguments.manifest)?;
-    let transport_path = arguments.host.beside(arguments.transport_key.as_ref(), "transport.key");
+    let host = arguments.host.open(&arguments.manifest.path)?;
+    host.member()?;
+    let manifest_compared = arguments.manifest.compare(&host)?;
+    let transport_path = arguments.host.beside(arguments.transport_key.as_ref(), TRANSPORT_KEY_FILE);
+    let mut anothers = false;
     let (installed, custodian) = match bring(arguments, &host, &transport_path) {
         // What brought it is gone, because it was brought.
         Err(InstallError::NoTransportKey(_) | InstallError::Host(HostError::File(FileError::Missing { .. })))
             if host.has_share() =>
         {
+            // A key that is here all the same may have been made since, for the next ceremony.
+            anothers = transport_path.exists() && !host.was_enrolled_by(&arguments.host.enrollment());
             (Installed::Already, host.member()?.id.clone())
         }
         other => other?,
@@ -201,13 +221,13 @@ fn install(arguments: &Arguments) -> Result<Report, InstallError> {
 
     // The key first: other copies of the packet may be about.
     let mut erased = Vec::new();
-    let key = (!arguments.keep_transport_key).then_some(&transport_path);
+    let key = (!arguments.keep_transport_key && !anothers).then_some(&transport_path);
     for path in key.into_iter().chain(&arguments.packet) {
         if files::erase(path).map_err(InstallError::NotErased)? {
             erased.push(path.clone());
         }
     }
-    let Host { manifest, store, identity_path, .. } = host;
+    let Host { manifest, manifest_fingerprint, store, identity_path, .. } = host;
     Ok(Report {
         result: match installed {
             Installed::New => "installed",
@@ -225,9 +245,12 @@ fn install(arguments: &Arguments) -> Result<Report, InstallError> {
         share: store.share_path().to_owned(),
         record: store.record_path().to_owned(),
         identity: identity_path,
-        manifest: arguments.manifest.clone(),
+        manifest: arguments.manifest.path.clone(),
+        manifest_fingerprint: manifest_fingerprint.to_string(),
+        manifest_compared,
         erased,
         transport_key: transport_path.exists().then_some(transport_path),
+        transport_key_is_anothers: anothers,
     })
 }
 

@@ -9,6 +9,7 @@ mod enroll;
 mod host;
 mod import;
 mod install;
+mod manifest;
 mod openpgp;
 mod output;
 mod retire;
@@ -28,8 +29,10 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// Prepares a custodian's host: makes its keys, installs its share, delivers messages by hand.
 ///
 /// The order of a ceremony: `holdfast-setup enroll` on each custodian's host, `holdfast init` on an operator's machine with all
-/// the enrollments, `holdfast-setup install` on each host with its packet. Run it as
-/// the user that the custodian runs as: what it writes belongs to that user alone.
+/// the enrollments, `holdfast-setup install` on each host with its packet. For a Vault that exists it is `holdfast adopt`, and the
+/// rotation that it walks through has two steps more here: `verify` proves the new share to the Vault, `retire` removes the old
+/// one at last. Where nobody may rotate, `import` takes a share that is typed in. Run it as the user that the custodian runs
+/// as: what it writes belongs to that user alone.
 #[derive(Parser)]
 #[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {

@@ -53,8 +53,8 @@ pub(crate) enum DecryptError {
     /// Not an encrypted OpenPGP message.
     #[error("it holds no encrypted OpenPGP message")]
     NotAMessage,
-    /// Encrypted to somebody else.
-    #[error("it is not encrypted to this transport key ({0})")]
+    /// Encrypted to somebody else, or to others too.
+    #[error("it is not encrypted to this transport key ({0}) alone")]
     NotOurs(String),
     /// Altered or cut off.
     #[error("it does not decrypt: it is damaged")]
@@ -128,19 +128,23 @@ impl TransportKey {
         self.0.to_public_key()
     }
 
-    /// Whether a message is encrypted to this key, among others perhaps.
+    /// Whether a message is encrypted to this key, and to nobody else: the rule of the operator's program, whose twin this is, so
+    /// that a ceremony gives out nothing that its host would refuse.
     pub(crate) fn is_addressed(&self, message: &[u8]) -> bool {
-        Message::from_bytes(message).is_ok_and(|message| self.is_among(&message))
+        Message::from_bytes(message).is_ok_and(|message| self.is_sole_recipient(&message))
     }
 
-    fn is_among(&self, message: &Message<'_>) -> bool {
+    fn is_sole_recipient(&self, message: &Message<'_>) -> bool {
         let Message::Encrypted { esk, .. } = message else { return false };
-        esk.iter().any(|esk| match esk {
-            Esk::PublicKeyEncryptedSessionKey(key) => {
-                self.0.secret_subkeys.iter().any(|subkey| key.match_identity(&subkey.key))
+        let ours = |esk: &Esk| match esk {
+            Esk::PublicKeyEncryptedSessionKey(session) => {
+                // A wildcard would match every key: then nobody can say whose it is.
+                session.id().is_ok_and(|id| !id.is_wildcard())
+                    && self.0.secret_subkeys.iter().any(|subkey| session.match_identity(&subkey.key))
             }
             Esk::SymKeyEncryptedSessionKey(_) => false,
-        })
+        };
+        esk.len() == 1 && esk.iter().all(ours)
     }
 
     /// The share in a message whose plaintext is the share's hexadecimal text. It is decoded in place; what the library
@@ -150,7 +154,7 @@ impl TransportKey {
         if !message.is_encrypted() {
             return Err(DecryptError::NotAMessage);
         }
-        if !self.is_among(&message) {
+        if !self.is_sole_recipient(&message) {
             return Err(DecryptError::NotOurs(self.0.fingerprint().to_string()));
         }
         let mut message = message.decrypt(&Password::empty(), &self.0).map_err(|_| DecryptError::Damaged)?;

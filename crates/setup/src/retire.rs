@@ -13,16 +13,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal};
-use holdfast_edge::audit::{self, Broken};
+use holdfast_edge::audit::{self, AUDIT_FILE, Broken};
 use holdfast_edge::config::{ConfigError, ConfigFile, Spanned};
 use holdfast_edge::store::{ShareStore, StoreError};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::output;
-
-/// The audit log's name in the state folder.
-const AUDIT_LOG: &str = "audit.jsonl";
 
 /// Remove the shares of older generations, when every node was opened with the new ones
 ///
@@ -168,10 +165,20 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     store.unlock(id, generation, &configured.id)?;
 
     let older: Vec<u32> = store.kept()?.into_iter().filter(|kept| *kept < generation).collect();
+    let report = |retired, shown_by_audit_log, shown_by_word| Report {
+        cluster: name.clone(),
+        generation,
+        retired,
+        shown_by_audit_log,
+        shown_by_word,
+    };
+    if older.is_empty() {
+        return Ok(report(Vec::new(), Vec::new(), Vec::new()));
+    }
     let (by_word, unseen): (Vec<_>, Vec<_>) =
         cluster.nodes.keys().cloned().partition(|node| arguments.opened.contains(node));
-    if !older.is_empty() && !unseen.is_empty() {
-        let log = config.resolve(&configured.state_dir).join(AUDIT_LOG);
+    if !unseen.is_empty() {
+        let log = config.resolve(&configured.state_dir).join(AUDIT_FILE);
         let opened = opened_with(&log, id, generation)?;
         let unproven: Vec<_> = unseen.iter().filter(|node| !opened.contains(*node)).collect();
         if !unproven.is_empty() {
@@ -181,7 +188,7 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     for generation in &older {
         store.retire(*generation)?;
     }
-    Ok(Report { cluster: name.clone(), generation, retired: older, shown_by_audit_log: unseen, shown_by_word: by_word })
+    Ok(report(older, unseen, by_word))
 }
 
 fn choose<'a>(

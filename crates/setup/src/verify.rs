@@ -1,35 +1,40 @@
 //! `holdfast-setup verify`: gives this custodian's new share to the Vault that made it, while a rotation waits for that proof.
 //!
-//! A person's step in a ceremony, not the daemon's work. It gives the share to nobody but the server that the CA proves, and only
+//! A person's step in a ceremony, not the daemon's work. It gives the share to nobody but the server that the CA and the pins prove, and only
 //! to a verification that runs there, with the nonce that people agreed on, of a rotation of which one share is encrypted to this
 //! host's own transport key, with the manifest's numbers. The server has all shares of that rotation anyway: it made them.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use holdfast_core::ceremony::{CeremonyError, SignedEnrollment};
-use holdfast_core::envelope::ENVELOPE_MAX;
+use holdfast_core::ceremony::{CeremonyError, FileKind};
+use holdfast_core::message::plain_text;
 use holdfast_edge::admin::rotation::{Rotation, Token, Verification};
 use holdfast_edge::admin::{Admin, AdminError};
 use holdfast_edge::files::{self, FileError};
 use holdfast_edge::store::StoreError;
-use holdfast_edge::tls::{self, CA_PEM_MAX};
+use holdfast_edge::tls::{self, CA_PEM_MAX, SpkiPin};
 use serde::Serialize;
 
-use crate::host::{HostArguments, HostError};
+use crate::host::{HostArguments, HostError, open_enrollment};
 use crate::openpgp::TransportKey;
 use crate::output;
 
 /// The largest token file that is read, in bytes: a batch token has a few hundred.
 const TOKEN_MAX: usize = 8 * 1024;
 
+/// What is said before anything is sent to a server that is proven by its CA alone.
+const NO_PIN: &str = "NO PIN: the token and the share go to whoever has a certificate of the CA for the Vault's name; give \
+                      --spki-sha256, as custodian.toml has it for this node";
+
 /// Prove this custodian's new share to the Vault, while a rotation waits for it
 ///
 /// A rotation with `-verify` leaves the old shares valid until as many new ones as are needed were given back to the Vault. Holders
 /// do that with `bao operator rotate-keys -verify`; this does it for a custodian, whose share nobody can read. Install the share
-/// first. The share goes to the Vault at URL alone, proven by the CA, if a rotation waits for verification there, with this nonce,
+/// first. The share goes to the Vault at URL alone, proven by the CA and by its pin, if a rotation waits for verification there, with this nonce,
 /// with the manifest's numbers, and with one share for this host's transport key.
 ///
 /// The token needs `read` on sys/rotate/root/init and `update` on sys/rotate/root/verify (HashiCorp Vault: sys/rekey/…). Each
@@ -48,6 +53,10 @@ pub(crate) struct Arguments {
     /// The CA that the Vault's certificate comes from, in PEM; no other is trusted
     #[arg(long, value_name = "FILE")]
     ca_cert: PathBuf,
+    /// The pin of the Vault's key, as custodian.toml has it for the node; repeatable. Without one, whoever has a certificate of the CA
+    /// for the Vault's name, and is on the way to it, gets the token and the share
+    #[arg(long = "spki-sha256", value_name = "PIN", value_parser = tls::parse_pin)]
+    pins: Vec<SpkiPin>,
     /// The verification's nonce, as whoever runs the rotation reads it to you
     #[arg(long, value_name = "NONCE")]
     nonce: String,
@@ -67,14 +76,6 @@ enum VerifyError {
     /// The host's files are not acceptable.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// The enrollment is not one.
-    #[error("{}: {why}", .path.display())]
-    Enrollment {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: CeremonyError,
-    },
     /// The token file has no token in it.
     #[error("{} has no token in it: put one there, on one line", .0.display())]
     Token(PathBuf),
@@ -107,7 +108,7 @@ impl VerifyError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Ask(AdminError::Address { .. }) => output::USAGE,
-            Self::Host(_) | Self::Enrollment { .. } | Self::Token(_) | Self::File(_) => output::REFUSED,
+            Self::Host(_) | Self::Token(_) | Self::File(_) => output::REFUSED,
             Self::Ask(AdminError::Ca(_)) => output::REFUSED,
             _ => output::FAILED,
         }
@@ -123,11 +124,15 @@ struct Report {
     generation: u32,
     progress: Option<u64>,
     required: u64,
+    pinned: bool,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { custodian, cluster, .. } = self;
+        if !self.pinned {
+            writeln!(f, "THE VAULT'S KEY WAS NOT PINNED: any certificate of the CA for its name would have done.\n")?;
+        }
         match self.progress {
             Some(progress) => write!(
                 f,
@@ -161,11 +166,15 @@ async fn verify(arguments: &Arguments) -> Result<Report, VerifyError> {
     let me = host.member()?.id.clone();
     let manifest = &host.manifest;
     let sound = host.store.unlock(manifest.id(), manifest.generation(), &me)?;
-    let own_key = own_key(&arguments.host.beside(None, "enrollment.json"))?;
+    let own_key = own_key(&arguments.host.enrollment())?;
     let token = Token::new(&files::read_secret(&arguments.token_file, TOKEN_MAX)?)
         .ok_or_else(|| VerifyError::Token(arguments.token_file.clone()))?;
     let ca = files::read_bounded(&arguments.ca_cert, CA_PEM_MAX)?;
-    let admin = Admin::new(&arguments.vault, &ca).map_err(VerifyError::Ask)?;
+    let admin = Admin::pinned(&arguments.vault, &ca, &arguments.pins).map_err(VerifyError::Ask)?;
+    if arguments.pins.is_empty() {
+        // Where it cannot be shown, the report says it too.
+        let _ = writeln!(io::stderr(), "{NO_PIN}");
+    }
 
     let rotation = admin.rotation(&token).await.map_err(VerifyError::Ask)?;
     let numbers = (u64::from(manifest.threshold()), u64::from(manifest.shares()));
@@ -173,7 +182,7 @@ async fn verify(arguments: &Arguments) -> Result<Report, VerifyError> {
         .map_err(|why| VerifyError::Unfit { vault: arguments.vault.clone(), why })?;
     let given = admin.verify_share(rotation.api, &token, sound.share(), &arguments.nonce).await;
     let progress = match given.map_err(VerifyError::Given)? {
-        Verification::Counted { progress, .. } => Some(progress),
+        Verification::Counted { progress } => Some(progress),
         Verification::Complete => None,
     };
     Ok(Report {
@@ -183,19 +192,17 @@ async fn verify(arguments: &Arguments) -> Result<Report, VerifyError> {
         generation: manifest.generation(),
         progress,
         required: numbers.0,
+        pinned: !arguments.pins.is_empty(),
     })
 }
 
 /// The fingerprint of the key that this host's shares are encrypted to. From the enrollment: the key itself may be erased.
 fn own_key(enrollment: &Path) -> Result<String, VerifyError> {
-    let refused = |why| VerifyError::Enrollment { path: enrollment.to_owned(), why };
-    let signed = SignedEnrollment::open(&files::read_bounded(enrollment, ENVELOPE_MAX)?).map_err(refused)?;
+    let signed = open_enrollment(enrollment)?;
     TransportKey::fingerprint_of(&signed.enrollment().openpgp_key).ok_or_else(|| {
-        refused(CeremonyError::Field {
-            kind: holdfast_core::ceremony::FileKind::Enrollment,
-            field: "openpgp_key",
-            why: "not an OpenPGP key".to_owned(),
-        })
+        let why = "not an OpenPGP key".to_owned();
+        let why = CeremonyError::Field { kind: FileKind::Enrollment, field: "openpgp_key", why };
+        HostError::Refused { path: enrollment.to_owned(), why }.into()
     })
 }
 
@@ -228,7 +235,7 @@ fn check(rotation: &Rotation, numbers: (u64, u64), own_key: &str, nonce: &str) -
     if rotation.verification_nonce != nonce {
         return Err(format!(
             "the verification's nonce is {}, not {nonce}: it began anew, or is another one; ask whoever runs the rotation",
-            rotation.verification_nonce
+            plain_text(&rotation.verification_nonce)
         ));
     }
     Ok(())

@@ -111,6 +111,11 @@ impl World {
         self.bao(&["operator", "rotate-keys", "-verify", &nonce, "-"], share.as_bytes()).well()
     }
 
+    /// What a holder does in the night: nobody has a token then.
+    fn holder_opens(&self, share: &str) -> Done {
+        self.vault.tool(&["write", "sys/unseal", "key=-"], "", share.as_bytes()).well()
+    }
+
     fn custodian_verifies(&self, host: &Host, manifest: &Path, nonce: &str) -> Done {
         let token = host.file("token");
         fs::write(&token, &self.token).expect("written");
@@ -219,7 +224,7 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
     assert_eq!((&report["stage"], &report["generation"]), (&"rotated".into(), &1.into()));
     let made = files(&world.path("out"));
     let again = world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).json();
-    assert_eq!((again, files(&world.path("out"))), (report, made), "the same again does the same");
+    assert_eq!((&again, files(&world.path("out"))), (&report, made), "the same again does the same");
     check_manifest(&world);
 
     // Each host installs, from its packet or from what was printed; nobody takes another's.
@@ -229,7 +234,10 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
     second.install(&packet(first), &manifest).refused(78, "is not custodian-1's");
     fs::remove_file(second.file("sent.packet.json")).expect("it is there still");
     first.install(&packet(first), &manifest).json();
+    let read = report["manifest_fingerprint"].as_str().expect("adopt says it");
+    assert_eq!(read, crate::world::fingerprint(&fs::read(&manifest).expect("there")));
     let printed = ["--keys", text(&rotated.file), "--manifest", text(&manifest), "--keep-transport-key"];
+    let printed = [&printed[..], &["--manifest-fingerprint", read]].concat();
     assert_eq!(second.setup("install", &printed).json()["result"], "installed");
     third.install(&packet(third), &manifest).json();
     assert_eq!(third.setup("install", &printed).json()["result"], "already");
@@ -262,9 +270,9 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
 
     // Two custodians are lost, and people are slow: the attempt stands still, and the custodian resets it.
     until("the attempt that stood still is reset", || world.status()["progress"] == 0);
-    world.vault.unseal(&bob);
+    world.holder_opens(&bob);
     until("the custodian joins what a holder has begun", || world.status()["progress"] == 2 || world.is_open());
-    world.vault.unseal(&alice);
+    world.holder_opens(&alice);
     until("two holders and one custodian open it", || world.is_open());
 
     drop(daemons);
@@ -290,7 +298,7 @@ fn check_manifest(world: &World) {
 fn check_erasure(world: &World, manifest: &Path) {
     for (number, host) in world.hosts.iter().enumerate() {
         let sent = host.file("sent.packet.json");
-        let args = ["--packet", text(&sent), "--manifest", text(manifest)];
+        let args = ["--packet", text(&sent), "--manifest", text(manifest), "--yes"];
         if number == 0 {
             // Sent once more meanwhile.
             fs::copy(world.path(&format!("out/packets/{}.packet.json", host.id)), &sent).expect("copied");
@@ -337,6 +345,10 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     let host = &world.hosts[0];
     host.install(&world.path("out/packets/custodian-1.packet.json"), &manifest).json();
     world.bao(&["operator", "seal"], b"").well();
+    // What was printed can be sorted all the same, here and elsewhere.
+    let sealed = world.adopt_anyway("out-sealed", &["--rotated", text(&rotated.file)]).json();
+    assert!(sealed["vault_trouble"].as_str().is_some_and(|trouble| trouble.contains("is sealed")), "{sealed}");
+    world.adopt_anyway("out-sealed", &[]).refused(1, "is sealed, and shares can be rotated only while it is open");
     for share in &old[1..4] {
         world.vault.unseal(share);
     }
@@ -352,7 +364,7 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).refused(1, "has the files of another rotation");
     world.adopt_anyway("out-2", &["--rotated", text(&rotated.file), "--previous", text(&manifest)]).json();
     let second = world.path("out-2/prod.manifest.json");
-    let args = ["--keys", text(&rotated.file), "--manifest", text(&second), "--keep-transport-key"];
+    let args = ["--keys", text(&rotated.file), "--manifest", text(&second), "--keep-transport-key", "--yes"];
     let done = host.setup("install", &args).json();
     assert_eq!((&done["result"], &done["kept_generation"]), (&"renewed".into(), &1.into()));
     assert!(host.file("prod.share.1.age").is_file() && host.file("prod.share.1.age.record").is_file());
@@ -372,6 +384,36 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
 }
 
 #[test]
+fn what_is_in_a_folder_of_somebody_elses_stays_as_it_is() {
+    let (mut world, old) = World::new();
+    let mine = world.path("mine");
+    fs::create_dir_all(mine.join("keys")).expect("made");
+    for name in ["keys/alice.pgp", "trial"] {
+        fs::write(mine.join(name), "a person's own").expect("written");
+    }
+    let before = files(&mine);
+    world.adopt_anyway("mine", &[]).refused(1, "mine is not empty");
+    world.adopt_anyway("mine", &["--import"]).refused(1, "mine is not empty");
+    assert_eq!(files(&mine), before);
+    world.adopt(".", &["--accept-no-recovery"]).refused(1, "is not empty");
+
+    // One's own is: what was planned may be planned again, otherwise too, until there is a rotation of it.
+    let planned = world.adopt_anyway("out of the way", &[]).json();
+    let words = planned["rotate"][0].as_str().expect("OpenBao's command");
+    assert!(words.contains("-pgp-keys='") && words.ends_with("/bob.pgp'"), "a shell takes it as it is: {words}");
+    world.adopt_anyway("out", &[]).json();
+    let planned = world.adopt_anyway("out", &[]).json();
+    let rotated = world.rotate(&planned, &old, "-format=json");
+    // The Vault is needed for nothing any more.
+    world.vault.stop();
+    let report = world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).json();
+    assert_eq!((&report["stage"], &report["vault_shares"]), (&"rotated".into(), &Value::Null));
+    assert!(report["vault_trouble"].as_str().is_some_and(|trouble| trouble.contains("not known")), "{report}");
+    check_manifest(&world);
+    assert!(!world.path("out/.trial").exists());
+}
+
+#[test]
 fn a_host_takes_part_again_with_a_new_transport_key_alone() {
     let (world, old) = World::new();
     let planned = world.adopt_anyway("out", &[]).json();
@@ -382,10 +424,10 @@ fn a_host_takes_part_again_with_a_new_transport_key_alone() {
     enroll(&["--again"]).refused(1, "is still good");
     let packet = world.path("sent.packet.json");
     fs::copy(world.path("out/packets/custodian-1.packet.json"), &packet).expect("copied");
-    let install = ["--packet", text(&packet), "--manifest", text(&manifest)];
+    let install = ["--packet", text(&packet), "--manifest", text(&manifest), "--yes"];
     let done = host.setup("install", &install).json();
     assert_eq!(done["erased"].as_array().map(Vec::len), Some(2), "{done}");
-    enroll(&[]).refused(1, "for another ceremony with --again");
+    enroll(&[]).refused(1, "IS SPENT: its transport key is gone");
 
     let keys = ["identity.txt", "signing.key"].map(|name| fs::read(host.file(name)).expect("there"));
     let first = fs::read(host.file("enrollment.json")).expect("there");
@@ -398,6 +440,13 @@ fn a_host_takes_part_again_with_a_new_transport_key_alone() {
     assert_eq!(resumed["resumed"], true);
     assert_eq!(resumed["age_recipient"], second["age_recipient"]);
     assert_eq!(keys, ["identity.txt", "signing.key"].map(|name| fs::read(host.file(name)).expect("there")));
+    // Somebody repeats the command of the ceremony that is over: the key of the next one is not its to erase.
+    let key = fs::read(host.file("transport.key")).expect("there");
+    let repeated = host.setup("install", &install).json();
+    let nothing = serde_json::json!([]);
+    assert_eq!((&repeated["result"], &repeated["erased"]), (&"already".into(), &nothing), "{repeated}");
+    assert_eq!(repeated["transport_key_is_anothers"], true);
+    assert_eq!(fs::read(host.file("transport.key")).expect("kept"), key);
     setup_refuses_the_old_share(&world, host, &rotated.file);
     crate::world::setup(&["enroll", "--again", "--id", "custodian-9", "--dir", text(&world.path("c9"))])
         .refused(1, "nobody is enrolled here");
@@ -409,7 +458,7 @@ fn setup_refuses_the_old_share(world: &World, host: &Host, rotated: &Path) {
         fs::remove_file(host.file(name)).expect("removed");
     }
     let manifest = world.path("out/prod.manifest.json");
-    let args = ["--keys", text(rotated), "--manifest", text(&manifest)];
+    let args = ["--keys", text(rotated), "--manifest", text(&manifest), "--yes"];
     host.setup("install", &args).refused(78, "none of the shares in it is encrypted to");
     fs::remove_file(host.file("transport.key")).expect("removed");
     host.setup("install", &args).refused(78, "holdfast-setup enroll --again");
@@ -424,7 +473,7 @@ fn who_must_types_a_share_in_and_only_the_server_proves_it() {
     let host = &world.hosts[0];
     let import = |host: &Host, input: &[u8]| {
         let mut command = Command::new(program("holdfast-setup"));
-        command.args(["import", "--json", "--dir", text(&host.dir), "--manifest", text(&manifest)]);
+        command.args(["import", "--json", "--yes", "--dir", text(&host.dir), "--manifest", text(&manifest)]);
         Done::of(&mut command, input)
     };
     for (input, words) in [

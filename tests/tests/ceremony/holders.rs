@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use holdfast_tests::browser::Browser;
 use serde_json::Value;
 
 use crate::refusals::Table;
@@ -58,14 +59,22 @@ fn what_could_be_lost_for_ever_has_to_be_accepted() {
         done.refused(2, words);
     };
     let holder = format!("--holder={}", alice.display());
-    refused("2", &[], "0 break-glass holders, and 2 shares open the Vault: lose 1 of your 2 custodians, and nobody");
+    refused(
+        "2",
+        &[],
+        "0 break-glass holders, and 2 shares open the Vault: lose any 1 of your 2 custodians, and nobody",
+    );
     refused(
         "2",
         &[&holder],
-        "lose 2 of your 2 custodians, or your holder's share and 1 custodians, and nobody can open prod",
+        "lose any 2 of the 3 shares (for example 2 custodians', or 1 holder's and 1 custodian's), and nobody can open prod",
     );
     refused("3", &[&holder, "--accept-no-recovery"], "it stays shut until 1 more shares are entered by hand");
-    refused("3", &[&holder, "--accept-no-automatic-opening"], "lose 1 of your 2 custodians, or 1 of your 1 holders'");
+    refused(
+        "3",
+        &[&holder, "--accept-no-automatic-opening"],
+        "lose any 1 of the 3 shares (for example 1 custodian's, or 1 holder's)",
+    );
     refused("4", &[&holder], "no more than there are");
     table.assert_untouched();
 }
@@ -158,6 +167,11 @@ fn holders_open_the_vault_from_paper_alone_or_together_with_custodians() {
         { "name": "bob", "openpgp_fingerprint": fingerprint(&gpg, "bob").to_lowercase() },
     ]);
     assert_eq!((&manifest["holders"], &manifest["shares"]), (&expected, &5.into()));
+    // Bob's key makes the longest text and the largest code.
+    let browser = Browser::start();
+    for name in ["alice", "bob"] {
+        check_page(&browser, &output.join(format!("holders/{name}.sheet.html")));
+    }
     let status = vault.get("sys/seal-status", None);
     assert_eq!((&status["n"], &status["t"]), (&5.into(), &3.into()));
 
@@ -181,6 +195,18 @@ fn holders_open_the_vault_from_paper_alone_or_together_with_custodians() {
     init(&output, "4", &four, &["--accept-no-automatic-opening"]).json();
     let shares = four.map(|name| share_on_paper(&gpg, &output, name));
     opens(&vault, shares.each_ref().map(String::as_str));
+}
+
+/// That a sheet is one page of paper, here and in America.
+fn check_page(browser: &Browser, sheet: &Path) {
+    browser.go(&format!("file://{}", sheet.display()));
+    for (width, height) in [(8.27, 11.69), (8.5, 11.0)] {
+        let paper = serde_json::json!({ "paperWidth": width, "paperHeight": height });
+        let printed = browser.debug("Page.printToPDF", &paper);
+        let printed = unbase64(printed["data"].as_str().expect("a document"));
+        let pages = String::from_utf8_lossy(&printed).matches("/Type /Page\n").count();
+        assert_eq!(pages, 1, "{} on {width} by {height} inches", sheet.display());
+    }
 }
 
 fn opens<const N: usize>(vault: &Vault, shares: [&str; N]) {

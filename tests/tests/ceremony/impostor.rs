@@ -3,16 +3,18 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::refusals::Table;
+use crate::holders::fingerprint;
+use crate::refusals::{Made, Table};
 use crate::world::{base64, text};
 
 /// What is sent back: a status line's end, headers, a body, and how much of the body.
@@ -217,4 +219,69 @@ fn an_answer_that_the_disk_does_not_take_is_shown_and_can_be_put_back() {
     let resumed = crate::world::holdfast(&["init", "--resume", text(&output), "--json"]).json();
     assert_eq!(resumed["result"], "resumed");
     assert!(output.join("prod.manifest.json").is_file());
+}
+
+/// What HashiCorp Vault answers while a rotation waits: flat, below another path, and 403 for a path that it does not have.
+fn hashicorps(asked: Arc<Mutex<Vec<String>>>, rekey: Value) -> impl Fn(&str) -> Reply + Send + 'static {
+    move |path| {
+        asked.lock().expect("no test panicked in it").push(path.to_owned());
+        match path {
+            "/v1/sys/rekey/init" if rekey.is_object() => Reply::json("200 OK", &rekey),
+            "/v1/sys/rekey/verify" => {
+                Reply::json("200 OK", &json!({ "nonce": "v-1", "started": true, "t": 2, "n": 2, "progress": 1 }))
+            }
+            _ => Reply::json("403 Forbidden", &json!({ "errors": ["permission denied"] })),
+        }
+    }
+}
+
+#[test]
+fn a_new_share_is_given_in_hashicorps_form_too_and_to_a_pinned_key_alone() {
+    let table = Table::lay();
+    let (host, made) = (&table.hosts[0], Made::new(&table.hosts, &table.gpg));
+    let [packet, manifest, token] = ["packet.json", "manifest.json", "token"].map(|name| table.path(name));
+    fs::write(&packet, made.packets[0].to_string()).expect("written");
+    fs::write(&manifest, made.manifest.to_string()).expect("written");
+    fs::write(&token, "hvs.token").expect("written");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("its own file");
+    host.install(&packet, &manifest).json();
+
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let key = fingerprint(&table.gpg, "=custodian-1 (Holdfast transport key)");
+    let waits = |nonce: &str| {
+        json!({
+            "nonce": "r-1", "started": true, "t": 2, "n": 2, "progress": 0, "required": 2, "backup": false,
+            "pgp_fingerprints": [key, "ab".repeat(20)], "verification_required": true, "verification_nonce": nonce,
+        })
+    };
+    let verify = |rekey: Value, more: &[&str]| {
+        asked.lock().expect("no test panicked in it").clear();
+        let url = start(table.dir.path(), hashicorps(Arc::clone(&asked), rekey));
+        let (ca, files) = (table.path("ca.pem"), ["--token-file", text(&token), "--manifest", text(&manifest)]);
+        let args = ["--vault", &url, "--ca-cert", text(&ca), "--nonce", "v-1"];
+        (host.setup("verify", &[&args[..], &files, more].concat()), asked.lock().expect("as above").clone())
+    };
+
+    let (done, _) = verify(waits("v-1"), &[]);
+    assert!(done.err.contains("NO PIN"), "{}", done.err);
+    let report = done.json();
+    assert_eq!(
+        [&report["result"], &report["progress"], &report["required"], &report["pinned"]],
+        [&json!("counted"), &json!(1), &json!(2), &json!(false)]
+    );
+    // Neither path is for this token: the first refusal is the one that tells.
+    verify(Value::Null, &[]).0.refused(1, "/v1/sys/rotate/root/init answered 403 Forbidden: permission denied");
+    let (done, _) = verify(waits("v-2\u{1b}[2J\u{202e}"), &[]);
+    done.refused(1, "the verification's nonce is v-2");
+    assert!(!done.err.contains(['\u{1b}', '\u{202e}']), "{:?}", done.err);
+
+    verify(waits("v-1"), &["--spki-sha256", "abc"]).0.refused(2, "is not an SPKI pin");
+    let (done, asked) = verify(waits("v-1"), &["--spki-sha256", &"00".repeat(32)]);
+    done.refused(1, "its key is none of those in spki_sha256");
+    assert!(asked.is_empty(), "no token was sent: {asked:?}");
+    let (_, seen) = done.err.split_once("it has the pin ").expect("said");
+    let seen = seen.split('.').next().expect("a pin");
+    let (done, _) = verify(waits("v-1"), &["--spki-sha256", &"00".repeat(32), "--spki-sha256", seen]);
+    assert!(!done.err.contains("NO PIN"), "{}", done.err);
+    assert_eq!(done.json()["pinned"], true);
 }

@@ -68,7 +68,7 @@ impl Table {
     }
 
     pub(crate) fn gpg_encrypt(&self, recipient: &str, content: &[u8]) -> Vec<u8> {
-        encrypt(&self.gpg, recipient, &self.path("plaintext"), content)
+        encrypt(&self.gpg, &["-r", recipient], &self.path("plaintext"), content)
     }
 
     /// The second enrollment in a changed form.
@@ -288,23 +288,23 @@ fn an_enrollment_overwrites_nothing_and_goes_on_where_it_was_cut_off() {
     setup(&["enroll", "--id", "custodian-1", "--dir", "/proc/nowhere"]).refused(1, "/proc/nowhere");
 }
 
-/// Encrypts with gpg, by way of a file, which is gone afterwards.
-fn encrypt(gpg: &Gpg, recipient: &str, file: &Path, content: &[u8]) -> Vec<u8> {
+/// Encrypts with gpg, to whom its options say, by way of a file, which is gone afterwards.
+fn encrypt(gpg: &Gpg, to: &[&str], file: &Path, content: &[u8]) -> Vec<u8> {
     fs::write(file, content).expect("written");
-    let args = ["--trust-model", "always", "-z0", "--output", "-", "--encrypt", "-r", recipient, text(file)];
-    let message = gpg.run(&args);
+    let args = ["--trust-model", "always", "-z0", "--output", "-", "--encrypt"];
+    let message = gpg.run(&[&args[..], to, &[text(file)]].concat());
     fs::remove_file(file).expect("removed");
     message
 }
 
 /// A manifest and packets as a ceremony would have made them, with a share that the test knows.
-struct Made {
-    manifest: Value,
-    packets: Vec<Value>,
+pub(crate) struct Made {
+    pub(crate) manifest: Value,
+    pub(crate) packets: Vec<Value>,
 }
 
 impl Made {
-    fn new(hosts: &[Host], gpg: &Gpg) -> Self {
+    pub(crate) fn new(hosts: &[Host], gpg: &Gpg) -> Self {
         let packet = |(index, host): (usize, &Host)| {
             gpg.run(&["--import", text(&host.file(&format!("{}.asc", host.id)))]);
             let share = hex::encode([u8::try_from(index + 1).expect("few"); 33]);
@@ -324,7 +324,11 @@ impl Made {
     }
 
     fn encrypt(gpg: &Gpg, host: &Host, content: &[u8]) -> Vec<u8> {
-        encrypt(gpg, &format!("={} (Holdfast transport key)", host.id), &host.file("plaintext"), content)
+        encrypt(gpg, &["-r", &Self::key_of(host)], &host.file("plaintext"), content)
+    }
+
+    fn key_of(host: &Host) -> String {
+        format!("={} (Holdfast transport key)", host.id)
     }
 
     fn member(host: &Host, packet: &Value) -> Value {
@@ -334,6 +338,40 @@ impl Made {
             "signing_key": body["signing_key"], "packet_sha256": hex::encode(Sha256::digest(packet.to_string())),
         })
     }
+}
+
+/// Whoever is on the way to the host knows its public keys, and makes a manifest and a packet of their own.
+#[test]
+fn a_manifest_that_the_ceremony_did_not_make_is_refused_and_nothing_is_written_or_erased() {
+    let table = Table::lay();
+    let host = &table.hosts[0];
+    let genuine = table.write("genuine.json", Made::new(&table.hosts, &table.gpg).manifest.to_string());
+    let forged = Made::new(&table.hosts, &table.gpg);
+    let forged = [
+        table.write("packet.json", forged.packets[0].to_string()),
+        table.write("manifest.json", forged.manifest.to_string()),
+    ];
+    let fingerprint = crate::world::fingerprint(&fs::read(genuine).expect("there"));
+    let args = ["--packet", &forged[0], "--manifest", &forged[1]];
+    let compared = ["--manifest-fingerprint", &fingerprint];
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&host.dir).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    host.setup("install", &[&args[..], &compared].concat()).refused(78, "not the manifest that the ceremony made");
+    host.setup("install", &args).refused(2, "--manifest-fingerprint");
+    assert_eq!(names(), before);
+    assert!(forged.iter().all(|file| Path::new(file).is_file()));
+
+    // A link is not what is to be erased.
+    let (key, elsewhere) = (host.file("transport.key"), table.path("elsewhere.key"));
+    fs::rename(&key, &elsewhere).expect("moved");
+    std::os::unix::fs::symlink(&elsewhere, &key).expect("linked");
+    host.setup("install", &[&args[..], &["--yes"]].concat()).refused(1, "is a symbolic link, and what it leads to was");
+    assert!(elsewhere.is_file());
 }
 
 #[test]
@@ -400,6 +438,12 @@ fn a_bad_packet_or_manifest_is_refused_and_nothing_is_written() {
     }
     vouched(&Made::encrypt(&gpg, host, &[b'0'; 1000])).refused(78, "what is in it is no share");
     vouched(&Made::encrypt(&gpg, &hosts[1], &[b'1'; 66])).refused(78, "not encrypted to this transport key");
+    // To another one too, and to nobody by name: what no ceremony gives out.
+    let [own, other] = [0, 1].map(|index| Made::key_of(&hosts[index]));
+    for to in [&["-r", own.as_str(), "-r", other.as_str()][..], &["-R", own.as_str()]] {
+        let message = encrypt(&gpg, to, &dir.path().join("plaintext"), &[b'1'; 66]);
+        vouched(&message).refused(78, "not encrypted to this transport key");
+    }
     let mut damaged = Made::encrypt(&gpg, host, &[b'1'; 66]);
     let last = damaged.len() - 1;
     damaged[last] ^= 1;

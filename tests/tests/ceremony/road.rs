@@ -96,7 +96,7 @@ fn five_custodians_get_a_share_each_and_three_open_the_vault() {
     }
 
     for (host, share) in hosts.iter().zip(&shares) {
-        let report = host.install(&packet(&output, host), &manifest_path).json();
+        let report = install_compared(host, &packet(&output, host), &manifest_path, &report["manifest_fingerprint"]);
         assert_eq!((&report["result"], &report["cluster_id"]), (&"installed".into(), &manifest["id"]));
         check_share(host, share, &manifest);
         let again = host.install(&packet(&output, host), &manifest_path).json();
@@ -129,6 +129,20 @@ fn five_custodians_get_a_share_each_and_three_open_the_vault() {
     second.refused(1, "is initialised already");
     assert!(!world.join("second").exists(), "nothing was begun");
     check_second_shares(world, &hosts, &output, &manifest_path);
+}
+
+/// As a person does who was read the manifest's fingerprint.
+fn install_compared(host: &Host, packet: &Path, manifest: &Path, fingerprint: &Value) -> Value {
+    let fingerprint = fingerprint.as_str().expect("init says it");
+    assert_eq!(fingerprint, crate::world::fingerprint(&fs::read(manifest).expect("there")));
+    let args = ["--packet", text(packet), "--manifest", text(manifest), "--keep-transport-key"];
+    host.setup("install", &args).refused(2, "nobody is there to compare the manifest's fingerprint");
+    let sent = host.file("sent.packet.json");
+    fs::copy(packet, &sent).expect("copied");
+    let compared = ["--packet", text(&sent), "--manifest-fingerprint", &fingerprint.to_lowercase()];
+    let done = host.setup("install", &[&compared[..], &args[2..]].concat()).json();
+    assert_eq!(done["manifest_compared"], true);
+    done
 }
 
 fn packet(output: &Path, host: &Host) -> PathBuf {
@@ -189,7 +203,7 @@ fn check_second_shares(world: &Path, hosts: &[Host], output: &Path, manifest_pat
     let (identity, key) = (first.file("identity.txt"), first.file("signing.key"));
     let (transport, packet) = (first.file("transport.key"), packet(output, first));
     let args = ["install", "--packet", text(&packet), "--manifest", text(manifest_path), "--identity", text(&identity)];
-    let more = ["--signing-key", text(&key), "--transport-key", text(&transport), "--share", text(&elsewhere)];
+    let more = ["--yes", "--signing-key", text(&key), "--transport-key", text(&transport), "--share", text(&elsewhere)];
     let done = setup(&[&args[..], &more[..]].concat());
     assert!(done.code == 0 && done.out.contains("Next:"), "{}", done.err);
     assert!(elsewhere.is_file());

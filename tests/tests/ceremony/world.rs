@@ -110,25 +110,18 @@ impl Host {
     pub(crate) fn enrollment_fingerprint(&self) -> String {
         let file: Value =
             serde_json::from_slice(&fs::read(self.file("enrollment.json")).expect("there")).expect("JSON");
-        let digest = Sha256::digest(unbase64(file["body"].as_str().expect("a body")));
-        let bits: String = digest[..13].iter().map(|byte| format!("{byte:08b}")).collect();
-        let digit = |five: &[u8]| {
-            let value = usize::from_str_radix(std::str::from_utf8(five).expect("digits"), 2).expect("binary");
-            char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
-        };
-        let digits: Vec<char> = bits.as_bytes()[..100].chunks(5).map(digit).collect();
-        digits.chunks(4).map(|four| four.iter().collect::<String>()).collect::<Vec<_>>().join("-")
+        fingerprint(&unbase64(file["body"].as_str().expect("a body")))
     }
 
     pub(crate) fn enrollment(&self) -> String {
         text(&self.file("enrollment.json")).to_owned()
     }
 
-    /// Installs a packet that was sent to the host, which is gone afterwards, and keeps the transport key.
+    /// Installs a packet that was sent to the host, which is gone afterwards, and keeps the transport key. Nobody compares.
     pub(crate) fn install(&self, packet: &Path, manifest: &Path) -> Done {
         let sent = self.file("sent.packet.json");
         let _ = fs::copy(packet, &sent);
-        self.setup("install", &["--packet", text(&sent), "--manifest", text(manifest), "--keep-transport-key"])
+        self.setup("install", &["--packet", text(&sent), "--manifest", text(manifest), "--keep-transport-key", "--yes"])
     }
 
     /// Runs a command of `holdfast-setup` on the host.
@@ -154,6 +147,17 @@ impl Host {
         let envelope: Value = serde_json::from_slice(&file).expect("JSON");
         String::from_utf8(unbase64(envelope["body"].as_str().expect("a body"))).expect("text")
     }
+}
+
+/// What people compare by voice: 100 bits of a SHA-256, in base32.
+pub(crate) fn fingerprint(bytes: &[u8]) -> String {
+    let bits: String = Sha256::digest(bytes)[..13].iter().map(|byte| format!("{byte:08b}")).collect();
+    let digit = |five: &[u8]| {
+        let value = usize::from_str_radix(std::str::from_utf8(five).expect("digits"), 2).expect("binary");
+        char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"[value])
+    };
+    let digits: Vec<char> = bits.as_bytes()[..100].chunks(5).map(digit).collect();
+    digits.chunks(4).map(|four| four.iter().collect::<String>()).collect::<Vec<_>>().join("-")
 }
 
 pub(crate) fn base64(bytes: &[u8]) -> String {
@@ -270,9 +274,14 @@ impl Vault {
 
     /// `kill -9`, and a start.
     pub(crate) fn crash(&mut self) {
+        self.stop();
+        self.process = serve(&self.dir);
+    }
+
+    /// `kill -9`, and nothing after it.
+    pub(crate) fn stop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        self.process = serve(&self.dir);
     }
 
     /// The server's own tool, with a token.
@@ -297,8 +306,7 @@ impl Vault {
 
     /// Stops it, removes its storage, and starts it again: what people do with a Vault whose shares are lost.
     pub(crate) fn wipe(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.stop();
         fs::remove_dir_all(self.dir.join("data")).expect("removed");
         fs::create_dir(self.dir.join("data")).expect("made");
         self.process = serve(&self.dir);
@@ -324,8 +332,7 @@ impl Vault {
 
 impl Drop for Vault {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.stop();
     }
 }
 

@@ -4,7 +4,8 @@
 //! that rotates; after it, the same command line with `--rotated` sorts what was printed. What does not: a share, in the clear or
 //! entered anywhere. Today's people enter theirs into the tool that they know, and nothing of theirs passes through here.
 //!
-//! Run again, it does what is missing. `adoption.json` is there before anything that is made of a rotation, and says of which.
+//! Run again, it does what is missing. `adoption.json` is there before anything else is, and says of which rotation, as soon as there
+//! is one.
 
 mod error;
 mod report;
@@ -26,14 +27,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::error::AdoptError;
-use self::report::{Report, Stage};
+use self::report::{Report, Stage, Standing, Trouble};
 use crate::init::directory::Directory;
-use crate::init::fingerprints::{self, Spoken};
-use crate::init::holders::{self, Invitation};
+use crate::init::fingerprints;
+use crate::init::holders;
 use crate::init::openpgp::Addressee;
 use crate::init::parcels::{Parcels, allowed_signers, holder, member};
-use crate::init::plan::Plan;
-use crate::init::{InitError, enrollments, losses, parse_fingerprint, server};
+use crate::init::plan::{self, PartyArguments, Plan};
+use crate::init::{InitError, enrollments, losses, server};
 use crate::output;
 
 /// The largest journal that is read, in bytes: names and numbers.
@@ -42,6 +43,9 @@ const JOURNAL_MAX: usize = 4 * 1024;
 /// The version of the journal that this program writes, and the only one it reads.
 const VERSION: u64 = 1;
 
+/// What the journal is, as its field `kind` says.
+const KIND: &str = "adoption";
+
 /// Hand a Vault that exists over to custodians and holders, without anybody typing a share anywhere new
 ///
 /// In two steps, with one command line. First as it stands here: checks every key and the Vault, and
@@ -49,6 +53,7 @@ const VERSION: u64 = 1;
 /// into that tool. Then the same again with `--rotated FILE`: takes what the tool printed, finds out
 /// whose each share is, and writes into DIR what `init` writes, but for a root token:
 ///
+///   adoption.json               that DIR is this adoption's, and of which rotation
 ///   keys/NAME.pgp               the checked keys, for the rotation
 ///   rotated.txt                 what the tool printed: encrypted, and printed only once
 ///   packets/ID.packet.json      a custodian's share, encrypted to it: send it to that custodian
@@ -74,35 +79,21 @@ pub(crate) struct Arguments {
     /// A custodian's enrollment.json; each gets one share
     #[arg(long = "enrollment", value_name = "FILE", required = true, num_args = 1..)]
     enrollments: Vec<PathBuf>,
-    /// A break-glass holder's OpenPGP public key, armoured or binary; each gets one share. Repeatable
-    #[arg(long = "holder", value_name = "[NAME=]FILE")]
-    holders: Vec<Invitation>,
     /// How many shares are to open the Vault: 2 or more
     #[arg(long, value_name = "T")]
     threshold: u8,
     /// The cluster's present manifest, where custodians hold shares of it already: the new one is its next generation
     #[arg(long, value_name = "FILE")]
     previous: Option<PathBuf>,
-    /// A fingerprint that was read to you, as ID=XXXX-XXXX-XXXX-XXXX-XXXX for a custodian, as NAME=40 digits for a holder's key;
-    /// those not given are asked for
-    #[arg(long = "fingerprint", value_name = "NAME=FINGERPRINT", value_parser = parse_fingerprint)]
-    fingerprints: Vec<(Principal, Spoken)>,
-    /// Ask for no fingerprint: trust that the files are their owners' own
-    #[arg(long)]
-    yes: bool,
-    /// Go on with fewer holders than the threshold: after some losses, nobody can open the Vault again, ever
-    #[arg(long)]
-    accept_no_recovery: bool,
-    /// Go on with fewer custodians than the threshold: no crash heals without people
-    #[arg(long)]
-    accept_no_automatic_opening: bool,
+    #[command(flatten)]
+    parties: PartyArguments,
     /// What the rotation printed when the last of today's shares was entered, as text or JSON; `-` for standard input
     #[arg(long, value_name = "FILE")]
     rotated: Option<PathBuf>,
     /// No rotation: today's shares stay, and each custodian's is typed in on its host with `holdfast-setup import`
     #[arg(long, conflicts_with_all = ["rotated", "previous"])]
     import: bool,
-    /// Where everything is written; the same for both steps
+    /// Where everything is written, the same for both steps: an empty directory at first, or one that is not there yet
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Report in JSON
@@ -117,7 +108,7 @@ Example:
     --holder alice.asc --holder bob.asc --holder carol.asc --output prod-adoption
   … and, when the rotation has printed the new shares, the same with --rotated rotated.txt";
 
-/// Of which rotation the files in a directory are made.
+/// Whose a directory is, and of which rotation the files in it are made.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Journal {
@@ -126,7 +117,8 @@ struct Journal {
     id: ClusterId,
     generation: u32,
     made_at: Timestamp,
-    rotated_sha256: String,
+    /// Of what the rotation printed; nothing until it has.
+    rotated_sha256: Option<String>,
 }
 
 /// Adopts, and says so.
@@ -143,25 +135,24 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 async fn adopt(arguments: &Arguments) -> Result<Report, AdoptError> {
+    check_output(&arguments.output)?;
     let mut plan = plan(arguments)?;
-    losses::check(&plan, arguments.accept_no_recovery, arguments.accept_no_automatic_opening)?;
+    losses::check(&plan, &arguments.parties)?;
     let rotated = arguments.rotated.as_ref().map(|path| read_rotated(path)).transpose()?;
     // Whatever is wrong with it is said before anything is written.
     let messages = rotated.as_deref().map(|file| messages(file, &plan, arguments)).transpose()?;
-    let status = ask(arguments, &plan).await?;
-    if arguments.import && (status.threshold, status.shares) != (plan.threshold, plan.shares()) {
-        return Err(AdoptError::OtherNumbers {
-            vault: plan.vault,
-            found: (status.threshold, status.shares),
-            planned: (plan.threshold, plan.candidates.len() + plan.people.len()),
-        });
+    let standing = ask(arguments, &plan).await?;
+    if let Some(found) = standing.numbers.filter(|found| arguments.import && *found != (plan.threshold, plan.shares()))
+    {
+        let planned = (plan.threshold, plan.candidates.len() + plan.people.len());
+        return Err(AdoptError::OtherNumbers { vault: plan.vault, found, planned });
     }
-    let compared = fingerprints::compare(&plan, &arguments.fingerprints, arguments.yes)?;
+    let compared = fingerprints::compare(&plan, &arguments.parties)?;
 
     let directory = open(&arguments.output)?;
     let stage = match (&rotated, messages) {
         (Some(rotated), Some(messages)) => {
-            begin(&directory, &mut plan, rotated)?;
+            begin(&directory, &mut plan, Some(rotated))?;
             let parcels = Parcels::new(&plan, messages).map_err(InitError::Together)?;
             parcels.check(&plan).map_err(InitError::Together)?;
             directory.make_room()?;
@@ -169,19 +160,22 @@ async fn adopt(arguments: &Arguments) -> Result<Report, AdoptError> {
             Stage::Rotated
         }
         _ if arguments.import => {
-            begin(&directory, &mut plan, b"")?;
+            begin(&directory, &mut plan, Some(b""))?;
             write_manifest(&directory, &plan)?;
             Stage::Import
         }
-        _ => Stage::Planned { keys: write_keys(&directory, &plan)? },
+        _ => {
+            begin(&directory, &mut plan, None)?;
+            Stage::Planned { keys: write_keys(&directory, &plan)? }
+        }
     };
-    Ok(Report::new(arguments, &directory, &plan, &compared, stage, &status))
+    Ok(Report::new(arguments, &directory, &plan, &compared, stage, standing))
 }
 
 fn plan(arguments: &Arguments) -> Result<Plan, AdoptError> {
     let (id, generation) = match &arguments.previous {
         Some(path) => previous(path, &arguments.cluster)?,
-        None => (random_id()?, 1),
+        None => (plan::random_id()?, 1),
     };
     let plan = Plan {
         cluster: arguments.cluster.clone(),
@@ -189,7 +183,7 @@ fn plan(arguments: &Arguments) -> Result<Plan, AdoptError> {
         generation,
         threshold: arguments.threshold,
         candidates: enrollments::read(&arguments.enrollments)?,
-        people: holders::read(&arguments.holders)?,
+        people: holders::read(&arguments.parties.holders)?,
         vault: arguments.vault.clone(),
         made_at: now(),
     };
@@ -207,12 +201,6 @@ fn previous(path: &Path, cluster: &ClusterName) -> Result<(ClusterId, u32), Adop
     }
     let next = manifest.generation().checked_add(1).ok_or_else(|| refused("its generation is the last".to_owned()))?;
     Ok((manifest.id(), next))
-}
-
-fn random_id() -> Result<ClusterId, InitError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| InitError::System(format!("no random numbers: {error}")))?;
-    Ok(ClusterId::from_bytes(id))
 }
 
 fn read_rotated(path: &Path) -> Result<Vec<u8>, AdoptError> {
@@ -241,66 +229,89 @@ fn messages(file: &[u8], plan: &Plan, arguments: &Arguments) -> Result<Vec<Vec<u
     Parcels::sort(messages, plan).map_err(|name| AdoptError::Missing { path, name })
 }
 
-/// The Vault, as far as it tells without a token.
-async fn ask(arguments: &Arguments, plan: &Plan) -> Result<SealStatus, AdoptError> {
+/// The Vault, as far as it tells without a token. Once the shares are there, it is not needed to sort them: that it is sealed or
+/// silent is then told, and refuses nothing.
+async fn ask(arguments: &Arguments, plan: &Plan) -> Result<Standing, AdoptError> {
     let admin =
         Admin::new(&plan.vault, &files::read_bounded(&arguments.ca_cert, CA_PEM_MAX)?).map_err(InitError::Admin)?;
-    let status = admin.seal_status().await.map_err(InitError::Admin)?;
+    let rotated = arguments.rotated.is_some();
+    let status = match admin.seal_status().await {
+        Err(error) if rotated => return Ok(Standing { numbers: None, trouble: Some(Trouble::Silent(error)) }),
+        status => status.map_err(InitError::Admin)?,
+    };
     let unfit = |why| AdoptError::Unfit { vault: plan.vault.clone(), why };
     match &status {
         SealStatus { initialized: false, .. } => return Err(unfit("is not initialised: holdfast init does that")),
         SealStatus { kind: SealKind::Other, .. } => {
             return Err(unfit("is not opened by shares: its seal is of another type than shamir"));
         }
-        SealStatus { sealed: true, .. } => {
+        SealStatus { sealed: true, .. } if !rotated => {
             return Err(unfit("is sealed, and shares can be rotated only while it is open: open it first"));
         }
         _ => {}
     }
-    server::check_clock(&admin, plan, None).await?;
-    Ok(status)
+    // What its clock would have refused is encrypted already.
+    if !rotated {
+        server::check_clock(&admin, plan, None).await?;
+    }
+    let numbers = Some((status.threshold, status.shares));
+    Ok(Standing { numbers, trouble: status.sealed.then_some(Trouble::Sealed) })
 }
 
 fn open(path: &Path) -> Result<Directory, AdoptError> {
     files::ensure_directory(path)?;
     let directory = Directory::open(path)?;
-    if directory.journal().exists() {
-        return Err(AdoptError::Taken { dir: path.to_owned() });
-    }
+    // Looked at once more, now that nobody else can be at it.
+    check_output(path)?;
     Ok(directory)
 }
 
-/// Brings to the disk of which rotation the files will be, and what it printed; or takes the numbers of an earlier run that was
-/// cut off.
-fn begin(directory: &Directory, plan: &mut Plan, rotated: &[u8]) -> Result<(), AdoptError> {
-    let path = directory.path().join("adoption.json");
-    let rotated_sha256 = hex::encode(Sha256::digest(rotated));
-    let journal = match files::read_bounded(&path, JOURNAL_MAX) {
-        Ok(file) => {
-            let damaged = |why: String| AdoptError::Journal { path: path.clone(), why };
-            let journal: Journal = serde_json::from_slice(&file).map_err(|error| damaged(error.to_string()))?;
-            if journal.v != VERSION || journal.kind != "adoption" {
-                return Err(damaged(format!("it is of kind {:?} and version {}", journal.kind, journal.v)));
-            }
-            if journal.rotated_sha256 != rotated_sha256 || journal.generation != plan.generation {
+/// Refuses a directory that anything else is in. Changes nothing.
+fn check_output(path: &Path) -> Result<(), AdoptError> {
+    if Directory::has_ceremony(path) {
+        return Err(AdoptError::Taken { dir: path.to_owned() });
+    }
+    Ok(Directory::check_adoptions(path)?)
+}
+
+/// Brings to the disk that the directory is this adoption's, and, once there is a rotation, of which the files will be and what it
+/// printed; or takes the numbers of an earlier run that was cut off.
+fn begin(directory: &Directory, plan: &mut Plan, rotated: Option<&[u8]>) -> Result<(), AdoptError> {
+    let rotated_sha256 = rotated.map(|rotated| hex::encode(Sha256::digest(rotated)));
+    match read_journal(directory)? {
+        // It has files of a rotation.
+        Some(journal) if journal.rotated_sha256.is_some() => {
+            let same = rotated_sha256.is_none() || journal.rotated_sha256 == rotated_sha256;
+            if !same || journal.generation != plan.generation {
                 return Err(AdoptError::Another { dir: directory.path().to_owned() });
             }
-            journal
+            (plan.id, plan.made_at) = (journal.id, journal.made_at);
         }
-        Err(FileError::Missing { .. }) => {
+        _ => {
             let (id, generation, made_at) = (plan.id, plan.generation, plan.made_at);
-            let journal = Journal { v: VERSION, kind: "adoption".to_owned(), id, generation, made_at, rotated_sha256 };
+            let journal = Journal { v: VERSION, kind: KIND.to_owned(), id, generation, made_at, rotated_sha256 };
             let file = serde_json::to_vec_pretty(&journal).expect("strings and numbers always become JSON");
-            files::create(&path, &file, SECRET_MODE)?;
-            journal
+            files::replace(&directory.adoption(), &file, SECRET_MODE)?;
         }
-        Err(error) => return Err(error.into()),
-    };
-    (plan.id, plan.made_at) = (journal.id, journal.made_at);
-    if !rotated.is_empty() {
+    }
+    if let Some(rotated) = rotated.filter(|rotated| !rotated.is_empty()) {
         files::ensure(&directory.path().join("rotated.txt"), rotated, SECRET_MODE)?;
     }
     Ok(())
+}
+
+fn read_journal(directory: &Directory) -> Result<Option<Journal>, AdoptError> {
+    let path = directory.adoption();
+    let file = match files::read_bounded(&path, JOURNAL_MAX) {
+        Err(FileError::Missing { .. }) => return Ok(None),
+        file => file?,
+    };
+    let damaged = |why: String| AdoptError::Journal { path: path.clone(), why };
+    let journal: Journal = serde_json::from_slice(&file).map_err(|error| damaged(error.to_string()))?;
+    if journal.v != VERSION || journal.kind != KIND {
+        return Err(damaged(format!("it is of kind {:?} and version {}", journal.kind, journal.v)));
+    }
+    Ok(Some(journal))
 }
 
 /// The keys as the rotation takes them: checked, and with nothing in them that nobody looked at.

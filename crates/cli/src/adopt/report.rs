@@ -5,13 +5,14 @@ use std::fmt;
 use std::path::PathBuf;
 
 use holdfast_core::id::Principal;
-use holdfast_core::seal_status::SealStatus;
+use holdfast_edge::admin::AdminError;
 use serde::Serialize;
 
 use super::Arguments;
 use crate::init::directory::Directory;
 use crate::init::fingerprints::Compared;
 use crate::init::plan::Plan;
+use crate::output::quoted;
 
 /// How far it is.
 pub(super) enum Stage {
@@ -26,6 +27,33 @@ pub(super) enum Stage {
     Import,
 }
 
+/// What the Vault tells of itself.
+pub(super) struct Standing {
+    /// Its threshold and number of shares, if it tells.
+    pub(super) numbers: Option<(u8, u8)>,
+    /// Why that is not all there is to know.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// What hides how a Vault stands.
+pub(super) enum Trouble {
+    /// It is sealed.
+    Sealed,
+    /// It does not answer.
+    Silent(AdminError),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sealed => f.write_str(
+                "The Vault is sealed. If the new shares were verified before, they open it; if not, the old ones do, the rotation is gone, and the next one is begun in a new directory",
+            ),
+            Self::Silent(error) => write!(f, "How the Vault stands is not known: {error}"),
+        }
+    }
+}
+
 /// What was done, and what is next.
 #[derive(Serialize)]
 pub(super) struct Report {
@@ -37,12 +65,17 @@ pub(super) struct Report {
     shares: u8,
     threshold: u8,
     /// What the Vault itself says now, any of how many.
-    vault_threshold: u8,
-    vault_shares: u8,
+    vault_threshold: Option<u8>,
+    vault_shares: Option<u8>,
+    /// Why it does not say all that there is to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault_trouble: Option<String>,
     /// The command that begins the rotation, for OpenBao and for HashiCorp Vault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rotate: Vec<String>,
     manifest: Option<PathBuf>,
+    /// What each custodian's person compares.
+    manifest_fingerprint: Option<String>,
     allowed_signers: Option<PathBuf>,
     custodians: Vec<Recipient>,
     holders: Vec<Recipient>,
@@ -67,7 +100,7 @@ impl Report {
         plan: &Plan,
         compared: &BTreeMap<Principal, Compared>,
         stage: Stage,
-        status: &SealStatus,
+        standing: Standing,
     ) -> Self {
         let compared = |name| compared.get(name).copied().unwrap_or(Compared::Skipped);
         let sorted = matches!(stage, Stage::Rotated);
@@ -98,14 +131,16 @@ impl Report {
             vault: plan.vault.clone(),
             shares: plan.shares(),
             threshold: plan.threshold,
-            vault_threshold: status.threshold,
-            vault_shares: status.shares,
+            vault_threshold: standing.numbers.map(|(threshold, _)| threshold),
+            vault_shares: standing.numbers.map(|(_, shares)| shares),
+            vault_trouble: standing.trouble.map(|trouble| trouble.to_string()),
             rotate: match &stage {
                 Stage::Planned { keys } => ["bao operator rotate-keys", "vault operator rekey"]
                     .map(|tool| rotate(tool, arguments, plan, keys))
                     .into(),
                 _ => Vec::new(),
             },
+            manifest_fingerprint: if planned { None } else { directory.manifest_fingerprint(&plan.cluster) },
             manifest: (!planned).then(|| directory.manifest(&plan.cluster)),
             allowed_signers: (!planned).then(|| directory.allowed_signers()),
             custodians: custodians.collect(),
@@ -114,7 +149,7 @@ impl Report {
     }
 
     fn planned(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (t, n) = (self.vault_threshold, self.vault_shares);
+        let (t, n) = self.vault_numbers().expect("a rotation is planned with a Vault that tells them");
         writeln!(f, "Every key is sound. Nothing was changed: any {t} of {n} shares open {} today.\n", self.vault)?;
         self.parties(f)?;
         writeln!(f, "\nNext, with a token that may rotate (docs/CEREMONIES.md, \"A Vault that exists\"):")?;
@@ -135,18 +170,23 @@ impl Report {
         let (t, n) = (self.threshold, self.shares);
         writeln!(f, "All {n} new shares of {} are there, each for its own custodian or holder.\n", self.cluster)?;
         self.files(f)?;
-        if (self.vault_threshold, self.vault_shares) == (t, n) {
-            writeln!(f, "\nThe Vault says that any {t} of {n} shares open it. It does not say which set:")?;
-        } else {
-            let (t, n) = (self.vault_threshold, self.vault_shares);
-            writeln!(
+        match (&self.vault_trouble, self.vault_numbers()) {
+            (Some(trouble), _) => writeln!(f, "\n{trouble}:")?,
+            (None, Some((old_t, old_n))) if (old_t, old_n) != (t, n) => writeln!(
                 f,
-                "\nNOT IN FORCE YET: the Vault says that any {t} of {n} shares open it, which are the old ones."
-            )?;
+                "\nNOT IN FORCE YET: the Vault says that any {old_t} of {old_n} shares open it, which are the old ones:"
+            )?,
+            (None, _) => {
+                writeln!(f, "\nThe Vault says that any {t} of {n} shares open it. It does not say which set:")?;
+            }
         }
         writeln!(f, "until {t} of the new ones are verified, the old ones are valid, and nobody throws them away.\n")?;
         writeln!(f, "Next:")?;
-        writeln!(f, "  1. Send each custodian its packet and the manifest; on its host:")?;
+        writeln!(
+            f,
+            "  1. Send each custodian its packet and the manifest, and read its person the manifest's fingerprint, by"
+        )?;
+        writeln!(f, "     voice: `install` asks for it. On its host:")?;
         let manifest = format!("{}.manifest.json", self.cluster);
         writeln!(
             f,
@@ -162,8 +202,12 @@ impl Report {
             "     gpg --decrypt NAME.share.asc | bao operator rotate-keys -verify -nonce=VERIFICATION_NONCE -"
         )?;
         writeln!(f, "     A custodian, on its host:")?;
-        writeln!(f, "     holdfast-setup verify --manifest {manifest} --vault {} --ca-cert FILE \\", self.vault)?;
-        writeln!(f, "       --nonce VERIFICATION_NONCE --token-file FILE --dir DIR")?;
+        writeln!(
+            f,
+            "     holdfast-setup verify --manifest {manifest} --vault {} --ca-cert FILE \\",
+            quoted(&self.vault)
+        )?;
+        writeln!(f, "       --spki-sha256 PIN --nonce VERIFICATION_NONCE --token-file FILE --dir DIR")?;
         write!(
             f,
             "  3. Go on in docs/CEREMONIES.md: configuration, a restart of each node, and the end of the old shares."
@@ -175,7 +219,7 @@ impl Report {
         self.files(f)?;
         writeln!(
             f,
-            "\nNext, on each custodian's host, by the person whose share it is to be, and one host for each share:"
+            "\nNext, on each custodian's host, by the person whose share it is to be, one host for each share, and to whom you read the manifest's fingerprint:"
         )?;
         writeln!(f, "     holdfast-setup import --manifest {}.manifest.json --dir DIR", self.cluster)?;
         write!(
@@ -186,7 +230,7 @@ impl Report {
 
     fn parties(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, party) in self.parties_named() {
-            writeln!(f, "  {what:<10} {} {} ({})", party.name, party.fingerprint, how(party.compared))?;
+            writeln!(f, "  {what:<10} {} {} ({})", party.name, party.fingerprint, party.compared)?;
         }
         Ok(())
     }
@@ -196,14 +240,20 @@ impl Report {
         writeln!(f, "  Cluster:   {} ({id}), generation {}", self.cluster, self.generation)?;
         if let (Some(manifest), Some(lines)) = (&self.manifest, &self.allowed_signers) {
             writeln!(f, "  Manifest:  {}", manifest.display())?;
+            let fingerprint = self.manifest_fingerprint.as_deref().unwrap_or("unknown: it was moved away");
+            writeln!(f, "  its fingerprint: {fingerprint}")?;
             writeln!(f, "  Signers:   {}, for everybody's allowed_signers", lines.display())?;
         }
         for (what, party) in self.parties_named() {
             let files = [&party.share, &party.sheet].into_iter().flatten().map(|path| path.display().to_string());
             let files = files.collect::<Vec<_>>().join(" and ");
-            writeln!(f, "  {what:<10} {} {files} ({})", party.name, how(party.compared))?;
+            writeln!(f, "  {what:<10} {} {files} ({})", party.name, party.compared)?;
         }
         Ok(())
+    }
+
+    fn vault_numbers(&self) -> Option<(u8, u8)> {
+        self.vault_threshold.zip(self.vault_shares)
     }
 
     fn parties_named(&self) -> impl Iterator<Item = (&'static str, &Recipient)> {
@@ -222,22 +272,15 @@ impl fmt::Display for Report {
     }
 }
 
-fn how(compared: Compared) -> &'static str {
-    match compared {
-        Compared::Given | Compared::Asked => "fingerprint compared",
-        Compared::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
-    }
-}
-
 /// The tool's command. Custodians come first in it, but no order is relied on.
 fn rotate(tool: &str, arguments: &Arguments, plan: &Plan, keys: &[PathBuf]) -> String {
     let keys: Vec<_> = keys.iter().map(|path| path.display().to_string()).collect();
     format!(
         "{tool} -init -verify -address={} -ca-cert={} -key-shares={} -key-threshold={} -pgp-keys={}",
-        plan.vault,
-        arguments.ca_cert.display(),
+        quoted(&plan.vault),
+        quoted(arguments.ca_cert.display()),
         plan.shares(),
         plan.threshold,
-        keys.join(",")
+        quoted(keys.join(","))
     )
 }

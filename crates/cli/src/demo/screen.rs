@@ -4,6 +4,9 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use holdfast_core::verdict;
+use holdfast_edge::checkup::wrap;
+
 /// The width of plain output.
 const PLAIN_WIDTH: usize = 80;
 /// A terminal narrower than this wraps what it must.
@@ -234,46 +237,5 @@ impl Screen {
 
 /// A measured time as a person reads it.
 pub(crate) fn clock(time: Duration) -> String {
-    if time < Duration::from_secs(10) {
-        format!("{} ms", time.as_millis())
-    } else {
-        format!("{:.1} s", time.as_secs_f64())
-    }
-}
-
-/// Breaks a text into lines at its spaces. A word that is longer than a line has one of its own.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in text.split_whitespace() {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_break_at_spaces_and_nowhere_else() {
-        assert_eq!(wrap("a crashed node opens", 9), ["a crashed", "node", "opens"]);
-        assert_eq!(wrap("see /a/path/that/is/long now", 8), ["see", "/a/path/that/is/long", "now"]);
-        assert_eq!(wrap("✓ ✗ – ✓", 3), ["✓ ✗", "– ✓"], "columns are counted, not bytes");
-        assert_eq!(wrap("", 8), [""]);
-    }
-
-    #[test]
-    fn times_are_milliseconds_as_long_as_these_can_be_read() {
-        assert_eq!(clock(Duration::from_micros(86_700)), "86 ms");
-        assert_eq!(clock(Duration::from_millis(9_999)), "9999 ms");
-        assert_eq!(clock(Duration::from_millis(26_470)), "26.5 s");
-    }
+    verdict::duration(time.as_secs_f64() * 1_000.0)
 }

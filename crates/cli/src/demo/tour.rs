@@ -13,6 +13,7 @@ use holdfast_core::message::Needs;
 use holdfast_core::status::{IncidentStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::verdict::{Verdict, headline};
+use holdfast_edge::audit::AUDIT_FILE;
 use holdfast_edge::{clock, tls};
 use tokio::time::sleep;
 use zeroize::Zeroizing;
@@ -490,7 +491,7 @@ impl<'a> Tour<'a> {
                 .file
                 .custodians
                 .iter()
-                .filter_map(|c| Some((eye::submitted(&c.state_dir.join("audit.jsonl"), node, since)?, c.id.clone())))
+                .filter_map(|c| Some((eye::submitted(&c.state_dir.join(AUDIT_FILE), node, since)?, c.id.clone())))
                 .collect();
             found.sort();
             if found.len() >= usize::from(THRESHOLD) {

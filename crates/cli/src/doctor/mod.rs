@@ -14,8 +14,8 @@ use holdfast_core::message::Kind;
 use holdfast_core::topology::{Exchange, routing_key};
 use holdfast_core::trust::Namespace;
 use holdfast_edge::checkup::{
-    BrokerPatient, Finding, NodePatient, Sheet, compare_nodes, custodians_listed, examine_broker, examine_node,
-    people_listed, secret_file,
+    BrokerPatient, Finding, NodePatient, Sheet, custodians_listed, examine_broker, examine_nodes, people_listed,
+    secret_file,
 };
 use holdfast_edge::clock;
 use holdfast_edge::vault::Expected;
@@ -44,10 +44,7 @@ pub(crate) struct Arguments {
 /// Looks at everything, and says what it found.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
-    let clusters: Vec<_> = match &arguments.cluster {
-        Some(_) => vec![operator.cluster(arguments.cluster.as_ref())?],
-        None => operator.clusters.iter().collect(),
-    };
+    let clusters = operator.clusters(arguments.cluster.as_ref())?;
     let mut sheet = Sheet::new(operator.principal.to_string(), clock::wall(), arguments.json);
     sheet.group(format!("You, {}", operator.principal));
     let shown = arguments.config.display();
@@ -114,6 +111,7 @@ fn manifest(name: &ClusterName, cluster: &OperatedCluster, operator: &Operator) 
             Finding::warning("manifest", format!("{what}: too few to open a node by themselves"), remedy)
         }
     }];
+    findings.push(recovery(usize::from(shares), members, usize::from(threshold)));
     if manifest.cluster_name() != name {
         let what = format!("you call the cluster {name}, and its manifest calls it {}", manifest.cluster_name());
         findings.push(Finding::warning(
@@ -134,28 +132,34 @@ fn manifest(name: &ClusterName, cluster: &OperatedCluster, operator: &Operator) 
     findings
 }
 
+/// Whether people have enough shares to open a node without any custodian.
+fn recovery(shares: usize, members: usize, threshold: usize) -> Finding {
+    let holders = shares.saturating_sub(members);
+    let have = match holders {
+        0 => "nobody but custodians has a share".to_owned(),
+        1 => "one share is a holder's".to_owned(),
+        more => format!("{more} shares are holders'"),
+    };
+    if holders >= threshold {
+        return Finding::ok("recovery", format!("{have}: any {threshold} of them open a node without custodians"));
+    }
+    let what = format!(
+        "{have}, and it takes {threshold}: people cannot open a node by themselves, and the loss of any {} of the {shares} \
+         shares is final",
+        shares.saturating_sub(threshold) + 1
+    );
+    let remedy = format!("a ceremony with {threshold} holders or more ends this: docs/CEREMONIES.md");
+    Finding::warning("recovery", what, remedy)
+}
+
 async fn nodes(name: &ClusterName, cluster: &OperatedCluster, sheet: &mut Sheet) {
     let OperatedCluster { manifest, nodes, .. } = cluster;
     let expected = Expected { threshold: manifest.threshold(), shares: manifest.shares() };
-    // Side by side: one that does not answer takes its whole deadline.
-    let looks: Vec<_> = nodes
-        .iter()
-        .map(|(node, config)| {
-            let patient = NodePatient { identity: config.identity.clone(), direct: config.direct, expected };
-            (node, tokio::spawn(examine_node(patient)))
-        })
-        .collect();
-    let mut all = Vec::new();
-    for (node, look) in looks {
-        sheet.group(format!("Node {node} of {name}"));
-        sheet.doing(&format!("shaking hands with {node}"));
-        // It neither panics nor is aborted.
-        let Ok(mut seen) = look.await else { continue };
-        sheet.add_all(std::mem::take(&mut seen.findings));
-        all.push(seen);
-    }
-    sheet.group(format!("Nodes of {name} together"));
-    sheet.add_all(compare_nodes(&all));
+    let patients = nodes.values().map(|node| {
+        let (identity, direct) = (node.identity.clone(), node.direct);
+        NodePatient { identity, direct, expected }
+    });
+    examine_nodes(name, patients, sheet).await;
 }
 
 async fn broker(operator: &Operator, clusters: &[(&ClusterName, &OperatedCluster)], sheet: &mut Sheet) {

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use holdfast_core::ceremony::{Fingerprint, MANIFEST_MAX};
 use holdfast_core::id::{ClusterName, Principal};
 use holdfast_edge::admin::ANSWER_MAX;
 use holdfast_edge::files::{self, FileError, SECRET_MODE};
@@ -12,8 +13,11 @@ use super::InitError;
 /// The journal's file, see `journal`.
 const JOURNAL: &str = "ceremony.json";
 
-/// What a crash can leave of a ceremony that was not begun yet.
-const LEFT_BEHIND: &str = ".ceremony.json.next";
+/// The journal's file of an adoption.
+const ADOPTION: &str = "adoption.json";
+
+/// What a crash can leave of a ceremony or an adoption that was not begun yet.
+const LEFT_BEHIND: [&str; 2] = [".ceremony.json.next", ".adoption.json.next"];
 
 /// A directory in which nobody else holds a ceremony meanwhile.
 pub(crate) struct Directory {
@@ -24,9 +28,23 @@ pub(crate) struct Directory {
 impl Directory {
     /// Refuses a directory that has anything in it; where that is a ceremony, says how it goes on. Changes nothing.
     pub(super) fn check_free(dir: &Path) -> Result<(), InitError> {
-        if dir.join(JOURNAL).exists() {
+        if Self::has_ceremony(dir) {
             return Err(InitError::Begun { dir: dir.to_owned() });
         }
+        Self::check_empty(dir)
+    }
+
+    /// Whether an initialisation was begun there.
+    pub(crate) fn has_ceremony(dir: &Path) -> bool {
+        dir.join(JOURNAL).exists()
+    }
+
+    /// Refuses a directory that has anything in it but an adoption. Changes nothing.
+    pub(crate) fn check_adoptions(dir: &Path) -> Result<(), InitError> {
+        if dir.join(ADOPTION).exists() { Ok(()) } else { Self::check_empty(dir) }
+    }
+
+    fn check_empty(dir: &Path) -> Result<(), InitError> {
         let refused = |why: std::io::Error| InitError::Directory { dir: dir.to_owned(), why: why.to_string() };
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -34,7 +52,7 @@ impl Directory {
         };
         for entry in entries {
             let found = entry.map_err(refused)?.file_name();
-            if found != LEFT_BEHIND {
+            if !LEFT_BEHIND.iter().any(|left| found == *left) {
                 return Err(InitError::NotEmpty { dir: dir.to_owned(), found: found.display().to_string() });
             }
         }
@@ -71,9 +89,16 @@ impl Directory {
         for folder in [self.packets(), self.holders()] {
             files::ensure_directory(&folder).map_err(refused)?;
         }
-        let trial = self.path.join("trial");
+        // In a directory that had nothing in it, nobody else has this name.
+        let trial = self.path.join(".trial");
         files::replace(&trial, &vec![0; ANSWER_MAX], SECRET_MODE).map_err(refused)?;
         fs::remove_file(&trial).map_err(|error| InitError::Directory { dir: self.path.clone(), why: error.to_string() })
+    }
+
+    /// The fingerprint of the manifest, for people to compare; none where it was moved away.
+    pub(crate) fn manifest_fingerprint(&self, cluster: &ClusterName) -> Option<String> {
+        let manifest = files::read_bounded(&self.manifest(cluster), MANIFEST_MAX).ok()?;
+        Some(Fingerprint::of(&manifest).to_string())
     }
 
     /// Where it is.
@@ -84,6 +109,11 @@ impl Directory {
     /// How far the ceremony is.
     pub(crate) fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
+    }
+
+    /// Of which rotation an adoption's files are.
+    pub(crate) fn adoption(&self) -> PathBuf {
+        self.path.join(ADOPTION)
     }
 
     /// What the Vault answered.

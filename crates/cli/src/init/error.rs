@@ -11,7 +11,7 @@ use holdfast_edge::keys::RecipientError;
 
 use super::fingerprints::Spoken;
 use super::openpgp::KeyRefusal;
-use crate::output;
+use crate::output::{self, quoted};
 
 /// Why there was no ceremony, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub(crate) enum InitError {
         why: KeyRefusal,
     },
     /// A holder's file has no name that a holder can have.
-    #[error("{}: a holder needs a name of a-z, 0-9 and '-': give it with --holder NAME={}", .path.display(), .path.display())]
+    #[error("{}: a holder needs a name of a-z, 0-9 and '-': give it with --holder NAME={}", .path.display(), quoted(.path.display()))]
     Unnamed {
         /// The file.
         path: PathBuf,
@@ -117,7 +117,7 @@ pub(crate) enum InitError {
     /// The output directory has a ceremony in it.
     #[error(
         "a ceremony was begun in {} before, and nothing was done now. To see where it stands and go on with it: holdfast init --resume {}",
-        .dir.display(), .dir.display()
+        .dir.display(), quoted(.dir.display())
     )]
     Begun {
         /// The directory.
@@ -171,7 +171,7 @@ pub(crate) enum InitError {
     /// The initialisation failed, and the Vault is not initialised.
     #[error(
         "the Vault was not initialised: {why}; mend that, then: holdfast init --resume {} (or, with other keys, begin anew with another --output)",
-        .dir.display()
+        quoted(.dir.display())
     )]
     Failed {
         /// The ceremony's directory.
@@ -182,7 +182,7 @@ pub(crate) enum InitError {
     /// The Vault is initialised, and its answer is gone.
     #[error(
         "THE SHARES ARE LOST. {why}; {vault} is initialised now, with shares that nobody got: it tells them once. Nobody can ever open it, and nothing is in it yet. To start over: stop every node that belongs to it, remove their storage, start them, and: holdfast init --resume {}. (Only if somebody else initialised this Vault at the same moment do they have its shares: ask before you remove anything.)",
-        .dir.display()
+        quoted(.dir.display())
     )]
     Lost {
         /// The ceremony's directory.
@@ -207,7 +207,7 @@ pub(crate) enum InitError {
     /// The initialisation failed, and nobody knows how the Vault stands.
     #[error(
         "the Vault's answer was lost ({first}), and it does not say whether it is initialised ({then}). When it answers again: holdfast init --resume {}, which finds out and says so",
-        .dir.display()
+        quoted(.dir.display())
     )]
     Unknown {
         /// The ceremony's directory.
@@ -220,7 +220,7 @@ pub(crate) enum InitError {
     /// The answer could not be written, and was printed instead.
     #[error(
         "{why}; THE VAULT IS INITIALISED, and its answer, which it will not repeat, could not be kept: it was printed above instead, all of it encrypted. Make room, put what was printed into {}, and: holdfast init --resume {}",
-        .response.display(), .response.parent().unwrap_or(.response).display()
+        .response.display(), quoted(.response.parent().unwrap_or(.response).display())
     )]
     NotKept {
         /// Where the answer belongs.
@@ -242,7 +242,7 @@ pub(crate) enum InitError {
     /// A file could not be written after the initialisation.
     #[error(
         "{why}; THE VAULT IS INITIALISED, and all shares are, encrypted, in {}: keep it. Mend what is wrong, then: holdfast init --resume {}",
-        .response.display(), .response.parent().unwrap_or(.response).display()
+        .response.display(), quoted(.response.parent().unwrap_or(.response).display())
     )]
     Unfinished {
         /// Where the answer is.

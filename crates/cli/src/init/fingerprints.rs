@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::str::FromStr;
 
 use holdfast_core::ceremony::{Fingerprint, OpenPgpFingerprint};
 use holdfast_core::id::Principal;
+use holdfast_edge::terminal;
 use serde::{Deserialize, Serialize};
 
 use super::InitError;
 use super::openpgp::readable;
-use super::plan::Plan;
-
-/// The longest answer that is read, in bytes.
-const ANSWER_MAX: u64 = 256;
+use super::plan::{PartyArguments, Plan};
 
 /// How a fingerprint was compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +24,15 @@ pub(crate) enum Compared {
     Asked,
     /// It was not.
     Skipped,
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Given | Self::Asked => "fingerprint compared",
+            Self::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
+        })
+    }
 }
 
 /// A fingerprint as its owner reads it out: a custodian's person that of the enrollment, a holder that of the key.
@@ -70,11 +76,8 @@ struct Party<'a> {
 }
 
 /// Compares each with what was given; asks for the rest, unless they are to be skipped.
-pub(crate) fn compare(
-    plan: &Plan,
-    given: &[(Principal, Spoken)],
-    skip: bool,
-) -> Result<BTreeMap<Principal, Compared>, InitError> {
+pub(crate) fn compare(plan: &Plan, arguments: &PartyArguments) -> Result<BTreeMap<Principal, Compared>, InitError> {
+    let (given, skip) = (arguments.fingerprints.as_slice(), arguments.yes);
     let parties = parties(plan);
     for (index, (name, _)) in given.iter().enumerate() {
         if !parties.iter().any(|party| party.name == name) {
@@ -115,28 +118,15 @@ fn compare_one(party: &Party<'_>, given: &[(Principal, Spoken)], skip: bool) -> 
     if skip {
         return Ok(Compared::Skipped);
     }
-    if !io::stdin().is_terminal() {
-        return Err(InitError::Usage(format!(
-            "nobody is there to compare {name}'s fingerprint: give it with --fingerprint {name}=…, or skip the comparison with --yes"
-        )));
-    }
-    if ask(name, found).unwrap_or(false) {
-        Ok(Compared::Asked)
-    } else {
-        Err(InitError::Unconfirmed { name: name.clone() })
-    }
-}
-
-/// Asks the person at the terminal. Only a whole "yes" counts.
-fn ask(name: &Principal, fingerprint: Spoken) -> io::Result<bool> {
-    let whose = match fingerprint {
+    let whose = match found {
         Spoken::Enrollment(_) => "its person",
         Spoken::Key(_) => "this holder",
     };
-    let mut terminal = io::stderr();
-    write!(terminal, "{name}: {fingerprint}\n  Have {whose} read it to you. Is it the same? [yes/no] ")?;
-    terminal.flush()?;
-    let mut answer = String::new();
-    io::Read::take(io::stdin().lock(), ANSWER_MAX).read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    match terminal::confirm(&format!("{name}: {found}\n  Have {whose} read it to you. Is it the same?")) {
+        Some(true) => Ok(Compared::Asked),
+        Some(false) => Err(InitError::Unconfirmed { name: name.clone() }),
+        None => Err(InitError::Usage(format!(
+            "nobody is there to compare {name}'s fingerprint: give it with --fingerprint {name}=…, or skip the comparison with --yes"
+        ))),
+    }
 }

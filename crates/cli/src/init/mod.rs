@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use holdfast_core::id::{ClusterId, ClusterName, NameError, Principal};
+use holdfast_core::id::ClusterName;
 use holdfast_core::time::Timestamp;
 use holdfast_edge::admin::{Admin, AdminError};
 use holdfast_edge::clock::wall as now;
@@ -36,11 +36,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use self::answer::Answer;
 use self::directory::Directory;
 pub(crate) use self::error::InitError;
-use self::fingerprints::Spoken;
-use self::holders::Invitation;
 use self::journal::{Ceremony, Step};
 use self::openpgp::Addressee;
-use self::plan::Plan;
+use self::plan::{PartyArguments, Plan};
 use self::report::{Outcome, Report};
 use self::server::Standing;
 use crate::output;
@@ -84,28 +82,14 @@ pub(crate) struct Arguments {
     /// A custodian's enrollment.json; each gets one share
     #[arg(long = "enrollment", value_name = "FILE", required_unless_present = "resume", num_args = 1..)]
     enrollments: Vec<PathBuf>,
-    /// A break-glass holder's OpenPGP public key, armoured or binary; each gets one share. Repeatable
-    #[arg(long = "holder", value_name = "[NAME=]FILE")]
-    holders: Vec<Invitation>,
     /// How many shares open the Vault: 2 or more
     #[arg(long, value_name = "T", required_unless_present = "resume")]
     threshold: Option<u8>,
     /// Whose OpenPGP key the root token is encrypted to: the public key, armoured or binary
     #[arg(long, value_name = "FILE", required_unless_present = "resume")]
     root_token_key: Option<PathBuf>,
-    /// A fingerprint that was read to you, as ID=XXXX-XXXX-XXXX-XXXX-XXXX for a custodian, as NAME=40 digits for a holder's key;
-    /// those not given are asked for
-    #[arg(long = "fingerprint", value_name = "NAME=FINGERPRINT", value_parser = parse_fingerprint)]
-    fingerprints: Vec<(Principal, Spoken)>,
-    /// Ask for no fingerprint: trust that the files are their owners' own
-    #[arg(long)]
-    yes: bool,
-    /// Go on with fewer holders than the threshold: after some losses, nobody can open the Vault again, ever
-    #[arg(long)]
-    accept_no_recovery: bool,
-    /// Go on with fewer custodians than the threshold: no crash heals without people
-    #[arg(long)]
-    accept_no_automatic_opening: bool,
+    #[command(flatten)]
+    parties: PartyArguments,
     /// Where everything is written: an empty directory, or one that is not there yet
     #[arg(long, value_name = "DIR", required_unless_present = "resume")]
     output: Option<PathBuf>,
@@ -142,13 +126,6 @@ Example:
 Make a person's key with: gpg --quick-generate-key alice; gpg --export --armor alice > alice.asc
 All of it, step by step: docs/CEREMONIES.md";
 
-/// A fingerprint as the arguments give one: `NAME=FINGERPRINT`.
-pub(crate) fn parse_fingerprint(text: &str) -> Result<(Principal, Spoken), String> {
-    let (name, fingerprint) = text.split_once('=').ok_or("expected NAME=FINGERPRINT")?;
-    let name = name.parse().map_err(|error: NameError| error.to_string())?;
-    Ok((name, fingerprint.parse()?))
-}
-
 /// Holds the ceremony, and says so.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -167,11 +144,11 @@ async fn begin(arguments: &Arguments) -> Result<Report, InitError> {
     let output = given(arguments.output.as_ref(), "output")?;
     Directory::check_free(output)?;
     let mut ceremony = plan(arguments)?;
-    losses::check(&ceremony.plan, arguments.accept_no_recovery, arguments.accept_no_automatic_opening)?;
+    losses::check(&ceremony.plan, &arguments.parties)?;
     let admin = Admin::new(&ceremony.plan.vault, ceremony.ca_pem.as_bytes())?;
     server::check(&admin, &ceremony).await?;
     let directory = Directory::make(output)?;
-    ceremony.compared = fingerprints::compare(&ceremony.plan, &arguments.fingerprints, arguments.yes)?;
+    ceremony.compared = fingerprints::compare(&ceremony.plan, &arguments.parties)?;
     ceremony.record(&directory, Step::Planned)?;
     hold(&directory, &ceremony, &admin, Outcome::Initialised).await
 }
@@ -246,15 +223,13 @@ fn answer_on_disk(directory: &Directory, ceremony: &Ceremony) -> Result<Option<V
 }
 
 fn plan(arguments: &Arguments) -> Result<Ceremony, InitError> {
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|error| InitError::System(format!("no random numbers: {error}")))?;
     let plan = Plan {
         cluster: given(arguments.cluster.as_ref(), "cluster")?.clone(),
-        id: ClusterId::from_bytes(id),
+        id: plan::random_id()?,
         generation: GENERATION,
         threshold: *given(arguments.threshold.as_ref(), "threshold")?,
         candidates: enrollments::read(&arguments.enrollments)?,
-        people: holders::read(&arguments.holders)?,
+        people: holders::read(&arguments.parties.holders)?,
         vault: given(arguments.vault.as_ref(), "vault")?.clone(),
         made_at: now(),
     };

@@ -163,7 +163,8 @@ impl Addressee {
         self.newest
     }
 
-    /// Whether a binary message is encrypted to this key, and to nobody else.
+    /// Whether a binary message is encrypted to this key, and to nobody else. The host's program has the same rule for its own key:
+    /// change both.
     pub(crate) fn is_addressed(&self, message: &[u8]) -> bool {
         let Ok(Message::Encrypted { esk, .. }) = Message::from_bytes(message) else {
             return false;

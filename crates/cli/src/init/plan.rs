@@ -1,14 +1,51 @@
 //! Whose a cluster's shares are to be: what a ceremony checks before anything is asked for, wherever the shares come from.
 
+use clap::Args;
 use holdfast_core::ceremony::CeremonyError;
-use holdfast_core::id::{ClusterId, ClusterName, Principal};
+use holdfast_core::id::{ClusterId, ClusterName, NameError, Principal};
 use holdfast_core::time::Timestamp;
 
 use super::InitError;
 use super::enrollments::Candidate;
-use super::holders::Person;
+use super::fingerprints::Spoken;
+use super::holders::{Invitation, Person};
 use super::openpgp::Addressee;
 use super::parcels::Parcels;
+
+/// Who gets a share beside the custodians, and what is accepted of all of them: the same words in every ceremony.
+#[derive(Args)]
+pub(crate) struct PartyArguments {
+    /// A break-glass holder's OpenPGP public key, armoured or binary; each gets one share. Repeatable
+    #[arg(long = "holder", value_name = "[NAME=]FILE")]
+    pub(crate) holders: Vec<Invitation>,
+    /// A fingerprint that was read to you, as ID=XXXX-XXXX-XXXX-XXXX-XXXX for a custodian, as NAME=40 digits for a holder's key;
+    /// those not given are asked for
+    #[arg(long = "fingerprint", value_name = "NAME=FINGERPRINT", value_parser = parse_fingerprint)]
+    pub(crate) fingerprints: Vec<(Principal, Spoken)>,
+    /// Ask for no fingerprint: trust that the files are their owners' own
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Go on with fewer holders than the threshold: after some losses, nobody can open the Vault again, ever
+    #[arg(long)]
+    pub(crate) accept_no_recovery: bool,
+    /// Go on with fewer custodians than the threshold: no crash heals without people
+    #[arg(long)]
+    pub(crate) accept_no_automatic_opening: bool,
+}
+
+/// A fingerprint as the arguments give one: `NAME=FINGERPRINT`.
+fn parse_fingerprint(text: &str) -> Result<(Principal, Spoken), String> {
+    let (name, fingerprint) = text.split_once('=').ok_or("expected NAME=FINGERPRINT")?;
+    let name = name.parse().map_err(|error: NameError| error.to_string())?;
+    Ok((name, fingerprint.parse()?))
+}
+
+/// A new cluster's id.
+pub(crate) fn random_id() -> Result<ClusterId, InitError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| InitError::System(format!("no random numbers: {error}")))?;
+    Ok(ClusterId::from_bytes(id))
+}
 
 /// Everything that was checked, and is to come true.
 pub(crate) struct Plan {

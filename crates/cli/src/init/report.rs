@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::directory::Directory;
 use super::fingerprints::Compared;
 use super::journal::Ceremony;
+use crate::output::quoted;
 
 /// What was done, and where everything is.
 #[derive(Serialize)]
@@ -20,6 +21,8 @@ pub(super) struct Report {
     shares: u8,
     threshold: u8,
     manifest: PathBuf,
+    /// What each custodian's person compares.
+    manifest_fingerprint: Option<String>,
     root_token: PathBuf,
     root_token_key: String,
     allowed_signers: PathBuf,
@@ -86,6 +89,7 @@ impl Report {
             shares: plan.shares(),
             threshold: plan.threshold,
             manifest: directory.manifest(&plan.cluster),
+            manifest_fingerprint: directory.manifest_fingerprint(&plan.cluster),
             root_token: directory.root_token(),
             root_token_key: ceremony.root_token.fingerprint().to_string(),
             allowed_signers: directory.allowed_signers(),
@@ -108,7 +112,11 @@ impl Report {
 
     fn next_steps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nNext:")?;
-        writeln!(f, "  1. Send each custodian its packet and the manifest; on its host:")?;
+        writeln!(
+            f,
+            "  1. Send each custodian its packet and the manifest, and read its person the manifest's fingerprint, by"
+        )?;
+        writeln!(f, "     voice: `install` asks for it. On its host:")?;
         let manifest = format!("{}.manifest.json", self.cluster);
         writeln!(f, "     holdfast-setup install --packet ID.packet.json --manifest {manifest} --dir DIR")?;
         if !self.holders.is_empty() {
@@ -119,7 +127,7 @@ impl Report {
         writeln!(
             f,
             "  3. gpg --decrypt {} gives the root token: make what you need with it, then revoke it.",
-            self.root_token.display()
+            quoted(self.root_token.display())
         )?;
         write!(
             f,
@@ -147,13 +155,12 @@ impl fmt::Display for Report {
         }
         writeln!(f, "  Cluster:    {} ({})", self.cluster, self.cluster_id)?;
         writeln!(f, "  Manifest:   {}", self.manifest.display())?;
+        if let Some(fingerprint) = &self.manifest_fingerprint {
+            writeln!(f, "  its fingerprint: {fingerprint}")?;
+        }
         writeln!(f, "  Root token: {} (encrypted to {})", self.root_token.display(), self.root_token_key)?;
-        let how = |compared| match compared {
-            Compared::Given | Compared::Asked => "fingerprint compared",
-            Compared::Skipped => "FINGERPRINT NOT COMPARED (--yes)",
-        };
         for custodian in &self.custodians {
-            writeln!(f, "  Packet:     {} ({})", custodian.packet.display(), how(custodian.compared))?;
+            writeln!(f, "  Packet:     {} ({})", custodian.packet.display(), custodian.compared)?;
         }
         for holder in &self.holders {
             writeln!(
@@ -161,7 +168,7 @@ impl fmt::Display for Report {
                 "  Holder:     {} and {} ({})",
                 holder.sheet.display(),
                 holder.share.display(),
-                how(holder.compared)
+                holder.compared
             )?;
         }
         if !self.gone.is_empty() {

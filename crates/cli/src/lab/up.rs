@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use holdfast_core::ceremony::Fingerprint;
 use holdfast_core::custodian::RESTART_PROVABLE;
 use holdfast_core::seal_status::SealStatus;
 use holdfast_core::status::{CustodianStatus, Status};
@@ -261,14 +262,17 @@ async fn define(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), 
 /// which no real ceremony does: with them a test recovers the shares, and looks for them everywhere else.
 async fn install(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), UpError> {
     let layout = &lab.journal.layout;
+    let manifest = layout.manifest();
+    let fingerprint = Fingerprint::of(&fs::read(&manifest).map_err(|e| NetworkError::Read(manifest.clone(), e))?);
     let mut lines = Vec::new();
     for id in &network.custodians {
         let name = format!("{id}.packet.json");
         let (made, sent) = (layout.ceremony_output().join("packets").join(&name), layout.home(id).join(&name));
         let packet = fs::read(&made).map_err(|e| NetworkError::Read(made.clone(), e))?;
         file::write(&sent, &packet, file::PRIVATE)?;
-        let line = Line::new(&tools.setup, &["install", "--keep-transport-key"]);
-        lines.push(line.with("--dir", layout.home(id)).with("--packet", sent).with("--manifest", layout.manifest()));
+        let line = Line::new(&tools.setup, &["install", "--keep-transport-key"]).with("--manifest", &manifest);
+        let line = line.with("--manifest-fingerprint", fingerprint.to_string());
+        lines.push(line.with("--dir", layout.home(id)).with("--packet", sent));
     }
     lab.run("shares installed", lines).await?;
     Ok(())

@@ -110,6 +110,48 @@ fn a_node_that_is_kept_shut_makes_it_no_and_one_that_is_being_opened_does_not() 
 }
 
 #[test]
+fn whatever_an_approval_opens_has_a_command() {
+    let commands = |answer: &Value| {
+        let status: Status = serde_json::from_value(answer.clone()).expect("a status");
+        let (name, node) = ("prod".parse().expect("a name"), "vault-1".parse().expect("a name"));
+        let all = advice(&name, &node, &status.clusters[&name], " --config o.toml").into_iter();
+        all.filter_map(|advice| Some((advice.what, advice.command?))).collect::<Vec<_>>()
+    };
+    for (needs, what) in [
+        (&[("approvals", 5)][..], Some("To open vault-1, an operator types:")),
+        (&[("budget", 4), ("approvals", 1)], Some("To open vault-1, an operator types:")),
+        (&[("budget", 5)], Some("vault-1 has used up its automatic openings of this hour")),
+        (&[("generation", 5)], Some("Every set of shares was tried, and none opened vault-1")),
+        (&[("policy", 5)], None),
+        (&[("share", 5)], None),
+        (&[("others", 5)], None),
+        (&[("contact", 5)], None),
+    ] {
+        let mut answer = answer();
+        sealed(&mut answer, needs);
+        match (commands(&answer).as_slice(), what) {
+            ([], None) => {}
+            ([(said, command)], Some(what)) => {
+                assert!(said.starts_with(what) && said.ends_with("types:"), "{needs:?}: {said}");
+                assert_eq!(command, "holdfast approve --config o.toml --cluster prod --node vault-1");
+            }
+            (said, _) => panic!("{needs:?}: {said:?}"),
+        }
+    }
+    let mut marked = answer();
+    sealed(&mut marked, &[("contact", 5)]);
+    marked["clusters"]["prod"]["nodes"]["vault-1"]["marker"] = json!("2026-11-24T09:00:00.000Z");
+    marked["clusters"]["prod"]["nodes"]["vault-1"]["seen"] = json!("lost");
+    assert!(commands(&marked)[0].0.starts_with("Start vault-1; to open it then, operators type:"));
+    sealed(&mut marked, &[]);
+    assert_eq!(commands(&marked)[0].0, "To open vault-1, operators type:", "before custodians have told");
+    sealed(&mut marked, &[("policy", 5)]);
+    assert!(commands(&marked).is_empty(), "no approval opens what the policy holds");
+    marked["clusters"]["prod"]["nodes"]["vault-1"]["seen"] = json!("open");
+    assert!(commands(&marked).is_empty());
+}
+
+#[test]
 fn a_restart_that_could_not_be_told_from_a_seal_would_wait_for_people() {
     let mut answer = answer();
     let node = |provable: bool| {
@@ -141,7 +183,7 @@ fn too_few_custodians_is_no_and_hearing_nobody_is_unknown() {
     let mut few = answer();
     few["clusters"]["prod"]["ready"] = json!(2);
     few["clusters"]["prod"]["margin"] = json!(-1);
-    assert_eq!(judged(&few).to_string(), "No: 2 ready, 3 needed");
+    assert_eq!(judged(&few).to_string(), "No: 2 ready, 3 needed, margin -1");
     few["broker_up"] = json!(false);
     few["broker_trouble"] = json!("refused\u{202e}\n");
     let verdict = judged(&few);

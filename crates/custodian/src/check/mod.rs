@@ -14,8 +14,7 @@ use std::process::ExitCode;
 use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
 use holdfast_core::trust::Namespace;
 use holdfast_edge::checkup::{
-    BrokerPatient, Finding, NodePatient, Sheet, compare_nodes, custodians_listed, examine_broker, examine_node,
-    people_listed,
+    BrokerPatient, Finding, NodePatient, Sheet, custodians_listed, examine_broker, examine_nodes, people_listed,
 };
 use holdfast_edge::clock;
 use holdfast_edge::vault::Expected;
@@ -101,27 +100,11 @@ async fn network(config: &Config, sheet: &mut Sheet) {
     for (id, files) in &config.clusters {
         let settings = &config.settings.clusters[id];
         let expected = Expected { threshold: settings.threshold, shares: settings.shares };
-        // Side by side: one that does not answer takes its whole deadline.
-        let looks: Vec<_> = files
-            .nodes
-            .iter()
-            .map(|(name, identity)| {
-                let direct = settings.nodes.get(name).is_some_and(|node| node.direct);
-                let patient = NodePatient { identity: identity.clone(), direct, expected };
-                (name, tokio::spawn(examine_node(patient)))
-            })
-            .collect();
-        let mut nodes = Vec::new();
-        for (name, look) in looks {
-            sheet.group(format!("Node {name} of {}", settings.name));
-            sheet.doing(&format!("shaking hands with {name}"));
-            // It neither panics nor is aborted.
-            let Ok(mut seen) = look.await else { continue };
-            sheet.add_all(std::mem::take(&mut seen.findings));
-            nodes.push(seen);
-        }
-        sheet.group(format!("Nodes of {} together", settings.name));
-        sheet.add_all(compare_nodes(&nodes));
+        let patients = files.nodes.iter().map(|(name, identity)| {
+            let direct = settings.nodes.get(name).is_some_and(|node| node.direct);
+            NodePatient { identity: identity.clone(), direct, expected }
+        });
+        examine_nodes(&settings.name, patients, sheet).await;
     }
     sheet.group("Broker");
     let Some(broker) = &config.broker else {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast_core::ceremony::{PACKET_MAX, Packet};
+use holdfast_core::ceremony::{PACKET_MAX, Packet, TRANSPORT_KEY_FILE};
 use holdfast_core::id::ClusterId;
 use holdfast_edge::checkup::{Finding, secret_file};
 use holdfast_edge::files::{FileError, read_bounded};
@@ -12,9 +12,6 @@ use holdfast_edge::store::StoreError;
 
 use super::host;
 use crate::config::{ClusterFiles, Config};
-
-/// The name under which `holdfast-setup enroll` leaves the key that packets are encrypted to.
-const TRANSPORT_KEY: &str = "transport.key";
 
 /// Where systemd puts what it decrypts for a service: in memory, for that service alone.
 const CREDENTIALS: &str = "/run/credentials";
@@ -84,7 +81,7 @@ fn share_remedy(error: &StoreError, files: &ClusterFiles) -> String {
 fn leftovers(share: &Path) -> Vec<Finding> {
     const CHECK: &str = "leftover";
     let folder = folder_of(share);
-    let key = share.with_file_name(TRANSPORT_KEY);
+    let key = share.with_file_name(TRANSPORT_KEY_FILE);
     let has_key = fs::exists(&key).unwrap_or(false);
     let packets = packets(folder);
     let shred = |paths: &[PathBuf]| {

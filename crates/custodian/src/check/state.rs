@@ -5,12 +5,12 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use holdfast_edge::audit::{self, Look};
+use holdfast_edge::audit::{self, AUDIT_FILE, Look};
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 
 use crate::config::Config;
-use crate::driver::{AUDIT_FILE, read_state};
+use crate::driver::read_state;
 use crate::kernel;
 
 /// With less, the audit log of a busy night may not fit.

@@ -16,6 +16,6 @@ pub use broker::{BrokerPatient, examine_broker};
 pub use certificate::certificate_end;
 pub use files::secret_file;
 pub use finding::{Finding, Grade};
-pub use node::{NodePatient, NodeSeen, compare_nodes, examine_node};
-pub use sheet::Sheet;
+pub use node::{NodePatient, examine_nodes};
+pub use sheet::{Sheet, wrap};
 pub use trust::{custodians_listed, people_listed};

@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use holdfast_core::admission::SKEW_MAX;
-use holdfast_core::id::NodeName;
+use holdfast_core::id::{ClusterName, NodeName};
 use holdfast_core::seal_status::{SealKind, SealStatus};
 use holdfast_core::time::Timestamp;
 
 use super::certificate::certificate_end;
 use super::finding::Finding;
+use super::sheet::Sheet;
 use crate::clock;
 use crate::tls::{PeerRefusal, SpkiPin, pin_text};
 use crate::vault::{ConnectError, Connection, Expected, Handshake, NodeIdentity};
@@ -42,17 +43,32 @@ pub struct NodePatient {
 
 /// What was found of one node.
 #[derive(Debug)]
-pub struct NodeSeen {
-    /// The node.
-    pub node: NodeName,
-    /// What was found.
-    pub findings: Vec<Finding>,
+struct NodeSeen {
+    node: NodeName,
+    findings: Vec<Finding>,
     address: Option<SocketAddr>,
     key: Option<SpkiPin>,
 }
 
-/// Looks at a node. Sends nothing but questions that need no token.
-pub async fn examine_node(patient: NodePatient) -> NodeSeen {
+/// Looks at a cluster's nodes, each by itself and all together. Sends nothing but questions that need no token.
+pub async fn examine_nodes(cluster: &ClusterName, nodes: impl IntoIterator<Item = NodePatient>, sheet: &mut Sheet) {
+    // Side by side: one that does not answer takes its whole deadline.
+    let looks = nodes.into_iter().map(|node| (node.identity.node().clone(), tokio::spawn(examine_node(node))));
+    let looks: Vec<_> = looks.collect();
+    let mut all = Vec::new();
+    for (node, look) in looks {
+        sheet.group(format!("Node {node} of {cluster}"));
+        sheet.doing(&format!("shaking hands with {node}"));
+        // It neither panics nor is aborted.
+        let Ok(mut seen) = look.await else { continue };
+        sheet.add_all(std::mem::take(&mut seen.findings));
+        all.push(seen);
+    }
+    sheet.group(format!("Nodes of {cluster} together"));
+    sheet.add_all(compare_nodes(&all));
+}
+
+async fn examine_node(patient: NodePatient) -> NodeSeen {
     let identity = &patient.identity;
     let mut seen = NodeSeen { node: identity.node().clone(), findings: Vec::new(), address: None, key: None };
     let mut connection = match identity.connect(None).await {
@@ -83,7 +99,7 @@ pub async fn examine_node(patient: NodePatient) -> NodeSeen {
 }
 
 /// Whether nodes can be told apart.
-pub fn compare_nodes(nodes: &[NodeSeen]) -> Vec<Finding> {
+fn compare_nodes(nodes: &[NodeSeen]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let pairs = nodes.iter().enumerate().flat_map(|(i, one)| nodes[i + 1..].iter().map(move |other| (one, other)));
     for (one, other) in pairs {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use holdfast_core::message::plain_lines;
 use holdfast_core::time::Timestamp;
 use serde::Serialize;
 
@@ -88,9 +89,13 @@ impl Sheet {
         }
     }
 
-    /// Writes a finding down.
+    /// Writes a finding down. Much of it is what others wrote, and none of that reaches a terminal as anything but text.
     pub fn add(&mut self, finding: Finding) {
         self.wipe();
+        let Finding { check, grade, what, remedy } = finding;
+        // What was seen is one line.
+        let what = plain_lines(&what).replace('\n', " ");
+        let finding = Finding { check, grade, what, remedy: remedy.as_deref().map(plain_lines) };
         if !self.json {
             if !std::mem::replace(&mut self.begun, true) {
                 self.put(&format!("\n{}", self.paint("1", &self.group)));
@@ -155,26 +160,9 @@ impl Sheet {
         if self.colour { format!("\x1b[{ink}m{text}\x1b[0m").into() } else { text.to_owned().into() }
     }
 
-    /// The text in lines that fit behind an indent; whole, where it is not for a person at a terminal. What is longer than
-    /// a line without a blank, such as a key or a path, stays whole: it is there to be copied.
+    /// The text in lines that fit behind an indent; whole, where it is not for a person at a terminal.
     fn wrap(&self, text: &str, indent: usize) -> Vec<String> {
-        if !self.terminal {
-            return vec![text.to_owned()];
-        }
-        let mut lines = Vec::new();
-        let mut line = String::new();
-        for word in text.split(' ') {
-            let length = line.chars().count() + 1 + word.chars().count();
-            if !line.is_empty() && length > WIDTH - indent {
-                lines.push(std::mem::take(&mut line));
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        lines.push(line);
-        lines
+        if self.terminal { wrap(text, WIDTH - indent) } else { vec![text.to_owned()] }
     }
 
     fn wipe(&mut self) {
@@ -187,6 +175,24 @@ impl Sheet {
         // Nowhere left to say it if this fails.
         let _ = writeln!(io::stdout(), "{line}");
     }
+}
+
+/// Breaks a text into lines at its spaces. A word that is longer than a line, such as a key or a path, has one of its own: it is
+/// there to be copied.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
 
 fn put_stderr(text: &str) {
@@ -213,6 +219,22 @@ mod tests {
         let broken = sheet(true, false).lines(&finding);
         assert!(broken.len() > 4 && broken.iter().all(|line| line.chars().count() <= WIDTH), "{broken:#?}");
         assert!(broken[1].starts_with("    word") && broken.last().is_some_and(|line| line == "      then that"));
+    }
+
+    #[test]
+    fn lines_break_at_spaces_and_nowhere_else() {
+        assert_eq!(wrap("a crashed node opens", 9), ["a crashed", "node", "opens"]);
+        assert_eq!(wrap("see /a/path/that/is/long now", 8), ["see", "/a/path/that/is/long", "now"]);
+        assert_eq!(wrap("✓ ✗ – ✓", 3), ["✓ ✗", "– ✓"], "columns are counted, not bytes");
+        assert_eq!(wrap("", 8), [""]);
+    }
+
+    #[test]
+    fn what_others_wrote_is_text() {
+        let mut sheet = sheet(true, true);
+        sheet.add(Finding::warning("x", "runs \x1b[2J\u{9b}1m\nversion\u{202e}", "type\n\x1b]0;this"));
+        let Finding { what, remedy, .. } = &sheet.entries[0].finding;
+        assert_eq!((what.as_str(), remedy.as_deref()), ("runs  [2J 1m version ", Some("type\n ]0;this")));
     }
 
     #[test]

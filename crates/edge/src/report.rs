@@ -1,0 +1,36 @@
+//! What the commands say: a text for people or JSON for programs on standard output, and what went wrong on the other.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::config::EXIT_CONFIG;
+
+/// A file that was given is refused as it is.
+pub const REFUSED: u8 = EXIT_CONFIG;
+
+/// The arguments do not fit each other or what is there: clap's own code for wrong usage.
+pub const USAGE: u8 = 2;
+
+/// Whatever else went wrong.
+pub const FAILED: u8 = 1;
+
+/// Says what was done.
+#[expect(clippy::print_stdout, reason = "what a command reports is its output")]
+pub fn report(json: bool, report: &(impl Serialize + Display)) -> ExitCode {
+    if json {
+        println!("{}", serde_json::to_string_pretty(report).expect("strings and numbers always become JSON"));
+    } else {
+        println!("{report}");
+    }
+    ExitCode::SUCCESS
+}
+
+/// Says what went wrong, in this program's name.
+#[expect(clippy::print_stderr, reason = "what went wrong goes to standard error")]
+pub fn failure(program: &str, error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("{program}: {error}");
+    ExitCode::from(code)
+}
