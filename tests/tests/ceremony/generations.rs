@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use holdfast_tests::lab::Lab;
 use holdfast_tests::processes::Signal;
 use holdfast_tests::shares::recover;
-use holdfast_tests::wait::PATIENCE;
+use holdfast_tests::wait::{PATIENCE, always};
 use serde_json::Value;
 
 use crate::world::{Done, bao, holdfast, setup, text, until};
@@ -219,6 +220,8 @@ fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then
     rotation.point(&custodians, older, new);
     rotation.retire(&custodians[0], &awake).refused(1, &unseen);
     rotation.lab.restart_provable(&sleeper);
+    // It joins the others and learns of the rotation. Nothing that it says of itself tells when it has.
+    always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open(&sleeper));
     rotation.lab.crash_patiently(&sleeper, PATIENCE).expect("and then the new one does");
 
     end_the_old_one(&rotation, &custodians);
