@@ -385,6 +385,18 @@ impl Lab {
         self.heartbeat(custodian)["rejected"][reason].as_u64().unwrap_or_default()
     }
 
+    /// Waits until a node is open and every custodian that runs says in its log, after whatever else happened to the node, that it
+    /// could prove a restart of it. For labs without a broker, where no heartbeat tells.
+    pub fn restart_provable(&self, node: &str) {
+        until(&format!("{node} open"), || self.is_open(node));
+        for custodian in self.custodians().iter().filter(|custodian| self.runs(custodian)) {
+            let log = self.path(&self.custodian(custodian).process.log);
+            until(&format!("{custodian} could prove a restart of {node}"), || {
+                provable_by(&fs::read_to_string(&log).unwrap_or_default(), node)
+            });
+        }
+    }
+
     /// Waits until the lab is whole: every process runs, every node is open, and every custodian says that it sees that, is
     /// ready, and knows nothing that would keep it from opening a node that crashes.
     pub fn settle(&self) {
@@ -395,6 +407,7 @@ impl Lab {
             until(&format!("{node} open"), || self.is_open(&node));
         }
         if self.file.broker.is_none() {
+            self.nodes().iter().for_each(|node| self.restart_provable(node));
             return;
         }
         let mut last = Value::Null;
@@ -471,6 +484,18 @@ impl Lab {
             }
         }
     }
+}
+
+/// Whether the last that a custodian's log tells of a node, or of its own start, is that a restart of the node could be proven.
+pub fn provable_by(log: &str, node: &str) -> bool {
+    let said = |line: &&str| line.contains("a restart of this node can be proven now");
+    let what = |line: &str, what: &str| line.contains(&format!(r#"\"what\":\"{what}\""#));
+    let happened = |line: &&str| {
+        let of_node = || line.contains(&format!(r#"\"{node}\""#));
+        what(line, "started") || (["lost", "sealed", "opened"].iter().any(|word| what(line, word)) && of_node())
+    };
+    let concerns = |line: &&str| (said(line) && line.ends_with(&format!("node={node}"))) || happened(line);
+    log.lines().rfind(concerns).is_some_and(|last| said(&last))
 }
 
 impl Drop for Lab {

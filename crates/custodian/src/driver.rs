@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Output, Start, State};
+use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Output, RESTART_PROVABLE, Start, State};
 use holdfast_core::id::{ClusterId, MessageId, NodeName};
 use holdfast_core::message::{AuditReport, Content, Lock};
 use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
@@ -334,6 +334,10 @@ impl Driver {
             Output::Publish { cluster, content } => self.publish(cluster, content),
             Output::Release(order) => self.release(order),
             Output::Reset { cluster, node } => self.reset(cluster, node),
+            Output::RestartProvable { cluster, node } => {
+                let cluster = self.config.settings.clusters.get(&cluster).map(|settings| settings.name.as_str());
+                tracing::info!(cluster, node = %node, "{RESTART_PROVABLE}");
+            }
         }
     }
 

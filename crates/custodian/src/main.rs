@@ -62,6 +62,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // No core file, and no debugger of this user's: `check` takes the share out too, and `run` may be without a sandbox. Where
+    // the kernel refuses, it is as it was.
+    let _ = kernel::forbid_dumping();
     let arguments = Arguments::parse();
     holdfast_edge::tls::install_provider();
     let done = match &arguments.command {

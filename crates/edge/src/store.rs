@@ -24,6 +24,9 @@
 //! | the new share takes the old one's place | new | no | old |
 //! | the new record | new | new | old |
 //!
+//! Whoever asks for the old generation is given it at every one of these steps, wherever it lies: the shares of a rotation
+//! become valid when the Vault has verified them, which is after they were installed, and until then the old ones open it.
+//!
 //! Nothing here overwrites or removes the only copy of a share but [`ShareStore::retire`]. Whatever does not fit is refused, and
 //! people move it away.
 
@@ -280,7 +283,7 @@ impl ShareStore {
         if !had_record {
             self.write_record(&fresh)?;
         }
-        self.unlock(cluster, generation, custodian)?;
+        self.unlock_in_place(cluster, generation, custodian)?;
         if let Some(older) = renewed {
             return Ok(Installed::Renewed(older));
         }
@@ -291,8 +294,25 @@ impl ShareStore {
         })
     }
 
-    /// Takes the share out: the lock "integrity".
+    /// Takes the share of that generation out: the lock "integrity". It may have given its place to a younger one.
     pub fn unlock(&self, cluster: ClusterId, generation: u32, custodian: &Principal) -> Result<SoundShare, StoreError> {
+        let kept = self.of_generation(generation);
+        match self.read_record()? {
+            Some(record) if record.generation <= generation => {}
+            // A record that is kept is complete, whatever the one in the first place is: it got its name before that lost it.
+            _ if kept.read_record()?.is_some() => return kept.unlock_in_place(cluster, generation, custodian),
+            _ => {}
+        }
+        self.unlock_in_place(cluster, generation, custodian)
+    }
+
+    /// Takes the share out that lies under this name.
+    fn unlock_in_place(
+        &self,
+        cluster: ClusterId,
+        generation: u32,
+        custodian: &Principal,
+    ) -> Result<SoundShare, StoreError> {
         let identity = AgeIdentity::load(&self.identity)?;
         let record = self.read_record()?;
         let Some(share) = self.read_share(&identity)? else {
@@ -320,7 +340,7 @@ impl ShareStore {
         if generation > fresh.generation {
             return Err(StoreError::Older { share, installed: generation, given: fresh.generation });
         }
-        match self.unlock(fresh.cluster, generation, &fresh.custodian) {
+        match self.unlock_in_place(fresh.cluster, generation, &fresh.custodian) {
             Err(StoreError::NotInstalled(_)) => {
                 return Err(StoreError::Gone { share, record: self.record.clone(), generation });
             }
@@ -329,7 +349,7 @@ impl ShareStore {
         let kept = self.of_generation(generation);
         files::keep(&self.share, &kept.share, SHARE_FILE_MAX)?;
         files::keep(&self.record, &kept.record, RECORD_FILE_MAX)?;
-        kept.unlock(fresh.cluster, generation, &fresh.custodian)?;
+        kept.unlock_in_place(fresh.cluster, generation, &fresh.custodian)?;
         files::remove(&self.record)?;
         Ok(Some(generation))
     }
@@ -339,7 +359,7 @@ impl ShareStore {
         for generation in self.kept()?.into_iter().filter(|generation| *generation < fresh.generation) {
             let kept = self.of_generation(generation);
             let matches = kept.read_record()?.is_some_and(|record| record.matches(share));
-            if matches && kept.unlock(fresh.cluster, generation, &fresh.custodian).is_ok() {
+            if matches && kept.unlock_in_place(fresh.cluster, generation, &fresh.custodian).is_ok() {
                 return Ok(true);
             }
         }
@@ -510,6 +530,8 @@ mod tests {
         }
         place.store.retire(1).expect("removed");
         place.store.retire(1).expect("nothing to remove");
+        let gone = place.store.unlock(cluster(), 1, &custodian());
+        assert!(matches!(gone, Err(StoreError::Elsewhere { what: "generation", .. })), "neither it nor the new one");
         assert_eq!(place.store.kept().expect("listed"), [2]);
     }
 
@@ -537,6 +559,9 @@ mod tests {
             if steps > 4 {
                 fs::write(place.dir.path().join(".prod.share.age.record.next"), "half").expect("written");
             }
+            // The custodian that runs is still asked for the old one.
+            let asked = main.unlock(cluster(), 1, &custodian()).expect("sound throughout");
+            assert_eq!(asked.share().x(), 1, "after {steps} steps");
             // Whoever comes with a third share meanwhile is refused, and so is the old one where its place is taken.
             let third = main.install(&share(3), cluster(), 1, &custodian());
             assert!(matches!(third, Err(StoreError::Different(_))), "after {steps} steps");
@@ -545,6 +570,7 @@ mod tests {
             assert_eq!(done, expected, "after {steps} steps");
             assert_eq!(main.unlock(cluster(), 2, &custodian()).expect("sound").share().x(), 2);
             assert_eq!(kept.unlock(cluster(), 1, &custodian()).expect("sound").share().x(), 1);
+            assert_eq!(main.unlock(cluster(), 1, &custodian()).expect("sound").share().x(), 1);
             assert_eq!(fs::read(kept.record_path()).expect("there"), old_record);
         }
     }

@@ -6,16 +6,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use holdfast_tests::wait::always;
+use holdfast_tests::lab::provable_by;
 use serde_json::Value;
 
 use crate::holders::fingerprint;
 use crate::world::{Done, Gpg, Host, Vault, holdfast, program, text, until};
-
-/// How long a custodian takes, at a look each second, until it has what proves a restart.
-const GATHERED_WITHIN: Duration = Duration::from_secs(6);
 
 /// Everybody and everything that an adoption needs.
 pub(crate) struct World {
@@ -135,12 +131,6 @@ impl World {
     fn is_open(&self) -> bool {
         self.status()["sealed"] == false
     }
-
-    /// Lets custodians without a broker see the node open for as long as it takes until a restart could be proven. Nothing but a
-    /// heartbeat would say so.
-    fn rest(&self) {
-        always(GATHERED_WITHIN, "it is open", || self.is_open());
-    }
 }
 
 /// A custodian's process. Ends with the value.
@@ -182,6 +172,15 @@ impl Daemon {
             fs::read_to_string(host.file("state/state.json")).is_ok_and(|state| state.contains("last_open"))
         });
         Self { process, log }
+    }
+
+    /// Waits until each could prove a restart of the node, which is open: its log says so.
+    fn rest(daemons: &[Self]) {
+        for Self { log, .. } in daemons {
+            until(&format!("{} could prove a restart", log.display()), || {
+                provable_by(&fs::read_to_string(log).unwrap_or_default(), "vault-1")
+            });
+        }
     }
 }
 
@@ -261,11 +260,11 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
 
     // A crash heals by itself, without broker and without people; the old shares open nothing any more.
     let mut daemons: Vec<_> = world.hosts.iter().map(|host| Daemon::start(&world, host, &manifest)).collect();
-    world.rest();
+    Daemon::rest(&daemons);
     world.vault.crash();
     until("three custodians open it", || world.is_open());
     drop(daemons.drain(1..));
-    world.rest();
+    Daemon::rest(&daemons);
     world.vault.crash();
     until("the custodian that is left submits", || world.status()["progress"] == 1);
 
@@ -500,7 +499,7 @@ fn who_must_types_a_share_in_and_only_the_server_proves_it() {
     import(host, old[1].as_bytes()).refused(1, "a custodian never holds two of one cluster");
 
     let daemons: Vec<_> = world.hosts.iter().map(|host| Daemon::start(&world, host, &manifest)).collect();
-    world.rest();
+    Daemon::rest(&daemons);
     world.vault.crash();
     until("the shares that were typed in open it", || world.is_open());
     drop(daemons);

@@ -1,14 +1,14 @@
 //! Two generations of shares side by side: a rotation on a real cluster, a node that slept through it, and the end of the old ones.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use holdfast_tests::lab::Lab;
 use holdfast_tests::processes::Signal;
 use holdfast_tests::shares::recover;
-use holdfast_tests::wait::{PATIENCE, always};
+use holdfast_tests::wait::PATIENCE;
 use serde_json::Value;
 
 use crate::world::{Done, bao, holdfast, setup, text, until};
@@ -28,8 +28,18 @@ impl Rotation {
         self.file(custodian)
     }
 
-    /// The node that serves writes.
+    /// The address of the node that serves writes.
     fn active(&self) -> String {
+        self.lab.url(&self.active_node()).to_owned()
+    }
+
+    /// A node that serves no writes: it can crash, and a rotation goes on.
+    fn standby(&self) -> String {
+        let active = self.active_node();
+        self.lab.nodes().into_iter().rfind(|node| *node != active).expect("there are three")
+    }
+
+    fn active_node(&self) -> String {
         let serves = |node: &String| {
             let health = self.lab.eyes.read(&format!("{}/v1/sys/health", self.lab.url(node)));
             self.lab.runs(node) && health.is_some_and(|health| health.contains("\"standby\":false"))
@@ -39,7 +49,7 @@ impl Rotation {
             found = self.lab.nodes().into_iter().find(serves);
             found.is_some()
         });
-        self.lab.url(&found.expect("seen")).to_owned()
+        found.expect("seen")
     }
 
     fn bao(&self, args: &[&str], input: &[u8]) -> Done {
@@ -59,8 +69,8 @@ impl Rotation {
         setup(&[&["retire", "--json", "--config", text(&config)], &words[..]].concat())
     }
 
-    /// The three steps of docs/CEREMONIES.md on a cluster that custodians keep already.
-    fn rotate(&self, old: &[String]) -> PathBuf {
+    /// Steps 3 to 6 of docs/CEREMONIES.md on a cluster that custodians keep already. What it printed, and the verification's nonce.
+    fn rotate(&self, old: &[String]) -> (PathBuf, String) {
         let (output, previous) = (self.file("next"), self.file("lab.manifest.json"));
         let adopt = |more: &[&str]| {
             let mut args: Vec<_> =
@@ -81,27 +91,45 @@ impl Rotation {
         let planned = adopt(&[]);
         assert_eq!(planned["generation"], 2);
         let command = planned["rotate"][0].as_str().expect("OpenBao's command");
-        // Who leaves the verification out gets the new shares at once.
-        let words: Vec<_> = command.split(' ').skip(1).filter(|word| *word != "-verify").collect();
+        let words: Vec<_> = command.split(' ').skip(1).collect();
         self.bao(&words, b"");
-        let status = self.bao(&["operator", "rotate-keys", "-status", "-format=json"], b"").json();
-        let nonce = format!("-nonce={}", status["nonce"].as_str().expect("a nonce"));
+        let nonce = format!("-nonce={}", self.nonce(&[]));
         let rotated = self.file("rotated.txt");
         for share in old {
             let done = self.bao(&["operator", "rotate-keys", &nonce, "-"], share.as_bytes());
             fs::write(&rotated, done.out).expect("written");
         }
         adopt(&["--rotated", text(&rotated)]);
-        rotated
+        (rotated, self.nonce(&["-verify"]))
+    }
+
+    fn nonce(&self, of: &[&str]) -> String {
+        let status = self.bao(&[&["operator", "rotate-keys", "-status", "-format=json"], of].concat(), b"").json();
+        status["nonce"].as_str().expect("a nonce").to_owned()
+    }
+
+    /// Step 8, by as many custodians as it takes.
+    fn verify(&self, custodians: &[String], nonce: &str) {
+        for (given, custodian) in custodians.iter().enumerate() {
+            let token = self.home(custodian).join("token");
+            fs::write(&token, &self.token).expect("written");
+            fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("its own file");
+            let (vault, ca) = (self.active(), self.lab.path(&self.lab.file.ca_cert));
+            let manifest = self.home(custodian).join("lab.manifest.2.json");
+            let args = ["--vault", &vault, "--ca-cert", text(&ca), "--manifest", text(&manifest), "--nonce", nonce];
+            let done = self.on(custodian, "verify", &[&args[..], &["--token-file", text(&token)]].concat()).json();
+            let expected = if given + 1 == custodians.len() { "complete" } else { "counted" };
+            assert_eq!(done["result"], expected, "{done}");
+        }
     }
 
     /// Points custodians at a generation, as a person does in an editor.
-    fn point(&self, custodians: &[String], from: (&str, &str), to: (&str, &str)) {
+    fn point(&self, custodians: &[String], from: &str, to: &str) {
         for custodian in custodians {
             let path = self.lab.path(&self.lab.custodian(custodian).config);
             let config = fs::read_to_string(&path).expect("there");
-            assert!(config.contains(from.0) && config.contains(from.1), "{config}");
-            fs::write(&path, config.replace(from.0, to.0).replace(from.1, to.1)).expect("written");
+            assert!(config.contains(from), "{config}");
+            fs::write(&path, config.replace(from, to)).expect("written");
             self.lab.signal(custodian, Signal::HUP);
         }
     }
@@ -135,44 +163,64 @@ fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then
         assert_eq!(done["result"], "already");
         rotation.on(custodian, "enroll", &["--again", "--id", custodian]).json();
     }
-    rotation.lab.kill("vault-3");
-    let rotated = rotation.rotate(&old);
-
+    let (rotated, nonce) = rotation.rotate(&old);
     for custodian in &custodians {
-        let manifest = rotation.home(custodian).join("lab.manifest.json");
-        fs::rename(&manifest, manifest.with_file_name("lab.manifest.1.json")).expect("kept");
-        fs::copy(rotation.file("next/lab.manifest.json"), &manifest).expect("the new one in its place");
-        let args = ["--keys", text(&rotated), "--manifest", text(&manifest), "--yes"];
+        let new = rotation.home(custodian).join("lab.manifest.2.json");
+        fs::copy(rotation.file("next/lab.manifest.json"), &new).expect("carried");
+        let args = ["--keys", text(&rotated), "--manifest", text(&new), "--yes"];
         let done = rotation.on(custodian, "install", &args).json();
         assert_eq!((&done["result"], &done["kept_generation"]), (&"renewed".into(), &1.into()));
         assert_eq!(done["erased"].as_array().map(Vec::len), Some(1), "{done}");
+    }
+
+    // Installed everywhere and verified by nobody: the old shares are what opens a node, also after a reload and a restart.
+    let sleeper = rotation.standby();
+    rotation.lab.signal(&custodians[0], Signal::HUP);
+    rotation
+        .lab
+        .crash_patiently(&sleeper, PATIENCE)
+        .expect("the old shares open it, which gave their place to the new ones");
+    rotation.lab.settle();
+    rotation.lab.restart(&custodians[1]);
+    rotation.lab.restart_provable(&sleeper);
+    rotation.lab.crash_patiently(&sleeper, PATIENCE).expect("and once more");
+
+    // It sleeps, and the new ones come into force.
+    rotation.lab.kill(&sleeper);
+    rotation.verify(&custodians[..2], &nonce);
+    for custodian in &custodians {
+        let manifest = rotation.home(custodian).join("lab.manifest.json");
+        fs::rename(&manifest, manifest.with_file_name("lab.manifest.1.json")).expect("kept");
+        fs::rename(manifest.with_file_name("lab.manifest.2.json"), &manifest).expect("the new one in its place");
         rotation.lab.signal(custodian, Signal::HUP);
     }
+    let awake: Vec<_> = rotation.lab.nodes().into_iter().filter(|node| *node != sleeper).collect();
+    let awake: Vec<_> = awake.iter().map(String::as_str).collect();
     rotation.retire(&custodians[0], &[]).refused(1, "nothing here shows that vault-1, vault-2, vault-3 opened");
-    for node in ["vault-1", "vault-2"] {
-        always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open(node));
+    for node in &awake {
+        rotation.lab.restart_provable(node);
         rotation.lab.crash_patiently(node, PATIENCE).expect("the new shares open it");
     }
 
     // The one that slept knows of no rotation: whichever of the new shares are tried, they fail.
-    rotation.lab.start("vault-3");
+    rotation.lab.start(&sleeper);
     for custodian in &custodians {
-        until(&format!("a set with {custodian}'s share fails"), || rotation.failed(custodian, "vault-3"));
+        until(&format!("a set with {custodian}'s share fails"), || rotation.failed(custodian, &sleeper));
     }
-    assert!(rotation.lab.is_sealed("vault-3"));
+    assert!(rotation.lab.is_sealed(&sleeper));
+    let unseen = format!("nothing here shows that {sleeper} opened");
     for custodian in &custodians {
-        rotation.retire(custodian, &["vault-1", "vault-2"]).refused(1, "nothing here shows that vault-3 opened");
+        rotation.retire(custodian, &awake).refused(1, &unseen);
     }
 
-    let (new, older) = (("lab.manifest.json", "lab.share.age"), ("lab.manifest.1.json", "lab.share.1.age"));
+    let (new, older) = ("lab.manifest.json", "lab.manifest.1.json");
     rotation.point(&custodians, new, older);
-    rotation.lab.approve("vault-3");
-    until("the old generation opens it, once", || rotation.lab.is_open("vault-3"));
+    rotation.lab.approve(&sleeper);
+    until("the old generation opens it, once", || rotation.lab.is_open(&sleeper));
     rotation.point(&custodians, older, new);
-    rotation.retire(&custodians[0], &["vault-1", "vault-2"]).refused(1, "nothing here shows that vault-3 opened");
-    // As long as it takes until a restart can be proven again.
-    always(Duration::from_secs(6), "it stays open", || rotation.lab.is_open("vault-3"));
-    rotation.lab.crash_patiently("vault-3", PATIENCE).expect("and then the new one does");
+    rotation.retire(&custodians[0], &awake).refused(1, &unseen);
+    rotation.lab.restart_provable(&sleeper);
+    rotation.lab.crash_patiently(&sleeper, PATIENCE).expect("and then the new one does");
 
     end_the_old_one(&rotation, &custodians);
 }

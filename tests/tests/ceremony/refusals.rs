@@ -68,7 +68,7 @@ impl Table {
     }
 
     pub(crate) fn gpg_encrypt(&self, recipient: &str, content: &[u8]) -> Vec<u8> {
-        encrypt(&self.gpg, recipient, &self.path("plaintext"), content)
+        encrypt(&self.gpg, &["-r", recipient], &self.path("plaintext"), content)
     }
 
     /// The second enrollment in a changed form.
@@ -288,11 +288,11 @@ fn an_enrollment_overwrites_nothing_and_goes_on_where_it_was_cut_off() {
     setup(&["enroll", "--id", "custodian-1", "--dir", "/proc/nowhere"]).refused(1, "/proc/nowhere");
 }
 
-/// Encrypts with gpg, by way of a file, which is gone afterwards.
-fn encrypt(gpg: &Gpg, recipient: &str, file: &Path, content: &[u8]) -> Vec<u8> {
+/// Encrypts with gpg, to whom its options say, by way of a file, which is gone afterwards.
+fn encrypt(gpg: &Gpg, to: &[&str], file: &Path, content: &[u8]) -> Vec<u8> {
     fs::write(file, content).expect("written");
-    let args = ["--trust-model", "always", "-z0", "--output", "-", "--encrypt", "-r", recipient, text(file)];
-    let message = gpg.run(&args);
+    let args = ["--trust-model", "always", "-z0", "--output", "-", "--encrypt"];
+    let message = gpg.run(&[&args[..], to, &[text(file)]].concat());
     fs::remove_file(file).expect("removed");
     message
 }
@@ -324,7 +324,11 @@ impl Made {
     }
 
     fn encrypt(gpg: &Gpg, host: &Host, content: &[u8]) -> Vec<u8> {
-        encrypt(gpg, &format!("={} (Holdfast transport key)", host.id), &host.file("plaintext"), content)
+        encrypt(gpg, &["-r", &Self::key_of(host)], &host.file("plaintext"), content)
+    }
+
+    fn key_of(host: &Host) -> String {
+        format!("={} (Holdfast transport key)", host.id)
     }
 
     fn member(host: &Host, packet: &Value) -> Value {
@@ -434,6 +438,12 @@ fn a_bad_packet_or_manifest_is_refused_and_nothing_is_written() {
     }
     vouched(&Made::encrypt(&gpg, host, &[b'0'; 1000])).refused(78, "what is in it is no share");
     vouched(&Made::encrypt(&gpg, &hosts[1], &[b'1'; 66])).refused(78, "not encrypted to this transport key");
+    // To another one too, and to nobody by name: what no ceremony gives out.
+    let [own, other] = [0, 1].map(|index| Made::key_of(&hosts[index]));
+    for to in [&["-r", own.as_str(), "-r", other.as_str()][..], &["-R", own.as_str()]] {
+        let message = encrypt(&gpg, to, &dir.path().join("plaintext"), &[b'1'; 66]);
+        vouched(&message).refused(78, "not encrypted to this transport key");
+    }
     let mut damaged = Made::encrypt(&gpg, host, &[b'1'; 66]);
     let last = damaged.len() - 1;
     damaged[last] ^= 1;

@@ -2,12 +2,13 @@
 //!
 //! The ceremony is walked with the programs that people use, so that the lab tries them too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::ceremony::Fingerprint;
+use holdfast_core::custodian::RESTART_PROVABLE;
 use holdfast_core::seal_status::SealStatus;
 use holdfast_core::status::{CustodianStatus, Status};
 use holdfast_edge::admin::{Admin, AdminError};
@@ -397,29 +398,23 @@ async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
         .await?)
 }
 
-/// Without a broker nobody hears a custodian: its audit log tells that it saw every node open.
+/// Without a broker nobody hears a custodian: its log tells of which nodes it could prove a restart that comes the very next
+/// moment.
 async fn quiet_ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
-    #[derive(Deserialize)]
-    struct Line {
-        entry: Entry,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        what: String,
-        node: Option<String>,
-    }
     let layout = lab.journal.layout.clone();
     for id in &network.custodians {
-        let log = layout.home(id).join("state/audit.jsonl");
+        let log = layout.log(id);
         lab.until(&format!("{id} ready"), id, async || {
             let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
-            // The last line may be half written.
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-            let opened = lines.filter(|line| line.entry.what == "opened").filter_map(|line| line.entry.node);
-            let opened: BTreeSet<String> = opened.collect();
-            let missing: Vec<&str> =
-                network.nodes.iter().map(|node| node.name.as_str()).filter(|node| !opened.contains(*node)).collect();
-            if missing.is_empty() { Ok(()) } else { Err(format!("it has not seen {} open", missing.join(", "))) }
+            let told: Vec<&str> = text.lines().filter(|line| line.contains(RESTART_PROVABLE)).collect();
+            let provable = |node: &&str| told.iter().any(|line| line.ends_with(&format!("node={node}")));
+            let names = network.nodes.iter().map(|node| node.name.as_str());
+            let missing: Vec<&str> = names.filter(|node| !provable(node)).collect();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("it could not prove a restart of {}", missing.join(", ")))
+            }
         })
         .await?;
     }

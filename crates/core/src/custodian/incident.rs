@@ -48,6 +48,8 @@ pub(super) struct Incident {
     pub(super) submitted: Option<Submitted>,
     /// Whether the share left in this incident, and no set with it is known to have failed since.
     pub(super) sent: bool,
+    /// Since when nothing permits an opening, although the share left.
+    pub(super) lapsed: Option<Steady>,
     /// That this custodian's share may be pending although nothing permits it any more.
     pub(super) withdrawal: Option<Withdrawal>,
     /// When a node took the last share of a set and did not open yet.
@@ -66,10 +68,15 @@ pub(super) struct Submitted {
     pub(super) at: Steady,
 }
 
-/// A share that is being called back: the node is reset until it held no share for its time.
+/// A share that is being called back: the node is reset until it held no share for its time, or resets came through for longer
+/// than a share can be late.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawal {
     pub(super) reset: Option<Steady>,
+    /// The nonce of the attempt that ran when the node was last reset; empty if none did.
+    pub(super) held: String,
+    /// When another attempt than that, or none, was first seen: the reset came through.
+    pub(super) worked: Option<Steady>,
     pub(super) empty_since: Option<Steady>,
 }
 
@@ -131,6 +138,14 @@ impl Incident {
         self.stall = STALL;
     }
 
+    /// The share left, and the node may hold it: what was done to call back an earlier one counts no more.
+    pub(super) fn note_sent(&mut self) {
+        self.sent = true;
+        if let Some(withdrawal) = &mut self.withdrawal {
+            *withdrawal = Withdrawal::default();
+        }
+    }
+
     /// Since when this custodian's share, or a whole set, was taken and is in no attempt any more.
     pub(super) fn ended_since(&self) -> Option<Steady> {
         let vanished = || {
@@ -138,6 +153,13 @@ impl Incident {
             Some(submitted.at.max(self.progress.since))
         };
         self.completed.or_else(vanished)
+    }
+
+    /// Since when an attempt with this custodian's share in it has been as it is. A share that waited for it before was there
+    /// first, and is not to blame.
+    pub(super) fn stands_since(&self) -> Option<Steady> {
+        let counted_in = |s: &&Submitted| self.progress.shares > 0 && s.nonce == self.progress.nonce;
+        Some(self.submitted.as_ref().filter(counted_in)?.at.max(self.progress.since))
     }
 
     /// The node said of the set of shares that was tried in `round` that it does not fit together.
@@ -158,7 +180,8 @@ impl Incident {
         self.completed = None;
         self.retry_at = None;
         if let Some(withdrawal) = &mut self.withdrawal {
-            withdrawal.empty_since = None;
+            (withdrawal.worked, withdrawal.empty_since) = (None, None);
+            withdrawal.held.clear();
         }
         self.progress.shares = 0;
         self.progress.nonce.clear();

@@ -37,6 +37,9 @@ const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 /// After how long without a heartbeat a custodian is taken to be silent, and ranked last.
 const SILENT: Duration = Duration::from_secs(35);
 
+/// What the log says at [`Output::RestartProvable`]: people and programs wait for it.
+pub const RESTART_PROVABLE: &str = "a restart of this node can be proven now";
+
 /// What a custodian has to do. Carried out in order.
 #[derive(Debug)]
 pub enum Output {
@@ -64,6 +67,13 @@ pub enum Output {
     Release(ReleaseOrder),
     /// Reset the node's running attempt.
     Reset {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+    },
+    /// Tell whoever reads the log that a restart of this node, which is open, can be proven from now on.
+    RestartProvable {
         /// The cluster.
         cluster: ClusterId,
         /// The node.

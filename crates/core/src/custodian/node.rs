@@ -33,6 +33,13 @@ const WITHDRAWN: Duration = Duration::from_secs(3);
 /// The time between two resets of a node that still holds a share.
 const WITHDRAW_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long after a reset is seen to have worked others' shares are still taken out with one that may come late: they may
+/// have permission, and must not be hindered for ever.
+const OUTLASTED: Duration = Duration::from_secs(10);
+
+/// How long a share may be in a node while evidence is looked for, before it is called back: tickets are tried in seconds.
+const EVIDENCE_MAX: Duration = Duration::from_secs(30);
+
 /// How often each round's set must have failed before no more are tried, for the same reason.
 const FAILURES_THAT_PROVE: u8 = 3;
 
@@ -117,6 +124,8 @@ pub(super) struct Node {
     needs: Option<Needs>,
     /// What the last heartbeat told of it.
     told: Option<News>,
+    /// Whether it is open and was said to be one whose restart can be proven, since it was last seen otherwise.
+    said_provable: bool,
     saved_open: Option<Timestamp>,
     /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
     marked: Option<Steady>,
@@ -140,6 +149,7 @@ impl Node {
             status: None,
             needs: None,
             told: None,
+            said_provable: false,
             marked: None,
             deadline: None,
         }
@@ -160,6 +170,16 @@ impl Node {
         while let Some(action) = self.sight.poll_action() {
             cx.outputs.push_back(Output::Watch { cluster: self.cluster, node: self.name.clone(), action });
         }
+        self.say_provable(cx);
+    }
+
+    /// Says, once after each opening, that the next restart will be known for one.
+    fn say_provable(&mut self, cx: &mut Context<'_>) {
+        let provable = self.sight.seen() == Seen::Open && self.sight.restart_provable(cx.now);
+        if provable && !self.said_provable {
+            cx.outputs.push_back(Output::RestartProvable { cluster: self.cluster, node: self.name.clone() });
+        }
+        self.said_provable = provable;
     }
 
     fn observe(&mut self, observation: Observation, cx: &mut Context<'_>) {
@@ -213,17 +233,20 @@ impl Node {
         self.state.opened = Some(cx.now.wall);
         let outlived = self.state.marker.is_some() && self.marked.is_none_or(|marked| marked < asked.steady);
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
-        if behind || outlived || !self.state.approvals.is_empty() {
+        if behind || outlived || self.state.sent || !self.state.approvals.is_empty() {
             if outlived {
                 self.state.marker = None;
             }
             self.state.approvals.clear();
+            self.state.sent = false;
             self.saved_open = Some(at);
             cx.outputs.push_back(Output::Save);
         }
     }
 
     fn incident(&mut self, cx: &mut Context<'_>) -> &mut Incident {
+        // What an earlier process of this custodian sent may be in the node still.
+        let sent = self.state.sent;
         self.incident.get_or_insert_with(|| Incident {
             id: (cx.new_incident)(),
             began: cx.now,
@@ -235,7 +258,8 @@ impl Node {
             counted: false,
             releasing: None,
             submitted: None,
-            sent: false,
+            sent,
+            lapsed: None,
             withdrawal: None,
             completed: None,
             eligible: None,
@@ -254,6 +278,8 @@ impl Node {
             order.revoke();
         }
         self.state.approvals.clear();
+        // A word may be a lie, and the node still sealed with the share in it.
+        self.state.sent &= by.is_some();
         cx.outputs.push_back(Output::Save);
         let sealed_ms = incident.sealed.map(|sealed| cx.now.steady.since(sealed.steady).as_millis() as u64);
         let (cluster, node) = (self.cluster, self.name.clone());
@@ -388,7 +414,7 @@ impl Node {
             }
             Submission::Counted | Submission::Unanswered if current => {
                 incident.wait(cx.now.steady);
-                incident.sent = true;
+                incident.note_sent();
                 if answer.result == Submission::Counted && answer.progress == 0 {
                     incident.completed = Some(cx.now.steady);
                 }
@@ -397,7 +423,7 @@ impl Node {
                 }
                 incident.submitted = Some(Submitted { nonce: answer.nonce, at: cx.now.steady });
             }
-            Submission::Counted | Submission::Unanswered => incident.sent = true,
+            Submission::Counted | Submission::Unanswered => incident.note_sent(),
             // Not yet seen open on the watched connection, but the answer came on one whose identity was proven: own eyes.
             Submission::Opened => {
                 self.sight.told_open(true, true, cx.now);
@@ -445,15 +471,12 @@ impl Node {
         let grounds = match self.authority(cause, cx) {
             Ok(grounds) => grounds,
             Err(needs) => {
-                if let Some(incident) = &mut self.incident {
-                    incident.eligible = None;
-                }
-                self.withdraw(cx);
+                self.lapse(needs, cx);
                 return Some(needs);
             }
         };
         if let Some(incident) = &mut self.incident {
-            incident.withdrawal = None;
+            (incident.lapsed, incident.withdrawal) = (None, None);
         }
         if !cx.share_ok {
             self.refuse(Lock::Integrity, "the share cannot be read, or is not the one that was installed", cx);
@@ -578,21 +601,19 @@ impl Node {
         if self.stalled(cx) {
             self.reset("the attempt stood still", cx);
         }
-        let (rank, patience) = (self.rank(cx), self.patience(cx));
+        let (rank, patience, by_people) = (self.rank(cx), self.patience(cx), takes_people(cx));
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
         let rounds = ranking::rounds(custodians, threshold);
-        if incident.tried.failed.values().filter(|failures| **failures >= FAILURES_THAT_PROVE).count()
-            >= rounds as usize
-        {
+        let proven = incident.tried.failed.values().filter(|failures| **failures >= FAILURES_THAT_PROVE).count();
+        // Where each set has a holder's share in it, sets that fail prove typing errors: the tries only come more slowly.
+        if proven >= rounds as usize && !by_people {
             self.refuse(Lock::State, "every set of shares was tried and none opened the node", cx);
             return Some(Needs::Generation);
         }
-        let running = incident.progress.shares > 0;
-        let counted_in = running && incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
-        let ended_since = incident.ended_since();
-        if incident.releasing.is_some() || counted_in || ended_since.is_some() {
-            let stalls = counted_in.then(|| incident.progress.since + patience);
+        let (ended_since, stands_since) = (incident.ended_since(), incident.stands_since());
+        if incident.releasing.is_some() || stands_since.is_some() || ended_since.is_some() {
+            let stalls = stands_since.map(|since| since + patience);
             let wake = ended_since.map(|since| since + VANISHED_MAX).or(stalls);
             self.wake_at(wake);
             return Some(Needs::Others);
@@ -631,6 +652,7 @@ impl Node {
         }
         // What people opened is exempt; what then goes on by itself is not.
         incident.counted = matches!(grounds, Grounds::Cause(_));
+        self.state.sent = true;
         cx.outputs.push_back(Output::Save);
         incident.submitted = None;
         incident.tell_by_trying = false;
@@ -659,6 +681,26 @@ impl Node {
         }
     }
 
+    /// Nothing permits an opening. A share that left while something did is called back: an approval that has expired must not
+    /// leave shares behind that one more would complete, days later. Shares that others brought are not touched for that.
+    fn lapse(&mut self, needs: Needs, cx: &mut Context<'_>) {
+        let (now, under_way) = (cx.now.steady, !self.orders.is_empty());
+        let Some(incident) = &mut self.incident else { return };
+        incident.eligible = None;
+        if (incident.sent || under_way) && incident.withdrawal.is_none() {
+            let due = *incident.lapsed.get_or_insert(now) + EVIDENCE_MAX;
+            if needs == Needs::Evidence && now < due {
+                return self.wake_at(Some(due));
+            }
+            if let Some(order) = &incident.releasing {
+                order.revoke();
+            }
+            incident.submitted = None;
+            incident.withdrawal = Some(Withdrawal::default());
+        }
+        self.withdraw(cx);
+    }
+
     /// Has the node drop a share that nothing permits any more, again until it is gone.
     fn withdraw(&mut self, cx: &mut Context<'_>) {
         let (now, seen) = (cx.now.steady, self.sight.seen());
@@ -666,13 +708,20 @@ impl Node {
         let (holds, under_way) = (incident.progress.shares > 0, !self.orders.is_empty());
         let Some(withdrawal) = &mut incident.withdrawal else { return };
         if seen != Seen::Sealed {
-            withdrawal.empty_since = None;
+            (withdrawal.worked, withdrawal.empty_since) = (None, None);
             return;
         }
+        if !withdrawal.held.is_empty() && withdrawal.held != incident.progress.nonce {
+            withdrawal.worked.get_or_insert(now);
+        }
+        let outlasted = withdrawal.worked.is_some_and(|worked| worked + OUTLASTED <= now);
         let due = withdrawal.reset.map_or(now, |last| last + WITHDRAW_AGAIN);
-        let wake = if (withdrawal.reset.is_none() || holds) && due <= now {
+        let wake = if outlasted && !under_way {
+            return self.withdrawn(cx);
+        } else if (withdrawal.reset.is_none() || holds) && due <= now {
             (withdrawal.reset, withdrawal.empty_since) = (Some(now), None);
-            self.reset("a share may still be pending in a node that somebody sealed", cx);
+            withdrawal.held.clone_from(&incident.progress.nonce);
+            self.reset("a share may still be pending in the node, and nothing permits it any more", cx);
             now + WITHDRAW_AGAIN
         } else if holds || under_way {
             withdrawal.empty_since = None;
@@ -680,12 +729,20 @@ impl Node {
         } else {
             let gone = *withdrawal.empty_since.get_or_insert(now) + WITHDRAWN;
             if gone <= now {
-                incident.withdrawal = None;
-                return;
+                return self.withdrawn(cx);
             }
             gone
         };
         self.wake_at(Some(wake));
+    }
+
+    /// The share that was called back is out of the node.
+    fn withdrawn(&mut self, cx: &mut Context<'_>) {
+        if let Some(incident) = &mut self.incident {
+            (incident.sent, incident.withdrawal) = (false, None);
+        }
+        self.state.sent = false;
+        cx.outputs.push_back(Output::Save);
     }
 
     /// Whether an attempt with this custodian's share in it has stood still for too long.
@@ -693,8 +750,7 @@ impl Node {
         let patience = self.patience(cx);
         let Some(incident) = &mut self.incident else { return false };
         let now = cx.now.steady;
-        let counted_in = incident.submitted.as_ref().is_some_and(|s| s.nonce == incident.progress.nonce);
-        let stalled = counted_in && incident.progress.shares > 0 && now.since(incident.progress.since) >= patience;
+        let stalled = incident.stands_since().is_some_and(|since| now.since(since) >= patience);
         if stalled {
             incident.submitted = None;
             incident.eligible = None;
@@ -708,9 +764,8 @@ impl Node {
     /// How long an attempt may stand still. Where custodians are too few, or an operator is at it, holders may be on their way,
     /// who decrypt and type: a reset would take their shares out again.
     fn patience(&self, cx: &Context<'_>) -> Duration {
-        let people = cx.settings.custodians.len() < usize::from(cx.settings.threshold);
         match &self.incident {
-            Some(incident) if !people && self.standing_approvals(cx).is_empty() => incident.stall,
+            Some(incident) if !takes_people(cx) && self.standing_approvals(cx).is_empty() => incident.stall,
             _ => STALL_MAX,
         }
     }
@@ -785,4 +840,9 @@ impl Node {
             identity_refused: self.identity_refused.as_deref().map(plain_text),
         }
     }
+}
+
+/// Whether custodians alone never suffice, and holders bring the rest.
+fn takes_people(cx: &Context<'_>) -> bool {
+    cx.settings.custodians.len() < usize::from(cx.settings.threshold)
 }

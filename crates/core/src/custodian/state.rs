@@ -83,6 +83,9 @@ pub struct NodeState {
     /// Approvals that were admitted and are not void yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<StandingApproval>,
+    /// That this custodian's share left, and may be in the node still: whoever starts next knows no other way to call it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sent: bool,
 }
 
 /// A sight of a node open.

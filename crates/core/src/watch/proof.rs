@@ -38,11 +38,15 @@ fn only_attempt(submissions: &[SubmissionStatus], threshold: u8) -> BTreeSet<&st
     }
 }
 
-/// Whose shares were in the set that opened the node in this attempt.
+/// Whose shares were in the set that opened the node in this attempt. Nobody's, where more are said to have been counted than
+/// leave room for the last one: one of them is not true.
 fn set(submissions: &[SubmissionStatus], nonce: &str, threshold: u8) -> BTreeSet<Principal> {
+    let counted = counted(submissions, nonce);
+    if counted.len() >= usize::from(threshold) {
+        return BTreeSet::new();
+    }
     let in_it = |s: &&SubmissionStatus| s.result == Submission::Counted && s.nonce == nonce;
     let mut proven: BTreeSet<_> = submissions.iter().filter(in_it).map(|s| s.custodian.clone()).collect();
-    let counted = counted(submissions, nonce);
     // Whoever names no attempt may have been the last of this one.
     let completed = |s: &&SubmissionStatus| s.result == Submission::Opened && (s.nonce == nonce || s.nonce.is_empty());
     let mut openers = submissions.iter().filter(completed);
@@ -123,6 +127,12 @@ mod tests {
             (&[(1, Counted, "a"), (3, Opened, "")], "", "another set may have opened it"),
             (&[(1, Counted, "a"), (2, Counted, "a"), (4, Counted, "b"), (3, Opened, "")], "", "or another attempt"),
             (&[(1, Counted, "a"), (2, Counted, "a"), (4, Failed, "a"), (3, Opened, "")], "", "it failed"),
+            (
+                &[(1, Counted, "a"), (2, Counted, "a"), (4, Counted, "a"), (3, Opened, "a")],
+                "",
+                "a fourth was in no set of three",
+            ),
+            (&[(1, Counted, "a"), (2, Counted, "a"), (4, Counted, "a"), (3, Opened, "")], "", "nor here"),
             (&[(1, Counted, "a"), (2, Unanswered, "a"), (3, Opened, "a")], "1", "perhaps counted, perhaps not"),
         ] {
             assert_eq!(numbers(&incident(said)), expected, "{why}");

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_core::cause::Cause;
+use holdfast_core::custodian::Entry;
 use holdfast_core::message::Seen;
 use holdfast_core::policy::{Policy, Rule};
 
@@ -13,12 +14,12 @@ use crate::story;
 use crate::vault::Piece;
 use crate::world::{Setup, World};
 
-const MS: Duration = Duration::from_millis(1);
-const SOON: u64 = 5_000;
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SOON: u64 = 5_000;
 
 /// Runs a test's world, and tells its story if it ends badly.
 #[expect(clippy::print_stdout, reason = "only a test that fails prints, and the harness keeps it for its report")]
-fn story(act: impl FnOnce()) {
+pub(crate) fn story(act: impl FnOnce()) {
     struct Tell;
     impl Drop for Tell {
         fn drop(&mut self) {
@@ -32,11 +33,11 @@ fn story(act: impl FnOnce()) {
     act();
 }
 
-fn quiet(seed: u64) -> Setup {
+pub(crate) fn quiet(seed: u64) -> Setup {
     Setup::new(seed)
 }
 
-fn alone(seed: u64) -> Setup {
+pub(crate) fn alone(seed: u64) -> Setup {
     Setup { broker: false, sentinel: false, ..Setup::new(seed) }
 }
 
@@ -46,14 +47,14 @@ impl World {
     }
 
     #[track_caller]
-    fn expect_open(&mut self, why: &str) {
+    pub(crate) fn expect_open(&mut self, why: &str) {
         note!(self, "expects it open: {why}");
         assert!(self.until(SOON, Self::all_open), "{why}");
         assert!(self.until(SOON, Self::all_seen_open), "{why}: seen by all");
     }
 
     #[track_caller]
-    fn expect_shut(&mut self, wait: Duration, why: &str) {
+    pub(crate) fn expect_shut(&mut self, wait: Duration, why: &str) {
         note!(self, "expects it shut: {why}");
         let end = self.now + wait;
         let opened = self.until(wait.as_millis() as u64, |world| world.vaults[0].is_open());
@@ -72,7 +73,7 @@ impl World {
         }
     }
 
-    fn for_all(&mut self, act: impl Fn(&mut Self, usize)) {
+    pub(crate) fn for_all(&mut self, act: impl Fn(&mut Self, usize)) {
         self.everybody().into_iter().for_each(|c| act(self, c));
     }
 }
@@ -256,7 +257,7 @@ fn a_custodian_restarted_alone_knows_nothing() {
 }
 
 /// A power cut: every host and the node.
-fn power_cut(world: &mut World, length: Duration) {
+pub(crate) fn power_cut(world: &mut World, length: Duration) {
     world.power_off(0);
     world.for_all(World::reboot_host);
     world.broker_down();
@@ -500,24 +501,20 @@ fn an_approval_opens_once() {
 }
 
 #[test]
-fn a_share_that_nothing_permits_any_more_is_called_back() {
+fn a_custodian_says_once_after_each_opening_that_a_restart_can_be_proven() {
     story(|| {
-        // Two shares are in the node when somebody tells that it had been sealed in place; the reset cannot get through.
-        let mut world = World::open(Setup { sentinel: false, ..quiet(1) });
-        (2..5).for_each(|c| world.cut(c, 0, true));
-        world.run(MS * 1_000);
-        let sealed_at = world.wall(0).after(MS * 300);
-        world.restart_node(0, MS * 600);
-        let two = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 2);
-        assert!(world.until(SOON, two), "two shares are in it");
-        (0..2).for_each(|c| world.cut(c, 0, true));
-        world.sentinel_claims(0, Seen::Sealed, Some(Cause::InPlace), sealed_at);
-        world.run(MS * 8_000);
-        assert!(two(&world), "nobody could take them out");
-        (0..2).for_each(|c| world.heal(c, 0));
-        let none = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 0);
-        assert!(world.until(5_000, none), "called back once they could");
-        world.expect_shut(MS * 30_000, "a marker");
+        for setup in [quiet(1), alone(2), Setup { direct: false, ..quiet(3) }] {
+            let direct = setup.direct;
+            let mut world = World::open(setup);
+            for opened in 1..=4 {
+                world.run(MS * 6_000);
+                let said: Vec<_> = world.hosts.iter().map(|host| host.provable[0]).collect();
+                assert_eq!(said, [if direct { opened } else { 0 }; 5]);
+                world.restart_node(0, MS * 300);
+                world.approve_by([0]);
+                world.expect_open("restarted");
+            }
+        }
     });
 }
 
@@ -618,6 +615,32 @@ fn holders_are_waited_for_when_custodians_are_lost() {
                 world.stray(0, Some(piece));
             }
             assert!(world.until(2_000, World::all_open), "{typed} s between the shares");
+        }
+    });
+}
+
+#[test]
+fn holders_may_mistype_where_custodians_alone_never_suffice() {
+    story(|| {
+        for setup in [quiet(1), alone(2)] {
+            let mut world = World::new(Setup { custodians: 2, ..setup });
+            let waits = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 2);
+            let types = |world: &mut World, fits| world.stray(0, Some(Piece { x: 9, fits }));
+            world.run(MS * 1_000);
+            world.approve_by([0]);
+            assert!(world.until(SOON, waits), "two custodians, and a holder is waited for");
+            types(&mut world, true);
+            world.expect_open("opened for the first time");
+            world.run(MS * 5_000);
+            world.restart_node(0, MS * 300);
+            // Whoever types first is completed by the custodians, who are told each time that the set failed.
+            for typed in 1..=12 {
+                types(&mut world, false);
+                let dropped = |world: &World| world.vaults[0].status().is_some_and(|status| status.progress == 0);
+                assert!(world.until(40_000, dropped), "the typing error {typed} is completed as a set");
+            }
+            types(&mut world, true);
+            assert!(world.until(40_000, World::all_open), "typed well, however often it failed");
         }
     });
 }
@@ -823,7 +846,7 @@ fn a_marker_dated_ahead_ends_with_the_sight_of_the_node_open() {
         assert!(world.marked(0, 0), "it cannot see that the node is open, and says so in every heartbeat");
         let marks = |c: usize| {
             let entries = world.hosts[c].audit.iter();
-            entries.filter(|(_, entry)| matches!(entry, holdfast_core::custodian::Entry::Marker { .. })).count()
+            entries.filter(|(_, entry)| matches!(entry, Entry::Marker { .. })).count()
         };
         // Its own clock may say a moment later than their first look.
         assert!((1..5).all(|c| marks(c) <= 2), "the others looked once or twice");

@@ -2,7 +2,7 @@
 //!
 //! Everything of a run comes from its seed. `HOLDFAST_SIM_SEEDS=first..last` runs other seeds than the few that every test
 //! run does, and a failure prints its seed and what happened last. `causes` has the directed tests: one for each line of
-//! the table in docs/SECURITY.md; `chaos` the random ones.
+//! the table in docs/SECURITY.md, and `withdrawal` those about shares that are called back; `chaos` the random ones.
 
 mod causes;
 mod chaos;
@@ -13,4 +13,5 @@ mod post;
 mod story;
 mod vault;
 mod wire;
+mod withdrawal;
 mod world;

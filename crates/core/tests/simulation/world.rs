@@ -103,6 +103,8 @@ pub(crate) struct Host {
     /// The process is killed before it carries out one more output than this.
     pub(crate) crash_in: Option<u32>,
     pub(crate) audit: VecDeque<(Duration, Entry)>,
+    /// How often it said of each node that a restart could be proven.
+    pub(crate) provable: Vec<u32>,
     /// What its last heartbeat said.
     pub(crate) told: BTreeMap<NodeName, NodeReport>,
 }
@@ -197,6 +199,7 @@ impl World {
             running: None,
             crash_in: None,
             audit: VecDeque::new(),
+            provable: vec![0; setup.nodes],
             told: BTreeMap::new(),
         });
         let vaults =
@@ -631,6 +634,12 @@ impl World {
                     return self.after(Duration::ZERO, Event::Outcome { c, incarnation, attempt, outcome });
                 }
                 self.begin_release(c, n, order);
+            }
+            Output::RestartProvable { node, .. } => {
+                note!(self, "custodian-{}: could prove a restart of {node}", c + 1);
+                if let Some(n) = self.index(&node) {
+                    self.hosts[c].provable[n] += 1;
+                }
             }
             Output::Reset { node, .. } => {
                 if let Some(n) = self.index(&node) {
