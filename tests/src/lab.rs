@@ -488,14 +488,17 @@ impl Lab {
 
 /// Whether the last that a custodian's log tells of a node, or of its own start, is that a restart of the node could be proven.
 pub fn provable_by(log: &str, node: &str) -> bool {
-    let said = |line: &&str| line.contains("a restart of this node can be proven now");
-    let what = |line: &str, what: &str| line.contains(&format!(r#"\"what\":\"{what}\""#));
-    let happened = |line: &&str| {
-        let of_node = || line.contains(&format!(r#"\"{node}\""#));
-        what(line, "started") || (["lost", "sealed", "opened"].iter().any(|word| what(line, word)) && of_node())
+    let said = |line: &Value| line["message"] == "a restart of this node can be proven now" && line["node"] == node;
+    let happened = |line: &Value| {
+        let entry: Value =
+            line["entry"].as_str().and_then(|entry| serde_json::from_str(entry).ok()).unwrap_or_default();
+        let to_node = ["lost", "sealed", "opened"].iter().any(|what| entry["what"] == *what) && entry["node"] == node;
+        entry["what"] == "started" || to_node
     };
-    let concerns = |line: &&str| (said(line) && line.ends_with(&format!("node={node}"))) || happened(line);
-    log.lines().rfind(concerns).is_some_and(|last| said(&last))
+    // The last line may be half written.
+    let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut concerns = lines.filter(|line| said(line) || happened(line));
+    concerns.next().is_some_and(|last| said(&last))
 }
 
 impl Drop for Lab {

@@ -204,9 +204,8 @@ fn a_node_that_slept_through_a_rotation_opens_with_the_old_generation_which_then
 
     // The one that slept knows of no rotation: whichever of the new shares are tried, they fail.
     rotation.lab.start(&sleeper);
-    for custodian in &custodians {
-        until(&format!("a set with {custodian}'s share fails"), || rotation.failed(custodian, &sleeper));
-    }
+    // Whoever's share completes a set is told; that may be the same one each time.
+    until("a set of the new shares fails", || custodians.iter().any(|custodian| rotation.failed(custodian, &sleeper)));
     assert!(rotation.lab.is_sealed(&sleeper));
     let unseen = format!("nothing here shows that {sleeper} opened");
     for custodian in &custodians {

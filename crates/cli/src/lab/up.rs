@@ -2,7 +2,7 @@
 //!
 //! The ceremony is walked with the programs that people use, so that the lab tries them too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -401,15 +401,22 @@ async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
 /// Without a broker nobody hears a custodian: its log tells of which nodes it could prove a restart that comes the very next
 /// moment.
 async fn quiet_ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
+    #[derive(Deserialize)]
+    struct Line {
+        message: String,
+        node: Option<String>,
+    }
     let layout = lab.journal.layout.clone();
     for id in &network.custodians {
         let log = layout.log(id);
         lab.until(&format!("{id} ready"), id, async || {
             let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
-            let told: Vec<&str> = text.lines().filter(|line| line.contains(RESTART_PROVABLE)).collect();
-            let provable = |node: &&str| told.iter().any(|line| line.ends_with(&format!("node={node}")));
+            // The last line may be half written.
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+            let provable = lines.filter(|line| line.message == RESTART_PROVABLE).filter_map(|line| line.node);
+            let provable: BTreeSet<String> = provable.collect();
             let names = network.nodes.iter().map(|node| node.name.as_str());
-            let missing: Vec<&str> = names.filter(|node| !provable(node)).collect();
+            let missing: Vec<&str> = names.filter(|node| !provable.contains(*node)).collect();
             if missing.is_empty() {
                 Ok(())
             } else {
