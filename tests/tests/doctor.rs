@@ -569,7 +569,7 @@ fn captured_sentinel(lab: &mut Lab) {
     let evil = "\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}31m\n\u{202e}";
     let mut answer: Value =
         serde_json::from_str(&lab.read_sentinel("/api/v1/status").expect("a status")).expect("a document");
-    answer["broker_trouble"] = json!(format!("mended{evil}"));
+    answer["history_trouble"] = json!(format!("mended{evil}"));
     let plain = |said: &Said| !format!("{}{}", said.out, said.err).contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']);
     let said = ask_instead(lab, "doctor", &answer);
     assert!(said.out.contains("mended") && plain(&said), "{said:?}");

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::Args;
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal};
 use holdfast_edge::audit::{self, AUDIT_FILE, Broken};
-use holdfast_edge::config::{ConfigError, ConfigFile, Spanned};
+use holdfast_edge::config::{ConfigError, ConfigFile, Spanned, WhichCluster, one_cluster};
 use holdfast_edge::store::{ShareStore, StoreError};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -50,8 +50,8 @@ enum RetireError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No such cluster, or several and none named.
-    #[error("--cluster: {}", .0)]
-    Cluster(String),
+    #[error(transparent)]
+    Cluster(#[from] WhichCluster),
     /// No such node.
     #[error("--opened {node}: the configuration knows no such node; it knows {known}")]
     Node {
@@ -153,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     let config = ConfigFile::read(&arguments.config)?;
     let configured: Configured = config.parse()?;
-    let (name, cluster) = choose(&configured.clusters, arguments.cluster.as_ref())?;
+    let (name, cluster) = one_cluster(&configured.clusters, arguments.cluster.as_ref())?;
     if let Some(node) = arguments.opened.iter().find(|node| !cluster.nodes.contains_key(*node)) {
         let known = list(&cluster.nodes.keys().collect::<Vec<_>>());
         return Err(RetireError::Node { node: node.clone(), known });
@@ -189,22 +189,6 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
         store.retire(*generation)?;
     }
     Ok(report(older, unseen, by_word))
-}
-
-fn choose<'a>(
-    clusters: &'a BTreeMap<ClusterName, ConfiguredCluster>,
-    wanted: Option<&ClusterName>,
-) -> Result<(&'a ClusterName, &'a ConfiguredCluster), RetireError> {
-    let known = || list(&clusters.keys().collect::<Vec<_>>());
-    match (wanted, clusters.len()) {
-        (Some(name), _) => clusters
-            .get_key_value(name)
-            .ok_or_else(|| RetireError::Cluster(format!("{name} is not configured here; {} is", known()))),
-        (None, 1) => {
-            clusters.first_key_value().ok_or_else(|| RetireError::Cluster("none is configured here".to_owned()))
-        }
-        (None, _) => Err(RetireError::Cluster(format!("name one of {}", known()))),
-    }
 }
 
 /// What of an audit log's line tells of a release and of what came of it.
