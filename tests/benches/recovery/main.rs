@@ -42,7 +42,7 @@ struct Arguments {
     /// Print the figures as the table of docs/BENCHMARKS.md
     #[arg(long, conflicts_with = "json")]
     markdown: bool,
-    /// Draw the figures into this file, as SVG
+    /// Draw the figures into this file, as SVG; relative paths start at the repository
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Take the figures from this file of an earlier run's JSON, and measure nothing
@@ -91,14 +91,15 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let report = match &arguments.from {
-        Some(file) => read(file)?,
+        // Cargo starts a benchmark in its package's folder, and people think of the repository's.
+        Some(file) => read(&repository().join(file))?,
         None => {
             build()?;
             measure(arguments)
         }
     };
     if let Some(file) = &arguments.plot {
-        fs::write(file, plot::draw(&report))
+        fs::write(repository().join(file), plot::draw(&report))
             .map_err(|e| format!("{} cannot be written: {e}; does its folder exist?", file.display()))?;
         eprintln!("drawn: {}", file.display());
     }
