@@ -58,6 +58,7 @@ die() {
 # Everything, once at a time. Afterwards cargo and rustc are in PATH.
 install_tools() {
     check_kernel
+    # Whether that worked the next line asks, and says what to do.
     mkdir -p "$tools" 2>/dev/null || true
     [ -w "$tools" ] || die "$tools cannot be written by $(id -un): make this folder your own (chown), or clone it again"
     # The lock is this subshell's alone and ends with it, however that is.
@@ -123,6 +124,7 @@ missing_packages() {
     for entry in "${needed[@]}"; do
         [ -e "${entry%%:*}" ] || printf '%s\n' "${entry##*:}"
     done
+    # dpkg-query fails as soon as it does not know one of them, which is what it is asked: it has told of the others then.
     if command -v dpkg-query >/dev/null; then
         dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${needed[@]##*:}" 2>/dev/null |
             sed -n 's/ \(half-installed\|unpacked\|half-configured\|triggers-.*\)$//p' || true
@@ -156,7 +158,8 @@ install_packages() {
     fi
     local failed='' log=$tools/apt.log
     {
-        # What an interrupted run unpacked; there is nothing to do for it otherwise.
+        # What an interrupted run unpacked; there is nothing to do for it otherwise. Where it fails, apt-get does too, if it matters
+        # to what is installed here, and that is not passed over.
         as_root env DEBIAN_FRONTEND=noninteractive dpkg --force-confdef --force-confold --configure -a || true
         as_root env DEBIAN_FRONTEND=noninteractive apt-get "${apt[@]}" -y --no-install-recommends install "$@"
     } >"$log" 2>&1 || failed=yes

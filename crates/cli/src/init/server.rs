@@ -71,7 +71,8 @@ pub(super) async fn standing(admin: &Admin, ceremony: &Ceremony, patience: Durat
         if tokio::time::Instant::now() >= deadline {
             return Ok(Standing::Empty);
         }
-        // The request may still be on its way, or under way: the server goes on when its client is gone.
+        // The request may still be on its way, or under way: the server goes on when its client is gone. Nothing announces that it
+        // is done, so the server is asked again and again, up to the deadline.
         tokio::time::sleep(SETTLE_STEP).await;
     }
 }
