@@ -372,14 +372,7 @@ impl Lab {
 
     /// The entries of a custodian's audit log that tell of this.
     pub fn audited(&self, custodian: &str, what: &str) -> Vec<Value> {
-        let state = self.path(&self.custodian(custodian).state_dir);
-        let files = fs::read_dir(state).expect("its state").flatten().map(|file| file.path());
-        let mut logs: Vec<_> = files.filter(|file| file.extension().is_some_and(|kind| kind == "jsonl")).collect();
-        logs.sort();
-        let text: String = logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default()).collect();
-        // The last line may be half written.
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.map(|line| line["entry"].clone()).filter(|entry| entry["what"] == what || entry["kind"] == what).collect()
+        audited(&self.path(&self.custodian(custodian).state_dir), what)
     }
 
     /// The first operator approves the opening of a node; where there is no broker, by files that are carried.
@@ -528,6 +521,18 @@ impl Lab {
             }
         }
     }
+}
+
+/// The entries of the audit log in a custodian's state folder that tell of this, the oldest first.
+pub fn audited(state_dir: &Path, what: &str) -> Vec<Value> {
+    let files = fs::read_dir(state_dir).expect("its state").flatten().map(|file| file.path());
+    let mut logs: Vec<_> = files.filter(|file| file.extension().is_some_and(|kind| kind == "jsonl")).collect();
+    // What was put away has a name that sorts before the file that is written.
+    logs.sort();
+    let text: String = logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default()).collect();
+    // The last line may be half written.
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.map(|line| line["entry"].clone()).filter(|entry| entry["what"] == what || entry["kind"] == what).collect()
 }
 
 /// Whether the last that a custodian's log tells of a node, or of its own start, is that a restart of the node could be proven.

@@ -318,7 +318,7 @@ fn custodians_were_away(lab: &mut Lab) {
     away(lab, node, &gone, Lab::kill, &[], &BTreeMap::new());
     shut_as(lab, node, &gone, "unknown", "they alone were restarted");
 
-    away(lab, node, &gone, |lab, custodian| drop(lab.stop(custodian)), &another_boot(folder.path()), &clock);
+    away(lab, node, &gone, stopped_on_purpose, &another_boot(folder.path()), &clock);
     shut_as(lab, node, &gone, "unknown", "they were stopped on purpose, and their hosts rebooted");
 
     away(lab, node, &gone, Lab::kill, &another_boot(folder.path()), &clock);
@@ -353,6 +353,10 @@ fn custodians_were_away(lab: &mut Lab) {
     for custodian in &gone {
         lab.restart(custodian);
     }
+}
+
+fn stopped_on_purpose(lab: &mut Lab, custodian: &str) {
+    lab.stop(custodian);
 }
 
 /// Custodians end, a node is restarted, and they start again.

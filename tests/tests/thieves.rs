@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// How long a node is looked at that must stay as it is.
-const SAMPLE: Duration = Duration::from_secs(3);
+const SAMPLE: Duration = Duration::from_secs(2);
 
 /// How much a flood is.
 const FLOOD: usize = 300;
@@ -123,11 +123,11 @@ impl Den {
 
     /// Each of these comes to nothing: every custodian refuses it, and counts it.
     fn refused(&self, lab: &Lab, key: &Path, drafts: &[Draft]) {
-        let before: Vec<_> = lab.custodians().iter().map(|custodian| refusals(lab, custodian)).collect();
+        let before: Vec<_> = honest(lab).iter().map(|custodian| refusals(lab, custodian)).collect();
         for draft in drafts {
             self.say(key, draft);
         }
-        for (custodian, before) in lab.custodians().iter().zip(before) {
+        for (custodian, before) in honest(lab).iter().zip(before) {
             let due = before + drafts.len() as u64;
             until(&format!("{custodian} has refused {} messages", drafts.len()), || refusals(lab, custodian) >= due);
         }
@@ -149,6 +149,11 @@ impl Den {
         assert!(messages > 100, "only {messages} messages were looked at");
         println!("        no share in {messages} messages of {bytes} bytes");
     }
+}
+
+/// The custodians that run: a thief ends the program whose key he has.
+fn honest(lab: &Lab) -> Vec<String> {
+    lab.custodians().into_iter().filter(|custodian| lab.runs(custodian)).collect()
 }
 
 /// How many messages a custodian has refused, for whatever reason.
@@ -183,8 +188,9 @@ fn operators_key(lab: &Lab, operator: &str) -> PathBuf {
     lab.path(&known.key)
 }
 
+/// What each custodian's heartbeat says under this name.
 fn beats(lab: &Lab, field: &str) -> Vec<Value> {
-    lab.custodians().iter().map(|custodian| lab.heartbeat(custodian)[field].clone()).collect()
+    honest(lab).iter().map(|custodian| lab.heartbeat(custodian)[field].clone()).collect()
 }
 
 /// A deliberate seal takes two operators, as it does where nobody says otherwise.
@@ -207,7 +213,7 @@ fn seal_on_purpose(lab: &Lab, node: &str) {
 
 /// Every custodian tells of a node this cause, and what it waits for.
 fn known_as(lab: &Lab, node: &str, cause: &str, needs: &Value) {
-    for custodian in lab.custodians() {
+    for custodian in honest(lab) {
         until(&format!("{custodian} says that {node} is {cause} and needs {needs}"), || {
             let told = &lab.heartbeat(&custodian)["nodes"][node];
             told["cause"] == cause && told["needs"] == *needs
@@ -227,6 +233,13 @@ fn open_together(lab: &Lab, node: &str) {
 fn together(lab: &Lab, words: &[&str]) {
     for operator in ["alice", "bob"] {
         lab.holdfast_as(operator, words).well();
+    }
+}
+
+/// The same, where somebody will not acknowledge it.
+fn both_say(lab: &Lab, den: &Den, kind: &str, content: &Value) {
+    for operator in ["alice", "bob"] {
+        den.say(&operators_key(lab, operator), &den.message(kind, operator, content.clone()));
     }
 }
 
@@ -299,21 +312,23 @@ fn sentinel(lab: &mut Lab, den: &Den) {
 fn custodian(lab: &mut Lab, den: &Den) {
     let (node, me, key) = ("vault-3", "custodian-5", signing_key(lab, "custodian-5"));
     let share = hex::encode(of_lab(lab, me));
+    let lie = lies(lab, me, node);
+    lab.kill(me);
     seal_on_purpose(lab, node);
     let url = lab.url(node).to_owned();
     nothing_opens(lab, node, || {
-        // Its own share is his: the one that is released in this scenario, and by nobody's custodian. He has no second.
+        // Its own share is his: the one that is released in this scenario, and by no custodian's program. He has no second.
         for _ in 0..THRESHOLD {
             lab.eyes.submit(&url, &share);
         }
         assert_eq!(lab.eyes.look(&url).map(|status| status.progress), Some(1), "the same share counts once");
-        let operator = den.approval("alice", node);
         let relay = |envelope: &[u8]| {
             let content = json!({"to": "custodian-1", "envelope": String::from_utf8_lossy(envelope)});
             den.message("relay", me, content)
         };
-        den.say(&key, &relay(&operator.signed(&key)));
+        den.say(&key, &relay(&den.approval("alice", node).signed(&key)));
         den.say(&key, &den.message("want", me, json!({"of": "custodian-1", "sha256": ["00".repeat(32)]})));
+        den.say(&key, &den.message("heartbeat", me, lie));
         den.say(&key, &den.seen("sighting", me, node, "open", "restart"));
         den.say(&key, &den.receipt(me, node, "opened"));
         den.say(&key, &den.receipt(me, node, "counted"));
@@ -325,34 +340,41 @@ fn custodian(lab: &mut Lab, den: &Den) {
         den.refused(lab, &key, &others);
         until("what was passed on is no operator's word", || lab.refused("custodian-1", "forged") > 0);
     });
+    assert!(beats(lab, "holds").iter().all(Value::is_null), "a hold that no operator ordered is obeyed");
+    voids_what_one_approved(lab, den, node);
 
-    // He can void what one operator approved, by saying that it opened meanwhile.
+    both_say(lab, den, "distrust", &json!({"principal": me}));
+    until("its word counts for nothing", || beats(lab, "distrusted").iter().all(|all| *all == json!([me])));
+    den.refused(lab, &key, &[den.receipt(me, node, "opened"), den.seen("sighting", me, "vault-1", "sealed", "in-place")]);
+    open_together(lab, node);
+    lab.crash("vault-1").expect("his marker keeps nothing shut any more");
+    both_say(lab, den, "distrust", &json!({"principal": me, "lift": true}));
+    until("its word counts again", || beats(lab, "distrusted").iter().all(Value::is_null));
+    lab.start(me);
+}
+
+/// A heartbeat that says of a node that it is open, and that there is a hold and an order that nobody has.
+fn lies(lab: &Lab, custodian: &str, node: &str) -> Value {
+    let mut beat = lab.heartbeat(custodian);
+    let hold = json!({"id": messages::random_id(), "by": "alice", "held_at": rfc3339(Timestamp::now()), "need": 2});
+    (beat["holds"], beat["orders"]) = (json!([hold]), json!(["00".repeat(32)]));
+    beat["nodes"][node]["seen"] = "open".into();
+    beat
+}
+
+/// He says that it opened meanwhile: then what one operator approved before is void, and another has to begin anew.
+fn voids_what_one_approved(lab: &Lab, den: &Den, node: &str) {
+    let (me, key) = ("custodian-5", signing_key(lab, "custodian-5"));
     let needs = |have: u8| json!({"what": "approvals", "have": have, "need": 2});
-    lab.eyes.reset(&url);
+    lab.eyes.reset(lab.url(node));
     lab.holdfast_as("alice", &["approve", "--json", "--no-wait", "--node", node]).well();
     known_as(lab, node, "in-place", &needs(1));
     nothing_opens(lab, node, || {
         den.say(&key, &den.receipt(me, node, "opened"));
-        let honest: Vec<_> = lab.custodians().into_iter().filter(|custodian| custodian != me).collect();
-        for custodian in &honest {
-            until(&format!("{custodian} believes him"), || {
-                lab.heartbeat(custodian)["nodes"][node]["needs"] == needs(0)
-            });
-        }
+        known_as(lab, node, "in-place", &needs(0));
         lab.holdfast_as("bob", &["approve", "--json", "--no-wait", "--node", node]).well();
-        for custodian in &honest {
-            until(&format!("{custodian} has bob's"), || lab.heartbeat(custodian)["nodes"][node]["needs"] == needs(1));
-        }
+        known_as(lab, node, "in-place", &needs(1));
     });
-    together(lab, &["distrust", "--json", me]);
-    den.say(&key, &den.receipt(me, node, "opened"));
-    open_together(lab, node);
-    // Distrusted, its word counts for nothing; its share still does, and its own eyes.
-    let others: Vec<_> = lab.nodes().into_iter().filter(|other| other != node).collect();
-    lab.restart(&others[0]);
-    den.say(&key, &den.seen("sighting", me, &others[0], "sealed", "in-place"));
-    until("his marker keeps nothing shut any more", || lab.is_open(&others[0]));
-    together(lab, &["distrust", "--json", "--lift", me]);
 }
 
 /// custodian-1 may announce drills: its key has the namespace.
