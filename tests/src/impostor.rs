@@ -128,11 +128,7 @@ impl Impostor {
     }
 
     /// Starts it in somebody's place, who does not listen there any more.
-    pub fn start_at(
-        place: SocketAddr,
-        front: Front,
-        script: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start_at(place: SocketAddr, front: Front, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         let listener = std::net::TcpListener::bind(place).expect("a port");
         listener.set_nonblocking(true).expect("possible");
         let address = listener.local_addr().expect("an address");

@@ -90,9 +90,14 @@ impl Relay {
         lock(&self.targets)[0]
     }
 
-    /// Leads each new connection to the next of these, and ends those that there are.
-    pub fn lead_to(&self, targets: Vec<SocketAddr>) {
+    /// Leads each new connection to the next of these.
+    pub fn lead_new_to(&self, targets: Vec<SocketAddr>) {
         *lock(&self.targets) = targets;
+    }
+
+    /// The same, and ends those that there are.
+    pub fn lead_to(&self, targets: Vec<SocketAddr>) {
+        self.lead_new_to(targets);
         self.way.send_modify(|(_, cuts)| *cuts += 1);
     }
 

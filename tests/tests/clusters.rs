@@ -306,7 +306,8 @@ impl Fleet {
         let folder = tempfile::tempdir().expect("a folder");
         let clusters: Vec<_> = (1..=clusters).map(|number| Cluster::new(folder.path(), number, nodes)).collect();
         let mut fleet = Self { folder, clusters, custodians: Vec::new() };
-        let all: Vec<_> = fleet.clusters.iter().flat_map(|cluster| cluster.nodes.iter().map(move |n| (cluster, n))).collect();
+        let all: Vec<_> =
+            fleet.clusters.iter().flat_map(|cluster| cluster.nodes.iter().map(move |n| (cluster, n))).collect();
         for some in all.chunks(AT_ONCE) {
             some.iter().for_each(|(_, node)| node.spawn());
             for (cluster, node) in some {
@@ -315,7 +316,8 @@ impl Fleet {
         }
         for host in CUSTODIANS.into_iter().chain(["nobody"]) {
             let dir = fleet.home(host);
-            run("holdfast-setup", &[Path::new("enroll"), Path::new("--id"), Path::new(host), Path::new("--dir"), &dir]).well();
+            run("holdfast-setup", &[Path::new("enroll"), Path::new("--id"), Path::new(host), Path::new("--dir"), &dir])
+                .well();
         }
         fleet.clusters.iter().for_each(|cluster| fleet.initialise(cluster));
         fleet.configure();
@@ -328,13 +330,15 @@ impl Fleet {
     fn initialise(&self, cluster: &Cluster) {
         // Nobody wants the root token: it goes to a key that is used for nothing.
         let enrollment: Value = json_of(&self.home("nobody").join("enrollment.json"));
-        let body: Value = serde_json::from_slice(&unbase64(enrollment["body"].as_str().expect("a body"))).expect("JSON");
+        let body: Value =
+            serde_json::from_slice(&unbase64(enrollment["body"].as_str().expect("a body"))).expect("JSON");
         let root = self.folder.path().join("root-token-key.pgp");
         fs::write(&root, unbase64(body["openpgp_key"].as_str().expect("a key"))).expect("written");
         let enrollments = CUSTODIANS.map(|custodian| self.home(custodian).join("enrollment.json"));
         let (ca, output) = (cluster.dir.join("ca.pem"), cluster.dir.join("ceremony"));
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut line: Vec<String> = ["init", "--yes", "--accept-no-recovery", "--threshold", "2"].map(str::to_owned).into();
+        let mut line: Vec<String> =
+            ["init", "--yes", "--accept-no-recovery", "--threshold", "2"].map(str::to_owned).into();
         let mut option = |name: &str, value: &str| line.extend([format!("--{name}"), value.to_owned()]);
         option("cluster", &cluster.name);
         option("vault", &cluster.nodes[0].url);
@@ -353,7 +357,8 @@ impl Fleet {
     }
 
     fn configure(&self) {
-        let mut signers = fs::read_to_string(self.clusters[0].dir.join("ceremony/allowed_signers.custodians")).expect("there");
+        let mut signers =
+            fs::read_to_string(self.clusters[0].dir.join("ceremony/allowed_signers.custodians")).expect("there");
         let own = self.clusters.iter().flat_map(|cluster| cluster.operators.iter().map(String::as_str));
         for operator in own.chain([EVERYWHERE]) {
             signers += &signer(operator, &self.key(operator));

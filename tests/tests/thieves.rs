@@ -356,7 +356,11 @@ fn custodian(lab: &mut Lab, den: &Den) {
 
     both_say(lab, den, "distrust", &json!({"principal": me}));
     until("its word counts for nothing", || beats(lab, "distrusted").iter().all(|all| *all == json!([me])));
-    den.refused(lab, &key, &[den.receipt(me, node, "opened"), den.seen("sighting", me, "vault-1", "sealed", "in-place")]);
+    den.refused(
+        lab,
+        &key,
+        &[den.receipt(me, node, "opened"), den.seen("sighting", me, "vault-1", "sealed", "in-place")],
+    );
     open_together(lab, node);
     lab.crash("vault-1").expect("his marker keeps nothing shut any more");
     both_say(lab, den, "distrust", &json!({"principal": me, "lift": true}));
