@@ -2,7 +2,8 @@
 //!
 //! What lives here: writing, putting full files away, going on after a crash, a full disk or a stranger's hand. What does not:
 //! what there is to tell; checking the chain (`chain`); which files there are (`folder`). An entry is any JSON that its writer
-//! makes; only three kinds are made here, `release` (the lock "record"), `log-cut` and `log-damaged`.
+//! makes; a few kinds are made here: `release` (the lock "record"), and what there is to tell of the log itself, which is `log-cut`,
+//! `log-gap` and `log-damaged`.
 //!
 //! A line is `{"v":1,"seq":N,"at":"…","prev":"…","entry":{…}}` and a newline. `seq` counts from 1; `prev` is the SHA-256, in
 //! hexadecimal, of the line before without its newline, and 64 zeros in the first. So that `sed -n 7p audit.jsonl | tr -d
@@ -79,6 +80,10 @@ pub struct AuditLog {
     cut: Option<u64>,
     /// What somebody did to the file, to be told of in the next line.
     damage: Option<Damage>,
+    /// What was told of the last damage, and is not fetched yet.
+    told: Option<Told>,
+    /// How many entries could not be written, to be told of in the next line.
+    missed: u64,
     /// Whether the next line begins a new file.
     anew: bool,
     position: Position,
@@ -94,6 +99,15 @@ pub struct Opened {
     pub cut: Option<u64>,
     /// The log is not what it was when it was last written. It goes on from `position` in a new file, whose first line tells of it.
     pub damage: Option<Damage>,
+}
+
+/// A damage that the log itself now tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// What was done.
+    pub damage: Damage,
+    /// The last entry that had been written before.
+    pub before: u64,
 }
 
 /// What somebody, or the disk, did to the log.
@@ -251,6 +265,8 @@ impl AuditLog {
             touched: false,
             cut,
             damage,
+            told: None,
+            missed: 0,
             anew: damage.is_some(),
             position,
             remembered,
@@ -263,9 +279,14 @@ impl AuditLog {
         self.position
     }
 
-    /// What was found to have been done to the file, and is not told of yet.
-    pub fn damage(&self) -> Option<Damage> {
-        self.damage
+    /// Whether the next line has something to tell of the log itself.
+    pub fn has_to_tell(&self) -> bool {
+        self.damage.is_some() || self.missed > 0
+    }
+
+    /// The damage that was last told of, once.
+    pub fn take_told(&mut self) -> Option<Told> {
+        self.told.take()
     }
 
     /// Where the log was last remembered to stand.
@@ -294,14 +315,20 @@ impl AuditLog {
     /// When it fails, the entry is not part of the log, whatever of it reached the file; the next call clears that away
     /// first, and so a disk that was full needs nobody to mend the log.
     pub fn append<E: Serialize + ?Sized>(&mut self, at: Timestamp, entry: &E) -> Result<Position, AuditError> {
-        self.write_lines(|lines, position| push_line(lines, position, at, entry), at)
+        let written = self.write_lines(|lines, position| push_line(lines, position, at, entry), at);
+        self.missed += u64::from(written.is_err());
+        written
     }
 
-    /// Puts the file away as evidence, because it is not what was written into it; a new one goes on, and says so.
-    pub fn put_aside(&mut self, at: Timestamp) -> Result<Position, AuditError> {
+    /// Writes what there is to tell of the log itself, without waiting for an entry.
+    pub fn tell(&mut self, at: Timestamp) -> Result<Position, AuditError> {
+        self.write_lines(|_, position| Ok(position), at)
+    }
+
+    /// The file is not what was written into it: the next line puts it away as evidence, and a new one goes on.
+    pub fn put_aside(&mut self) {
         self.damage.get_or_insert(Damage::Changed);
         self.anew = true;
-        self.write_lines(|_, position| Ok(position), at)
     }
 
     /// Records that a share is about to be released, and gives the lock that says so. `details` is the caller's: who, on what
@@ -336,13 +363,18 @@ impl AuditLog {
             if let Some(bytes) = self.cut {
                 position = push_line(&mut lines, position, at, &Cut { kind: "log-cut", bytes })?;
             }
+            if self.missed > 0 {
+                position = push_line(&mut lines, position, at, &Gap { kind: "log-gap", entries: self.missed })?;
+            }
             position = push(&mut lines, position)?;
             self.write_behind_good(&lines).map_err(|error| failed(&self.path, error))?;
             if !self.has_its_name() {
                 continue;
             }
             self.good += lines.len() as u64;
-            (self.doubt, self.cut, self.damage, self.position) = (false, None, None, position);
+            let before = self.position.seq;
+            self.told = self.damage.map(|damage| Told { damage, before }).or(self.told);
+            (self.doubt, self.cut, self.damage, self.missed, self.position) = (false, None, None, 0, position);
             return Ok(position);
         }
         Err(failed(&self.path, io::Error::other("somebody takes the file away again and again")))
@@ -462,6 +494,13 @@ struct LineOut<'a, E: ?Sized> {
 struct Cut {
     kind: &'static str,
     bytes: u64,
+}
+
+/// So many entries could not be written before this one.
+#[derive(Serialize)]
+struct Gap {
+    kind: &'static str,
+    entries: u64,
 }
 
 /// The log goes on in a new file after the entry `before`, because of what was done to the one before.

@@ -75,9 +75,10 @@ impl Driver {
         let ids: Vec<_> = config.watches.keys().copied().collect();
         let (history, known) = History::open(config.database.as_deref(), &ids);
         let mut core = Watcher::new(config.watches.clone(), clock.now());
-        for Known { cluster, incidents, proofs } in known {
+        for Known { cluster, incidents, proofs, audits } in known {
             core.restore(cluster, incidents);
             core.restore_proofs(cluster, proofs);
+            core.restore_audits(cluster, audits);
         }
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         tracing::info!(address = %listener.address(), tls = config.tls.is_some(), "serving metrics and status");

@@ -291,9 +291,15 @@ impl Custodian {
         self.consider_all(now);
     }
 
-    /// Where the audit log stands now.
+    /// Where the audit log stands now. That it is in trouble, or well again, is told at once.
     pub fn handle_audit(&mut self, audit: AuditReport) {
+        let news = (audit.ok, audit.broken) != (self.audit.ok, self.audit.broken);
         self.audit = audit;
+        for cluster in self.clusters.values_mut().filter(|_| news) {
+            if let Some(last) = cluster.last_heartbeat {
+                cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN);
+            }
+        }
     }
 
     /// Whether the kernel says that the clock is synchronised.

@@ -37,6 +37,7 @@ fn watch(names: &[&str], direct: bool) -> BTreeMap<ClusterId, ClusterWatch> {
         custodians: (1..=5).map(|i| who(&format!("custodian-{i}"))).collect(),
         nodes: nodes.collect(),
         min_unsealed: 2,
+        audit_accepted: BTreeMap::new(),
     };
     BTreeMap::from([(CLUSTER, cluster)])
 }

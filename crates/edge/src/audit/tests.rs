@@ -220,7 +220,9 @@ fn a_change_in_place_is_seen_and_what_was_changed_is_put_aside() {
     assert!(log.was_touched());
     let broken = verify_folder(folder.path(), &[log.head()]).expect("readable").expect_err("changed");
     assert_eq!((broken.line, broken.entry, &broken.why), (2, 2, &Why::Changed), "{broken}");
-    log.put_aside(NOON).expect("put aside");
+    log.put_aside();
+    log.tell(NOON).expect("put aside");
+    assert_eq!(log.take_told(), Some(Told { damage: Damage::Changed, before: 4 }));
     let broken = verify_folder(folder.path(), &[log.head()]).expect("readable").expect_err("still there");
     assert_eq!(broken.file, folder.path().join("audit.000000000004.jsonl"));
     assert_eq!(entries(&path), [json!({"kind": "log-damaged", "what": "changed", "before": 4})]);
@@ -357,6 +359,7 @@ fn an_entry_too_long_for_a_line_is_refused_and_harms_nothing() {
     assert!(matches!(log.append(NOON, &"x".repeat(LINE_MAX)), Err(AuditError::Entry(_))));
     log.append(NOON, &json!({})).expect("written");
     assert_eq!(verify_file(&path).map(|s| s.position), Ok(log.head()));
+    assert_eq!(entries(&path), [json!({"kind": "log-gap", "entries": 1}), json!({})]);
 }
 
 #[test]
@@ -372,7 +375,8 @@ fn after_a_failed_write_the_next_one_heals() {
     writable.write_all_at(&[b'x'; 4000], log.good).expect("written");
     log.file = writable;
     log.append(NOON, &json!({"n": 3})).expect("written");
-    assert_eq!(entries(&path), [json!({"n": 1}), json!({"n": 3})]);
+    let gap = json!({"kind": "log-gap", "entries": 1});
+    assert_eq!(entries(&path), [json!({"n": 1}), gap, json!({"n": 3})]);
     assert_eq!(verify_file(&path).map(|s| s.position), Ok(log.head()));
 }
 
@@ -486,5 +490,6 @@ fn on_a_disk_of_64_kib() {
     assert!(fs::metadata(&path).expect("there").len() > log.good, "a part of a line was written");
     fs::remove_file(&ballast).expect("room again");
     let lock = log.record(NOON, &attempt(), &filler).expect("healed");
-    assert_eq!((lock.position().seq, verify_file(&path).map(|s| s.position)), (written + 1, Ok(log.head())));
+    assert_eq!((lock.position().seq, verify_file(&path).map(|s| s.position)), (written + 2, Ok(log.head())));
+    assert_eq!(entries(&path)[written as usize], json!({"kind": "log-gap", "entries": 2}));
 }
