@@ -230,7 +230,9 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
 pub fn audit_trouble(id: &Principal, custodian: &CustodianStatus, now: Timestamp) -> Option<String> {
     let said = custodian.heartbeat.as_ref().map(|heartbeat| &heartbeat.audit);
     if let Some(entry) = said.and_then(|audit| audit.broken) {
-        return Some(format!("The audit log of {id} is not what was written: entry {entry} was changed, or is not there."));
+        return Some(format!(
+            "The audit log of {id} is not what was written: entry {entry} was changed, or is not there."
+        ));
     }
     if said.is_some_and(|audit| !audit.ok) {
         return Some(format!("{id} cannot write its audit log or its state, and releases nothing until it can."));
@@ -243,7 +245,9 @@ pub fn audit_trouble(id: &Principal, custodian: &CustodianStatus, now: Timestamp
              written anew."
         ),
         AuditMisfit::Otherwise { entry, .. } => {
-            format!("{id} told of an entry {entry} in its audit log, and then ({when}) of another one: it was written anew.")
+            format!(
+                "{id} told of an entry {entry} in its audit log, and then ({when}) of another one: it was written anew."
+            )
         }
         AuditMisfit::Broken { entry } => {
             format!("{id} found ({when}) that entry {entry} of its audit log was changed, or was not there.")

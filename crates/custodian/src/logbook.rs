@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use holdfast_core::message::AuditReport;
 use holdfast_core::release::Attempt;
 use holdfast_core::time::Timestamp;
-use holdfast_edge::audit::{self, AUDIT_FILE, AuditError, AuditLog, Broken, Position, ROTATE_AT, Recorded, Stamp, Told, Why};
+use holdfast_edge::audit::{
+    self, AUDIT_FILE, AuditError, AuditLog, Broken, Position, ROTATE_AT, Recorded, Stamp, Told, Why,
+};
 use serde::Serialize;
 use tokio::task::{JoinHandle, spawn_blocking};
 

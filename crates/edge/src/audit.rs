@@ -582,7 +582,8 @@ fn newest_put_away(folder: &Path) -> Result<Position, AuditError> {
     let failed = |source| AuditError::Open { path: folder.to_owned(), source };
     let Some((_, path)) = folder::put_away(folder).map_err(failed)?.pop_last() else { return Ok(Position::START) };
     let failed = |source| AuditError::Open { path: path.clone(), source };
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(failed)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(failed)?;
     match Tail::read(&file).map_err(failed)?.last_line() {
         Ok(Some((position, _))) => Ok(position),
         Ok(None) => Err(AuditError::Damaged { path, why: "there is none".to_owned() }),

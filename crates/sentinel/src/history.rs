@@ -137,7 +137,8 @@ impl History {
         let opened = open_or_move_aside(path).and_then(|database| {
             let known = |id: &ClusterId| {
                 let incidents = incidents(&database, *id)?;
-                let (proofs, audits) = (by_custodian(&database, "proofs", *id)?, by_custodian(&database, "audits", *id)?);
+                let (proofs, audits) =
+                    (by_custodian(&database, "proofs", *id)?, by_custodian(&database, "audits", *id)?);
                 Ok(Known { cluster: *id, incidents, proofs, audits })
             };
             let known = clusters.iter().map(known).collect::<Result<_, OpenError>>();

@@ -36,7 +36,10 @@ const GAUGES: [(&str, &str); 26] = [
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
     ),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
-    ("holdfast_custodian_audit_ok", "Whether the custodian can write its audit log, and nothing tells of a change in it"),
+    (
+        "holdfast_custodian_audit_ok",
+        "Whether the custodian can write its audit log, and nothing tells of a change in it",
+    ),
     ("holdfast_custodian_clock_offset_seconds", "How far the custodian's clock is ahead of the sentinel's"),
     ("holdfast_custodian_config_diverged", "Whether its policy, trust root or threshold differs from most others'"),
     ("holdfast_quorum_threshold", "Shares that open a node"),

@@ -216,9 +216,8 @@ struct Grounds {
 fn opened_with(folder: &Path, cluster: ClusterId, generation: u32) -> Result<BTreeSet<NodeName>, RetireError> {
     let refused = |path: &Path, why: String| RetireError::Log { path: path.to_owned(), why };
     let files = audit::files(folder).map_err(|error| refused(folder, error.to_string()))?;
-    audit::verify(&files, &[]).map_err(|Broken { file, line, entry, why }| {
-        refused(&file, format!("line {line} (entry {entry}): {why}"))
-    })?;
+    audit::verify(&files, &[])
+        .map_err(|Broken { file, line, entry, why }| refused(&file, format!("line {line} (entry {entry}): {why}")))?;
     let (mut sent, mut opened) = (BTreeMap::<NodeName, Option<String>>::new(), BTreeSet::new());
     let mut lines = Vec::new();
     for file in &files {

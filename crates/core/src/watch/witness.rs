@@ -30,14 +30,11 @@ pub(super) fn witness(
     let standing = known.and_then(|known| standing(known, now, accepted));
     let misfit = known.and_then(|known| misfit(known, told));
     // That an entry is broken is said again and again, and may follow from what is known already.
-    let misfit = misfit.or_else(|| {
-        told.broken.filter(|_| standing.is_none()).map(|entry| AuditMisfit::Broken { entry })
-    });
+    let misfit =
+        misfit.or_else(|| told.broken.filter(|_| standing.is_none()).map(|entry| AuditMisfit::Broken { entry }));
     let doubt = misfit.map(|what| AuditDoubt { at: now, what }).or_else(|| standing.cloned());
     let news = AuditWitness { seq: told.seq, head: told.head.clone(), issued_at, doubt };
-    let same = known.is_some_and(|known| {
-        (known.seq, &known.head, &known.doubt) == (news.seq, &news.head, &news.doubt)
-    });
+    let same = known.is_some_and(|known| (known.seq, &known.head, &known.doubt) == (news.seq, &news.head, &news.doubt));
     (!same).then_some(news)
 }
 
@@ -81,7 +78,10 @@ mod tests {
         let (told_head, broken) = ("b".to_owned(), AuditReport { ok: false, broken: Some(2), ..told(4, "d") });
         for (reports, doubt) in [
             (vec![told(1, "a"), told(1, "a"), told(2, "b"), told(9, "i")], None),
-            (vec![told(2, "b"), told(1, "a")], Some(AuditMisfit::Shorter { told: 2, told_head: told_head.clone(), now: 1 })),
+            (
+                vec![told(2, "b"), told(1, "a")],
+                Some(AuditMisfit::Shorter { told: 2, told_head: told_head.clone(), now: 1 }),
+            ),
             // What comes after it does not end it, however well it fits.
             (
                 vec![told(2, "b"), told(1, "a"), told(2, "b"), told(3, "c")],
@@ -90,10 +90,7 @@ mod tests {
             (vec![told(2, "b"), told(2, "x"), told(3, "c")], Some(AuditMisfit::Otherwise { entry: 2, told_head })),
             (vec![told(3, "c"), broken.clone(), told(5, "e")], Some(AuditMisfit::Broken { entry: 2 })),
             // The custodian's own word does not take the place of what was seen.
-            (
-                vec![told(5, "e"), broken],
-                Some(AuditMisfit::Shorter { told: 5, told_head: "e".to_owned(), now: 4 }),
-            ),
+            (vec![told(5, "e"), broken], Some(AuditMisfit::Shorter { told: 5, told_head: "e".to_owned(), now: 4 })),
         ] {
             assert_eq!(hear(&reports), doubt, "{reports:?}");
         }

@@ -149,7 +149,10 @@ fn audit_log(config: &Config) -> Finding {
         Ok(whole) => {
             let (seq, head) = (whole.position.seq, whole.position.head_hex());
             let from = if whole.begins > 1 { format!(" from entry {} on", whole.begins) } else { String::new() };
-            Finding::ok(CHECK, format!("the audit log's chain is whole{from}: {seq} entries, head {}…; {who}", &head[..16]))
+            Finding::ok(
+                CHECK,
+                format!("the audit log's chain is whole{from}: {seq} entries, head {}…; {who}", &head[..16]),
+            )
         }
     }
 }

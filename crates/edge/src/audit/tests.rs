@@ -123,14 +123,9 @@ fn a_log_that_is_not_ours_is_left_alone() {
     let folder = folder();
     let path = folder.path().join(AUDIT_FILE);
     let long = format!("{}\n", "x".repeat(TAIL as usize + 1));
-    for text in [
-        "no JSON\n",
-        "{}\n",
-        "\n",
-        "{\"v\":2,\"seq\":1,\"at\":\"\",\"prev\":\"\",\"entry\":{}}\n",
-        &long,
-        &long[1..],
-    ] {
+    for text in
+        ["no JSON\n", "{}\n", "\n", "{\"v\":2,\"seq\":1,\"at\":\"\",\"prev\":\"\",\"entry\":{}}\n", &long, &long[1..]]
+    {
         fs::write(&path, text).expect("written");
         let error = open(&path).expect_err("damaged");
         assert!(matches!(error, AuditError::Damaged { .. }), "{error}");
@@ -164,10 +159,18 @@ fn whatever_is_done_to_the_file_is_kept_as_evidence_and_told_and_no_record_is_lo
     let deeds: [(&str, Deed, Option<Value>); 6] = [
         ("gone", |path| fs::remove_file(path).expect("deleted"), None),
         ("replaced", |path| edit_beside(path), Some(json!("put away"))),
-        ("replaced", |path| drop(fs::rename(path, path.with_extension("old")).and_then(|()| fs::write(path, ""))), None),
+        (
+            "replaced",
+            |path| drop(fs::rename(path, path.with_extension("old")).and_then(|()| fs::write(path, ""))),
+            None,
+        ),
         ("shortened", |path| cut_to(path, 100), Some(json!("put away"))),
         ("shortened", |path| cut_to(path, 0), None),
-        ("lengthened", |path| fs::write(path, [fs::read(path).expect("there"), b"x\n".to_vec()].concat()).expect("written"), Some(json!("put away"))),
+        (
+            "lengthened",
+            |path| fs::write(path, [fs::read(path).expect("there"), b"x\n".to_vec()].concat()).expect("written"),
+            Some(json!("put away")),
+        ),
     ];
     for (what, deed, evidence) in deeds {
         let folder = folder();
@@ -234,7 +237,10 @@ fn a_change_in_place_is_seen_and_what_was_changed_is_put_aside() {
 fn a_log_that_was_cut_or_deleted_while_nobody_wrote_it_is_known_by_memory() {
     let deeds: [(Deed, Damage); 4] = [
         (|path| drop(fs::remove_file(path)), Damage::Shortened),
-        (|path| cut_to(path, fs::read_to_string(path).expect("there").find('\n').expect("a line") as u64 + 1), Damage::Shortened),
+        (
+            |path| cut_to(path, fs::read_to_string(path).expect("there").find('\n').expect("a line") as u64 + 1),
+            Damage::Shortened,
+        ),
         (|path| fs::write(path, "no JSON\n").expect("written"), Damage::Unreadable),
         (|path| rewrite(path), Damage::Changed),
     ];
@@ -279,8 +285,14 @@ fn full_files_are_put_away_and_the_chain_goes_on_through_all_of_them() {
     }
     let all = files(folder.path()).expect("readable");
     assert!(all.len() > 5, "{all:?}");
-    assert!(all.iter().all(|file| fs::metadata(file).expect("there").len() < 1300), "none is much larger than the limit");
-    assert!(all.is_sorted_by_key(|file| file.file_name().map(ToOwned::to_owned)), "ls shows them in this order: {all:?}");
+    assert!(
+        all.iter().all(|file| fs::metadata(file).expect("there").len() < 1300),
+        "none is much larger than the limit"
+    );
+    assert!(
+        all.is_sorted_by_key(|file| file.file_name().map(ToOwned::to_owned)),
+        "ls shows them in this order: {all:?}"
+    );
     let told: Vec<_> = all.iter().flat_map(|file| entries(file)).map(|entry| entry["n"].clone()).collect();
     assert_eq!(told, (0..40).map(Value::from).collect::<Vec<_>>());
     let whole = verify(&all, &[log.head()]).expect("whole");
@@ -406,7 +418,8 @@ fn verify_names_the_first_line_that_is_wrong() {
     assert_eq!(verify_lines(&lines[1..]).map(|s| (s.begins, s.position.seq)), Ok((2, 4)));
     let first = lines[0].replacen("\"prev\":\"0", "\"prev\":\"1", 1);
     assert_eq!(verify_lines(&[&first, lines[1]]), Err((1, Why::Changed)));
-    let no_form = |lines: &[&str]| matches!(verify_lines(lines), Err((line, Why::Form(_))) if line == lines.len() as u64);
+    let no_form =
+        |lines: &[&str]| matches!(verify_lines(lines), Err((line, Why::Form(_))) if line == lines.len() as u64);
     assert!(no_form(&[lines[0], ""]));
     assert!(no_form(&[&lines[0].replace("\"v\":1", "\"v\":2")]));
     assert!(no_form(&[&lines[0].replace("\"seq\":1", "\"seq\":0")]));
@@ -414,7 +427,10 @@ fn verify_names_the_first_line_that_is_wrong() {
     assert!(no_form(&[&"x".repeat(LINE_MAX + 1)]));
     fs::write(&path, "").expect("written");
     assert_eq!(verify_file(&path).map(|s| (s.begins, s.position)), Ok((0, Position::START)));
-    assert!(matches!(verify(&[folder.path().join("none")], &[]), Err(Broken { why: Why::Gone, line: 1, entry: 1, .. })));
+    assert!(matches!(
+        verify(&[folder.path().join("none")], &[]),
+        Err(Broken { why: Why::Gone, line: 1, entry: 1, .. })
+    ));
     assert!(matches!(verify(&[folder.path().to_owned()], &[]), Err(Broken { why: Why::Unread(_), .. })));
 }
 
@@ -454,7 +470,8 @@ fn who_was_told_of_an_entry_knows_a_log_that_was_cut_or_written_anew() {
 fn a_full_disk_refuses_and_heals_by_itself() {
     let folder = folder();
     let test = std::env::current_exe().expect("this test");
-    let script = "mount -t tmpfs -o size=64k tmpfs \"$0\" && exec \"$1\" --exact audit::tests::on_a_disk_of_64_kib --ignored";
+    let script =
+        "mount -t tmpfs -o size=64k tmpfs \"$0\" && exec \"$1\" --exact audit::tests::on_a_disk_of_64_kib --ignored";
     let run = |flags: &[&str]| {
         let mut command = Command::new("unshare");
         command.args(flags).args(["bash", "-ec", script]).arg(folder.path()).arg(&test);
