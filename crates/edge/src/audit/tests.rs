@@ -151,7 +151,7 @@ fn one_writer_a_regular_file_and_nobody_elses_to_write() {
     assert!(AuditLog::open(&folder.path().join("no"), ROTATE_AT).is_err());
 }
 
-/// What somebody does to a log's file while it is in use.
+/// What somebody, or a crash, does to a log's file or its folder.
 type Deed = fn(&Path);
 
 #[test]
@@ -318,7 +318,7 @@ fn full_files_are_put_away_and_the_chain_goes_on_through_all_of_them() {
 /// Every state of the folder that a `kill -9` can leave while a file is put away.
 #[test]
 fn killed_while_a_file_is_put_away_it_goes_on_from_there() {
-    let states: [(&str, fn(&Path)); 4] = [
+    let states: [(&str, Deed); 4] = [
         ("before anything", |_| ()),
         ("a new file is made", |folder| fs::write(folder.join(NEXT_FILE), "").expect("made")),
         ("the old one has its number", |folder| {
@@ -401,7 +401,7 @@ fn verify_names_the_first_line_that_is_wrong() {
     let lines: Vec<&str> = text.lines().collect();
     let verify_lines = |lines: &[&str]| {
         fs::write(&path, format!("{}\n", lines.join("\n"))).expect("written");
-        verify(&[path.clone()], &[]).map_err(|broken| (broken.line, broken.why))
+        verify(std::slice::from_ref(&path), &[]).map_err(|broken| (broken.line, broken.why))
     };
     assert_eq!(verify_lines(&lines).map(|s| s.position.seq), Ok(4));
     let changed = lines[1].replace("\"n\":1", "\"n\":7");
@@ -445,7 +445,7 @@ fn one_byte_changed_anywhere_is_found_and_its_line_named() {
         let mut changed = bytes.clone();
         changed[at] ^= 1;
         fs::write(&path, &changed).expect("written");
-        let broken = verify(&[path.clone()], &[head]).expect_err("changed");
+        let broken = verify(std::slice::from_ref(&path), &[head]).expect_err("changed");
         let line = bytes[..at].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
         assert_eq!(broken.line, line, "byte {at}: {broken}");
     }
