@@ -351,6 +351,54 @@ fn killed_while_a_file_is_put_away_it_goes_on_from_there() {
     }
 }
 
+/// The system calls by which a log changes what is on the disk.
+const CALLS: [&str; 6] = ["openat", "unlink", "rename", "pwrite64", "fdatasync", "fsync"];
+
+/// More than a process makes of any of them.
+const RUNS_MAX: usize = 300;
+
+/// Kills [`writes_until_it_is_killed`] before each system call of these kinds, and goes on where it was.
+#[test]
+fn killed_before_any_of_its_system_calls_it_has_all_that_it_answered_for() {
+    let test = std::env::current_exe().expect("this test");
+    for call in CALLS {
+        let killed = (1..RUNS_MAX).find(|count| {
+            let (log, answered) = (folder(), tempfile::NamedTempFile::new().expect("a file"));
+            let mut command = Command::new("strace");
+            command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+            command.args(["-e", &format!("inject={call}:signal=KILL:when={count}")]).arg(&test);
+            command.args(["--exact", "audit::tests::writes_until_it_is_killed", "--ignored"]);
+            command.env("HOLDFAST_TEST_LOG", log.path()).env("HOLDFAST_TEST_ANSWERED", answered.path());
+            let ended = command.output().expect("strace is installed").status;
+            let answered = fs::read_to_string(answered.path()).expect("there").lines().count() as u64;
+            let what = format!("killed before {call} {count}, {answered} answered");
+
+            let (mut log_again, opened) = AuditLog::open(log.path(), 400).expect(&what);
+            assert!(opened.position.seq >= answered && opened.damage.is_none(), "{what}: {opened:?}");
+            for n in 0..3 {
+                log_again.append(NOON, &json!({"kind": "after", "n": n})).expect(&what);
+            }
+            let whole = verify_folder(log.path(), &[opened.position, log_again.head()]).expect("readable");
+            assert_eq!(whole.map(|whole| whole.begins), Ok(1), "{what}");
+            ended.success()
+        });
+        assert!(killed.is_some_and(|runs| runs > 1), "{call}: strace may not trace, or there is no end");
+    }
+}
+
+#[test]
+#[ignore = "run by killed_before_any_of_its_system_calls_it_has_all_that_it_answered_for, which kills it"]
+fn writes_until_it_is_killed() {
+    let of = |name| PathBuf::from(std::env::var_os(name).expect("given by the other test"));
+    let (mut log, _) = AuditLog::open(&of("HOLDFAST_TEST_LOG"), 400).expect("opens");
+    let mut answered = OpenOptions::new().append(true).open(of("HOLDFAST_TEST_ANSWERED")).expect("there");
+    for n in 0..5 {
+        log.append(NOON, &json!({"kind": "test", "n": n, "text": "x".repeat(100)})).expect("written");
+        io::Write::write_all(&mut answered, b"answered\n").expect("written");
+    }
+    log.remember().expect("remembered");
+}
+
 #[test]
 fn a_file_that_cannot_be_put_away_is_no_reason_not_to_record() {
     let folder = folder();
