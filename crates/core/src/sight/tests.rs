@@ -14,6 +14,8 @@ struct Scene {
     process: u32,
     open: bool,
     reachable: bool,
+    /// Whether the host says so when nobody listens.
+    refuses: bool,
     /// How many tickets the node gives out on each connection.
     gives: usize,
     /// Which process each ticket is of. A ticket that was offered or thrown away is gone.
@@ -23,6 +25,8 @@ struct Scene {
     observed: Vec<Observation>,
     polls: usize,
     sides: usize,
+    /// How many tickets were declined on connections that were kept.
+    at_the_door: usize,
 }
 
 fn status(open: bool) -> SealStatus {
@@ -40,6 +44,7 @@ impl Scene {
             process: 1,
             open: false,
             reachable: true,
+            refuses: false,
             gives: 1,
             tickets: BTreeMap::new(),
             next_ticket: 1,
@@ -47,6 +52,7 @@ impl Scene {
             observed: Vec::new(),
             polls: 0,
             sides: 0,
+            at_the_door: 0,
         }
     }
 
@@ -94,7 +100,7 @@ impl Scene {
     fn act(&mut self, action: Action) {
         let now = self.now();
         match action {
-            Action::Open(id) if self.reachable => {
+            Action::Open(id, None) if self.reachable => {
                 self.kept = Some(id);
                 self.sight.handle_identity(now);
                 self.give_tickets();
@@ -104,7 +110,9 @@ impl Scene {
                 self.polls += 1;
                 self.sight.handle_status(id, status(self.open), now);
             }
-            Action::Open(id) | Action::Poll(id) => {
+            Action::Open(id, offer) if self.reachable => self.open_offering(id, offer.expect("the other arm")),
+            Action::Open(id, _) if self.refuses => self.sight.handle_refused(id, now),
+            Action::Open(id, _) | Action::Poll(id) => {
                 self.kept = None;
                 self.sight.handle_lost(id, now);
             }
@@ -123,6 +131,20 @@ impl Scene {
             }
             Action::Discard(id) => drop(self.tickets.remove(&id)),
         }
+    }
+
+    fn open_offering(&mut self, id: ConnectionId, offer: TicketId) {
+        let now = self.now();
+        let process = self.tickets.remove(&offer).expect("one that was not offered before");
+        if process == self.process {
+            return self.sight.handle_lost(id, now);
+        }
+        self.at_the_door += 1;
+        self.kept = Some(id);
+        self.sight.handle_identity(now);
+        self.sight.handle_declined(id);
+        self.give_tickets();
+        self.sight.handle_status(id, status(self.open), now);
     }
 
     fn give_tickets(&mut self) {
