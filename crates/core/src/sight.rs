@@ -67,11 +67,14 @@ const SLOW_ANSWER: Duration = Duration::from_millis(150);
 const CLOSE_LOOK: Duration = Duration::from_millis(40);
 
 /// The shortest time between two looks, whoever asks for them: a flood of events must not become a flood of requests.
-const LOOK_MIN: Duration = Duration::from_millis(3);
+const LOOK_MIN: Duration = Duration::from_millis(5);
 
 /// A node at which nobody listens is knocked at again after this part of the time that it has been away: what waiting for the next
 /// knock adds to an outage is then nothing beside the outage. A knock that is refused costs two packets.
 const KNOCK_PART: u32 = 64;
+
+/// The shortest time between two such knocks.
+const KNOCK_MIN: Duration = Duration::from_millis(3);
 
 /// How a node is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -449,7 +452,7 @@ impl Sight {
         self.nobody_listened = true;
         let away = now.steady.since(self.lost_at);
         if let Kept::Down { next } = &mut self.kept {
-            *next = (*next).min(now.steady + (away / KNOCK_PART).max(LOOK_MIN));
+            *next = (*next).min(now.steady + (away / KNOCK_PART).max(KNOCK_MIN));
         }
     }
 
@@ -640,7 +643,11 @@ impl Sight {
         let open_epoch = self.open_epoch;
         let undecided = self.incident.as_ref().is_some_and(|incident| incident.evidence.is_none());
         let of_use = |t: &Ticket| Some(t.epoch) == open_epoch && t.is_fresh(now);
-        if !std::mem::take(&mut self.nobody_listened) || !undecided || self.side.is_some() || !self.restart_provable(now) {
+        if !std::mem::take(&mut self.nobody_listened)
+            || !undecided
+            || self.side.is_some()
+            || !self.restart_provable(now)
+        {
             return None;
         }
         let newest = self.tickets.iter().rposition(of_use)?;

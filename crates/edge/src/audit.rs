@@ -570,6 +570,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_noted_reaches_the_disk_before_the_record_and_with_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join(AUDIT_FILE);
+        let (mut log, _) = AuditLog::open(&path).expect("a new log");
+        let before = log.append(NOON, &json!({"n": 1})).expect("written");
+        log.note(NOON, &json!({"n": 2})).expect("noted");
+        log.note(NOON, &json!({"n": 3})).expect("noted");
+        assert_eq!(log.head(), before, "no head is told that is not on disk");
+        let on_disk = || verify(io::BufReader::new(File::open(&path).expect("there"))).expect("whole").position;
+        assert_eq!(on_disk(), before);
+        let lock = log.record(NOON, &attempt(), &json!({})).expect("written");
+        assert_eq!((lock.position().seq, on_disk(), log.head()), (4, lock.position(), lock.position()));
+
+        log.note(NOON, &json!({"n": 5})).expect("noted");
+        log.flush().expect("written");
+        assert_eq!((on_disk().seq, log.head()), (5, on_disk()));
+        log.flush().expect("nothing to do");
+        assert_eq!(on_disk().seq, 5);
+
+        for _ in 0..3 {
+            log.note(NOON, &json!({"filler": "x".repeat(LINE_MAX / 2)})).expect("noted");
+        }
+        assert_eq!(on_disk().seq, 8, "only so much is noted");
+    }
+
+    #[test]
+    fn what_was_noted_and_not_flushed_was_not_told() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join(AUDIT_FILE);
+        let (mut log, _) = AuditLog::open(&path).expect("a new log");
+        let before = log.append(NOON, &json!({"n": 1})).expect("written");
+        log.note(NOON, &json!({"n": 2})).expect("noted");
+        drop(log);
+        let (mut log, opened) = AuditLog::open(&path).expect("it opens");
+        assert_eq!((opened.position, opened.cut), (before, None));
+        log.append(NOON, &json!({"n": 3})).expect("written");
+    }
+
+    #[test]
     fn cut_off_at_any_byte_it_keeps_every_whole_line_and_tells_of_the_cut() {
         let folder = folder();
         let path = folder.path().join("audit.jsonl");

@@ -691,7 +691,8 @@ fn a_follower_that_joins_late_is_waited_for() {
                 world.submissions = 0;
                 world.restart_node(0, MS * 300);
                 world.expect_open("it joined");
-                let most = if world.post.exists { 5 } else { 8 };
+                // A set is complete between two looks of a stand-by, and where there is no broker nobody tells him of it.
+                let most = if world.post.exists { 5 } else { 20 };
                 assert!(world.submissions <= most, "{} shares", world.submissions);
                 world.run(MS * 2_000);
             }
