@@ -113,10 +113,13 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
         holds.retain(|(found, _)| found.id == wanted);
     }
     match holds.len() {
-        0 => anyhow::bail!("no custodian that the sentinel hears obeys {}", match wanted {
-            Some(id) => format!("a hold {id}"),
-            None => "any hold".to_owned(),
-        }),
+        0 => anyhow::bail!(
+            "no custodian that the sentinel hears obeys {}",
+            match wanted {
+                Some(id) => format!("a hold {id}"),
+                None => "any hold".to_owned(),
+            }
+        ),
         1 => Ok(holds.swap_remove(0).0),
         // The same id told in two ways: whoever is fewer lies, or is behind.
         _ if wanted.is_some() => Ok(holds.swap_remove(0).0),

@@ -13,8 +13,8 @@ use holdfast_core::id::{MessageId, NodeName, Principal};
 use holdfast_core::message::plain_text;
 use holdfast_edge::admin::Admin;
 use holdfast_edge::admin::rotation::Token;
-use holdfast_edge::{files, terminal};
 use holdfast_edge::vault::NodeIdentity;
+use holdfast_edge::{files, terminal};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 

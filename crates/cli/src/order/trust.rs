@@ -85,7 +85,8 @@ fn next_version(road: &Road, (name, cluster): Named<'_>) -> anyhow::Result<u32> 
     let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
     let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
     let versions = known.custodians.values().filter_map(|known| known.heartbeat.as_ref()).map(|h| h.trust_version);
-    let last = versions.max().context("the sentinel has heard no custodian yet, which could tell the version in force")?;
+    let last =
+        versions.max().context("the sentinel has heard no custodian yet, which could tell the version in force")?;
     last.checked_add(1).context("a custodian tells of a version after which there is none: give --version")
 }
 
