@@ -36,8 +36,8 @@ use crate::sandbox::Enforced;
 /// The state file's name in the state folder.
 pub(crate) const STATE_FILE: &str = "state.json";
 
-/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
-const STATE_MAX: usize = 16 * 1024 * 1024;
+/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals and orders are below.
+const STATE_MAX: usize = 64 * 1024 * 1024;
 
 /// How many reports of nodes may wait: each node has at most a few under way.
 const REPORTS_MAX: usize = 1024;
@@ -153,6 +153,7 @@ impl Driver {
             // There is always a heartbeat to come; were there none, the inbox's ticks would still wake it.
             let idle = self.clock.now().steady + INBOX_INTERVAL;
             let wake = self.clock.instant(self.core.next_timeout().unwrap_or(idle));
+            let wake = self.logbook.flush_at().map_or(wake, |at| wake.min(at));
             let happened = tokio::select! {
                 Some(report) = self.reports.recv() => Happened::Report(report),
                 Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),
@@ -182,6 +183,9 @@ impl Driver {
                 Happened::Ordered(Order::Reload) => self.reload(),
                 Happened::Ordered(Order::Stop) => break,
             }
+            if self.logbook.flush_if_due(now.wall) {
+                self.report_audit();
+            }
         }
         self.stop().await
     }
@@ -194,8 +198,10 @@ impl Driver {
                 tracing::warn!(node = %name, why, "somebody answers at the node's address who is not the node");
                 self.core.handle_identity(cluster, &name, Err(why.clone()), now);
             }
-            Report::Lost(_, why) => tracing::debug!(node = %name, why, "no contact with the node"),
-            Report::Ticket(_) | Report::Status(..) | Report::Side(_) => {}
+            Report::Lost(_, why) | Report::Refused(_, why) => {
+                tracing::debug!(node = %name, why, "no contact with the node");
+            }
+            Report::Ticket(_) | Report::Status(..) | Report::Declined(_) | Report::Side(_) => {}
         }
         self.core.handle_sight(cluster, &name, now, |sight| node::drive(&report, sight, now));
     }
@@ -430,7 +436,12 @@ impl Driver {
 
     fn append(&mut self, entry: &Entry) {
         tracing::info!(entry = %serde_json::to_string(entry).unwrap_or_default(), "audit");
-        self.logbook.append(self.clock.now().wall, entry);
+        let at = self.clock.now().wall;
+        if entry.only_tells() {
+            self.logbook.note(at, entry)
+        } else {
+            self.logbook.append(at, entry)
+        }
         self.report_audit();
     }
 
@@ -527,7 +538,7 @@ impl Driver {
         service::tell_stopping();
         self.core.handle_stop();
         self.carry_out_all();
-        self.logbook.remember();
+        self.logbook.close(self.clock.now().wall);
         self.nodes.clear();
         if let Some((handle, _)) = self.broker.take() {
             let given_up = handle.close().await;

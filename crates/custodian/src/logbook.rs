@@ -21,6 +21,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// How often the whole chain is checked though nobody seems to have touched it: a disk forgets without changing a date.
 const CHECK_EVERY: Duration = Duration::from_secs(600);
 
+/// How long an entry that only tells what was seen may wait for the release that follows from it, to reach the disk with that.
+const NOTED_MAX: Duration = Duration::from_millis(100);
+
 /// What a check of the whole chain found.
 pub(crate) type Checked = Result<Result<audit::Summary, Broken>, AuditError>;
 
@@ -30,6 +33,8 @@ pub(crate) struct Logbook {
     log: AuditLog,
     /// Whether the last attempt to write succeeded.
     writable: bool,
+    /// When entries that the log has only noted are to be on disk.
+    flush_at: Option<Instant>,
     /// The first entry that is not what was written, as the last check found.
     broken: Option<u64>,
     /// The first entry of a file that is not there any more, and of which no evidence is left: until the next start.
@@ -54,6 +59,7 @@ impl Logbook {
             folder: folder.to_owned(),
             log,
             writable: true,
+            flush_at: None,
             broken: None,
             lost: None,
             outside: BTreeMap::new(),
@@ -72,10 +78,30 @@ impl Logbook {
     /// Writes an entry.
     pub(crate) fn append(&mut self, at: Timestamp, entry: &impl Serialize) {
         let appended = self.log.append(at, entry);
-        if let Err(error) = &appended {
-            tracing::error!(%error, "the audit log cannot be written: no share is released until it can");
+        self.answer_for(appended.map(drop));
+    }
+
+    /// Chains an entry that only tells what was seen, and permits nothing: it reaches the disk with the next, or soon.
+    pub(crate) fn note(&mut self, at: Timestamp, entry: &impl Serialize) {
+        self.flush_at.get_or_insert_with(|| Instant::now() + NOTED_MAX);
+        if let Err(error) = self.log.note(at, entry) {
+            self.answer_for(Err(error));
         }
-        self.note(appended.is_ok());
+    }
+
+    /// When [`Logbook::flush_if_due`] is next to be called.
+    pub(crate) fn flush_at(&self) -> Option<Instant> {
+        self.flush_at
+    }
+
+    /// Brings to the disk what has waited long enough, and says whether anything had.
+    pub(crate) fn flush_if_due(&mut self, at: Timestamp) -> bool {
+        let due = self.flush_at.is_some_and(|due| due <= Instant::now());
+        if due {
+            let flushed = self.log.flush(at);
+            self.answer_for(flushed);
+        }
+        due
     }
 
     /// Writes that a share is about to be released: the lock "record".
@@ -86,7 +112,7 @@ impl Logbook {
         details: &impl Serialize,
     ) -> Result<Recorded, AuditError> {
         let recorded = self.log.record(at, attempt, details);
-        self.note(recorded.is_ok());
+        self.written(recorded.is_ok());
         recorded
     }
 
@@ -96,8 +122,8 @@ impl Logbook {
         let touched = self.log.was_touched();
         if !self.writable || self.log.has_to_tell() {
             // Why it fails was said when it began to.
-            let told = self.log.tell(at).is_ok();
-            self.note(told);
+            let flushed = self.log.flush(at).is_ok();
+            self.written(flushed);
         }
         let outside = audit::outside(&self.folder);
         let due = self.checked.is_none_or(|began| began.elapsed() >= CHECK_EVERY);
@@ -144,16 +170,23 @@ impl Logbook {
                 self.broken = Some(broken.entry);
                 if broken.file == self.folder.join(AUDIT_FILE) {
                     self.log.put_aside();
-                    let told = self.log.tell(at).is_ok();
-                    self.note(told);
+                    let flushed = self.log.flush(at);
+                    self.answer_for(flushed);
                 }
             }
             Err(error) => tracing::error!(%error, "the audit log cannot be checked"),
         }
     }
 
+    /// Brings to the disk what is not there yet, before the process ends.
+    pub(crate) fn close(&mut self, at: Timestamp) {
+        let flushed = self.log.flush(at);
+        self.answer_for(flushed);
+        self.remember();
+    }
+
     /// Brings to the disk where the log stands.
-    pub(crate) fn remember(&mut self) {
+    fn remember(&mut self) {
         if let Err(error) = self.log.remember()
             && self.writable
         {
@@ -161,7 +194,16 @@ impl Logbook {
         }
     }
 
-    fn note(&mut self, written: bool) {
+    fn answer_for(&mut self, written: Result<(), AuditError>) {
+        if let Err(error) = &written {
+            tracing::error!(%error, "the audit log cannot be written: no share is released until it can");
+        }
+        self.written(written.is_ok());
+    }
+
+    fn written(&mut self, written: bool) {
+        // What could not be written is tried again at the next look.
+        self.flush_at = None;
         if written && !std::mem::replace(&mut self.writable, written) {
             tracing::info!("the audit log can be written again");
         }

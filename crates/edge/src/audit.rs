@@ -22,9 +22,10 @@
 //! One custodian to a folder: the lock is on the folder, because a file's lock would go away with its name.
 //!
 //! Whoever changes the log from outside, deletes, replaces, cuts or lengthens it does not stop the custodian, which knows the
-//! position by itself: what is there is put away as evidence, and a new file goes on with the chain and says so first.
+//! position by itself: what is there is put away as evidence, and a new file goes on with the chain and says so.
 //!
-//! Writing blocks until the disk has it, as it must; that is a few milliseconds.
+//! Writing blocks until the disk has it, as it must; that is a few milliseconds. An entry that only tells what was seen can be
+//! noted instead: it is chained at once, and reaches the disk together with the next entry, and before it.
 
 mod chain;
 mod folder;
@@ -52,6 +53,9 @@ pub const ROTATE_AT: u64 = 16 * 1024 * 1024;
 
 /// What the next file is called until it gets its name.
 const NEXT_FILE: &str = ".audit.jsonl.next";
+
+/// How many bytes of entries may be noted and not be on disk: with the entry that follows they are within what is read of the end.
+const NOTED_MAX: usize = LINE_MAX;
 
 /// How much of the file's end is read to find its last complete line: behind that one there may be torn ones, the notes of
 /// an earlier cut and damage, and the entry that was written with them.
@@ -87,6 +91,9 @@ pub struct AuditLog {
     /// Whether the next line begins a new file.
     anew: bool,
     position: Position,
+    /// Lines that follow `position` and are not in the file yet, and where the log will stand with them.
+    noted: Vec<u8>,
+    noted_position: Position,
     remembered: Option<Position>,
 }
 
@@ -269,12 +276,14 @@ impl AuditLog {
             missed: 0,
             anew: damage.is_some(),
             position,
+            noted: Vec::new(),
+            noted_position: position,
             remembered,
         };
         Ok((log, Opened { position, cut, damage }))
     }
 
-    /// Where the log stands.
+    /// Where the log stands, as far as it is on disk.
     pub fn head(&self) -> Position {
         self.position
     }
@@ -320,9 +329,22 @@ impl AuditLog {
         written
     }
 
-    /// Writes what there is to tell of the log itself, without waiting for an entry.
-    pub fn tell(&mut self, at: Timestamp) -> Result<Position, AuditError> {
-        self.write_lines(|_, position| Ok(position), at)
+    /// Chains `entry`, which tells what was seen and permits nothing, to the log. It is on disk when the next entry is, or after
+    /// [`AuditLog::flush`]; a process that ends before has not told it.
+    pub fn note<E: Serialize + ?Sized>(&mut self, at: Timestamp, entry: &E) -> Result<(), AuditError> {
+        if self.cut.is_some() || self.has_to_tell() || self.noted.len() >= NOTED_MAX {
+            return self.append(at, entry).map(drop);
+        }
+        self.noted_position = push_line(&mut self.noted, self.noted_position, at, entry)?;
+        Ok(())
+    }
+
+    /// Returns when all that was noted is on disk, and what there is to tell of the log itself. What fails stays noted.
+    pub fn flush(&mut self, at: Timestamp) -> Result<(), AuditError> {
+        if self.noted.is_empty() && !self.has_to_tell() {
+            return Ok(());
+        }
+        self.write_lines(|_, position| Ok(position), at).map(drop)
     }
 
     /// The file is not what was written into it: the next line puts it away as evidence, and a new one goes on.
@@ -355,7 +377,7 @@ impl AuditLog {
         for _ in 0..TRIES_MAX {
             self.look();
             self.begin_file_if_due().map_err(|error| failed(&self.path, error))?;
-            let (mut lines, mut position) = (Vec::new(), self.position);
+            let (mut lines, mut position) = (self.noted.clone(), self.noted_position);
             if let Some(what) = self.damage {
                 let before = self.position.seq;
                 position = push_line(&mut lines, position, at, &Damaged { kind: "log-damaged", what, before })?;
@@ -374,7 +396,9 @@ impl AuditLog {
             self.good += lines.len() as u64;
             let before = self.position.seq;
             self.told = self.damage.map(|damage| Told { damage, before }).or(self.told);
-            (self.doubt, self.cut, self.damage, self.missed, self.position) = (false, None, None, 0, position);
+            (self.doubt, self.cut, self.damage, self.missed) = (false, None, None, 0);
+            (self.position, self.noted_position) = (position, position);
+            self.noted.clear();
             return Ok(position);
         }
         Err(failed(&self.path, io::Error::other("somebody takes the file away again and again")))

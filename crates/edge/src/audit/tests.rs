@@ -80,6 +80,65 @@ fn the_lock_and_its_line_speak_of_the_same_attempt() {
 }
 
 #[test]
+fn what_is_noted_reaches_the_disk_before_the_record_and_with_it() {
+    let folder = folder();
+    let path = folder.path().join(AUDIT_FILE);
+    let (mut log, _) = opened(&path);
+    let before = log.append(NOON, &json!({"n": 1})).expect("written");
+    log.note(NOON, &json!({"n": 2})).expect("noted");
+    log.note(NOON, &json!({"n": 3})).expect("noted");
+    assert_eq!(log.head(), before, "no head is told that is not on disk");
+    let on_disk = || verify_file(&path).expect("whole").position;
+    assert_eq!(on_disk(), before);
+    let lock = log.record(NOON, &attempt(), &json!({})).expect("written");
+    assert_eq!((lock.position().seq, on_disk(), log.head()), (4, lock.position(), lock.position()));
+
+    log.note(NOON, &json!({"n": 5})).expect("noted");
+    log.flush(NOON).expect("written");
+    assert_eq!((on_disk().seq, log.head()), (5, on_disk()));
+    log.flush(NOON).expect("nothing to do");
+    assert_eq!(on_disk().seq, 5);
+
+    for _ in 0..3 {
+        log.note(NOON, &json!({"filler": "x".repeat(LINE_MAX / 2)})).expect("noted");
+    }
+    assert_eq!(on_disk().seq, 8, "only so much is noted");
+}
+
+#[test]
+fn what_was_noted_and_not_flushed_was_not_told() {
+    let folder = folder();
+    let path = folder.path().join(AUDIT_FILE);
+    let (mut log, _) = opened(&path);
+    let before = log.append(NOON, &json!({"n": 1})).expect("written");
+    log.note(NOON, &json!({"n": 2})).expect("noted");
+    drop(log);
+    let (mut log, opened) = opened(&path);
+    assert_eq!((opened.position, opened.cut), (before, None));
+    log.append(NOON, &json!({"n": 3})).expect("written");
+}
+
+#[test]
+fn what_is_noted_is_kept_when_somebody_takes_the_file_away_and_when_it_is_full() {
+    let folder = folder();
+    let path = folder.path().join(AUDIT_FILE);
+    let (mut log, _) = AuditLog::open(folder.path(), 100).expect("opens");
+    log.append(NOON, &json!({"n": 1})).expect("written");
+    log.note(NOON, &json!({"n": 2})).expect("noted");
+    let lock = log.record(NOON, &attempt(), &json!({})).expect("in the next file");
+    assert_eq!(
+        (lock.position().seq, verify_folder(folder.path(), &[lock.position()]).expect("readable").is_ok()),
+        (3, true)
+    );
+
+    log.note(NOON, &json!({"n": 4})).expect("noted");
+    fs::remove_file(&path).expect("deleted");
+    log.flush(NOON).expect("in a new file");
+    assert_eq!(entries(&path), [json!({"n": 4}), json!({"kind": "log-damaged", "what": "gone", "before": 3})]);
+    assert_eq!((verify_file(&path).map(|whole| whole.position), log.head().seq), (Ok(log.head()), 5));
+}
+
+#[test]
 fn cut_off_at_any_byte_it_keeps_every_whole_line_and_tells_of_the_cut() {
     let folder = folder();
     let path = folder.path().join(AUDIT_FILE);
@@ -224,7 +283,7 @@ fn a_change_in_place_is_seen_and_what_was_changed_is_put_aside() {
     let broken = verify_folder(folder.path(), &[log.head()]).expect("readable").expect_err("changed");
     assert_eq!((broken.line, broken.entry, &broken.why), (2, 2, &Why::Changed), "{broken}");
     log.put_aside();
-    log.tell(NOON).expect("put aside");
+    log.flush(NOON).expect("put aside");
     assert_eq!(log.take_told(), Some(Told { damage: Damage::Changed, before: 4 }));
     let broken = verify_folder(folder.path(), &[log.head()]).expect("readable").expect_err("still there");
     assert_eq!(broken.file, folder.path().join("audit.000000000004.jsonl"));
@@ -264,7 +323,7 @@ fn rewrite(path: &Path) {
     fs::remove_file(path).expect("deleted");
     let (mut log, _) = AuditLog::open(path.parent().expect("a folder"), ROTATE_AT).expect("opens");
     log.remembered = None;
-    (log.position, log.damage, log.anew) = (Position::START, None, false);
+    (log.position, log.noted_position, log.damage, log.anew) = (Position::START, Position::START, None, false);
     for n in 0..3 {
         log.append(NOON, &json!({"kind": "made up", "n": n})).expect("written");
     }
