@@ -63,7 +63,7 @@ fn we_verify(file: &str, who: &str, namespace: Namespace, at: &str, signature: &
     let Ok(signers) = AllowedSigners::parse(file) else { return false };
     let signature = Signature::parse(signature).expect("a sound signature");
     let who: Principal = who.parse().expect("a name");
-    let time = format!("{}-{}-{}T{}:{}:{}Z", &at[..4], &at[4..6], &at[6..8], &at[8..10], &at[10..12], &at[12..14]);
+    let time = format!("{}-{}-{}T{}:{}:{}.000Z", &at[..4], &at[4..6], &at[6..8], &at[8..10], &at[10..12], &at[12..14]);
     let at: Timestamp = time.parse().expect("a time");
     signers.authorise(&who, namespace, signature.public_key(), at).is_ok()
         && signature.verify(namespace.as_str(), message).is_ok()
