@@ -6,7 +6,7 @@
 //! nothing may follow the end, and the reserved field, which no signature covers, must be empty.
 
 mod key;
-mod wire;
+pub mod wire;
 
 use std::fmt;
 
