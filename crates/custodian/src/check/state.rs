@@ -108,7 +108,7 @@ fn remembered(config: &Config) -> Vec<Finding> {
         ));
     }
     for (cluster, nodes) in &state.clusters {
-        for (node, marker) in nodes.iter().filter_map(|(node, known)| Some((node, known.marker.as_ref()?))) {
+        for (node, marker) in nodes.iter().filter_map(|(node, known)| Some((node, known.marker(&config.id)?))) {
             let name =
                 config.settings.clusters.get(cluster).map_or_else(|| cluster.to_string(), |c| c.name.to_string());
             let what = format!(
