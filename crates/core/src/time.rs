@@ -1,11 +1,12 @@
 //! Time as an argument. Two clocks: a steady one that measures, and the wall clock, which is never trusted to.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::tz::Offset;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::text;
@@ -49,8 +50,8 @@ pub struct Timestamp(i64);
 #[error("not a time in RFC 3339, like 2026-11-22T10:00:00.000Z")]
 pub struct TimeError;
 
-/// The one spelling: digits where zeros stand, and all else as it is.
-const FORM: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+/// What stands between the digits, and where: a time has one spelling.
+const MARKS: [(usize, u8); 7] = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')];
 
 impl Timestamp {
     /// From milliseconds since 1970-01-01 UTC.
@@ -101,19 +102,16 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let bytes: &[u8; 24] = text.as_bytes().try_into().map_err(|_| TimeError)?;
-        let sound = bytes.iter().zip(FORM).all(|(byte, form)| match form {
-            b'0' => byte.is_ascii_digit(),
-            mark => byte == mark,
-        });
-        if !sound {
+        if MARKS.iter().any(|(at, mark)| bytes[*at] != *mark) {
             return Err(TimeError);
         }
-        // All digits by now, and at most four: a number is never too large.
-        let number = |at: std::ops::Range<usize>| bytes[at].iter().fold(0, |n, digit| n * 10 + i16::from(digit - b'0'));
-        let two = |at: usize| number(at..at + 2) as i8;
-        let nanoseconds = i32::from(number(20..23)) * 1_000_000;
-        let time = DateTime::new(number(0..4), two(5), two(8), two(11), two(14), two(17), nanoseconds);
-        let time = time.and_then(|time| TimeZone::UTC.to_timestamp(time)).map_err(|_| TimeError)?;
+        // Four digits at most: no number is too large.
+        let digit = |n: i16, byte: &u8| byte.is_ascii_digit().then(|| n * 10 + i16::from(*byte - b'0'));
+        let number = |at: Range<usize>| bytes[at].iter().try_fold(0, digit).ok_or(TimeError);
+        let two = |at: usize| number(at..at + 2).map(|n| n as i8);
+        let nanoseconds = i32::from(number(20..23)?) * 1_000_000;
+        let time = DateTime::new(number(0..4)?, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, nanoseconds);
+        let time = time.and_then(|time| Offset::UTC.to_timestamp(time)).map_err(|_| TimeError)?;
         Ok(Self(time.as_millisecond()))
     }
 }
