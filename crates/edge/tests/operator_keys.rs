@@ -293,6 +293,9 @@ fn a_touched_token_signs_and_an_untouched_ones_signature_goes_nowhere() {
     }
 }
 
+/// What it is, the answer to a request to sign, and the error that it is.
+type Nonsense = (&'static str, Vec<u8>, fn(&AgentError) -> bool);
+
 #[test]
 fn an_agent_that_lies_or_talks_nonsense_gets_nothing_sent() {
     let dir = TempDir::new().expect("a directory");
@@ -303,7 +306,7 @@ fn an_agent_that_lies_or_talks_nonsense_gets_nothing_sent() {
     let signed = |with: &ed25519_dalek::SigningKey, over: &[u8]| {
         framed(&[&[14][..], &strings(&[&strings(&[b"ssh-ed25519", &with.sign(over).to_bytes()])])].concat())
     };
-    let cases: Vec<(&str, Vec<u8>, fn(&AgentError) -> bool)> = vec![
+    let cases: Vec<Nonsense> = vec![
         ("another's signature", signed(&ed25519(), b"?"), |e| matches!(e, AgentError::Worthless(_))),
         (
             "a signature of another type",

@@ -33,7 +33,7 @@ pub enum OperatorKey {
     /// In a file of its owner's alone.
     File(SigningKey),
     /// In a file, behind a passphrase.
-    Locked(LockedKey),
+    Locked(Box<LockedKey>),
     /// In an agent, of which the file has the public half.
     Agent(AgentKey),
 }
@@ -84,12 +84,8 @@ impl OperatorKey {
             return Ok(Self::Agent(AgentKey::new(public, agent)));
         }
         if key.is_encrypted() {
-            return Ok(Self::Locked(LockedKey {
-                path: path.to_owned(),
-                public,
-                encrypted: key,
-                open: OnceLock::new(),
-            }));
+            let (path, open) = (path.to_owned(), OnceLock::new());
+            return Ok(Self::Locked(Box::new(LockedKey { path, public, encrypted: key, open })));
         }
         SigningKey::from_openssh(path, &bytes).map(Self::File)
     }
