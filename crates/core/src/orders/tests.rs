@@ -1,3 +1,5 @@
+//! Orders of one cluster: who may begin and end what, what lapses, and what never comes back.
+
 use super::*;
 use crate::id::ClusterId;
 use crate::message::{Body, Kind};
