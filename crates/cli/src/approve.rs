@@ -118,7 +118,7 @@ fn in_words(sent: &Sent, id: MessageId, open: Option<bool>) -> String {
     let missing = answers.iter().find_map(|answer| match &answer.effect {
         Effect::Waiting { have, need } => Some(format!("approved by {have} of {need} operators")),
         Effect::Inapplicable { why } => Some(plain_text(why)),
-        Effect::InForce => None,
+        Effect::InForce {} => None,
     });
     let see = "`holdfast status` says what it waits for";
     match missing {

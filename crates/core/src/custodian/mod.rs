@@ -438,7 +438,7 @@ impl Custodian {
                 Effect::Inapplicable { why: "a hold is in force: release it, and then approve again".to_owned() }
             }
             Some(Needs::Policy) => Effect::Inapplicable { why: "the policy says hold for this cause".to_owned() },
-            _ => Effect::InForce,
+            _ => Effect::InForce {},
         };
         self.acknowledge(cluster, id, effect, std::slice::from_ref(name));
     }
