@@ -117,7 +117,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let (id, node, cluster) = (signed.id, signed.node, name.clone());
             done.push(Approved { id, cluster, node, expires_at, file: Some(file), open: None });
         }
-        say(arguments, "take each to every custodian before it expires: holdfast-setup deliver FILE");
+        say(
+            arguments,
+            "take each to every custodian before it expires, and there: holdfast-setup deliver --config /etc/holdfast/custodian.toml FILE",
+        );
     } else {
         let Some(broker) = &operator.broker else {
             anyhow::bail!(
@@ -174,7 +177,10 @@ async fn publish(config: &BrokerConfig, signed: &[Signed]) -> anyhow::Result<()>
             body: signed.envelope.clone(),
         };
         let sent = broker.publish_confirmed(message).await;
-        sent.with_context(|| format!("the approval for {} was not delivered", signed.node))?;
+        sent.with_context(|| format!(
+                "the approval for {} was not delivered (again does no harm; with --output it is written to a file, and carried)",
+                signed.node
+            ))?;
     }
     broker.close().await;
     drain.abort();
