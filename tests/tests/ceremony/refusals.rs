@@ -299,7 +299,8 @@ fn root_does_not_write_what_the_custodian_could_not_read() {
     }
     chown(&host.dir, Some(65534), Some(65534)).expect("root may");
     let before = fs::read(host.file("enrollment.json")).expect("there");
-    let manifest = ["--manifest", text(&host.file("enrollment.json"))];
+    let enrollment = host.file("enrollment.json");
+    let manifest = ["--manifest", text(&enrollment)];
     let packet = [&["--packet", "packet.json"][..], &manifest].concat();
     host.setup("enroll", &["--again", "--id", "custodian-1"]).refused(1, "is user 65534's, and this runs as root");
     host.setup("install", &packet).refused(1, "runuser -u holdfast -- holdfast-setup");
