@@ -46,8 +46,14 @@ impl Roles {
     fn allow(&self, kind: Kind, from: &Principal) -> bool {
         match kind {
             Kind::Event => self.sentinels.contains(from),
-            Kind::Approval => self.operators.contains(from),
-            Kind::Heartbeat | Kind::Sighting | Kind::Receipt | Kind::Refusal => self.custodians.contains(from),
+            Kind::Approval | Kind::Hold | Kind::Release | Kind::Distrust | Kind::Trust => self.operators.contains(from),
+            Kind::Acknowledgement
+            | Kind::Want
+            | Kind::Relay
+            | Kind::Heartbeat
+            | Kind::Sighting
+            | Kind::Receipt
+            | Kind::Refusal => self.custodians.contains(from),
         }
     }
 }
@@ -81,6 +87,9 @@ pub enum Refused {
     /// A permission that would live too long.
     #[error("it would be valid for longer than {} minutes", PERMISSION_LIFE_MAX.as_secs() / 60)]
     Lifetime,
+    /// From somebody whose word operators have ordered to count for nothing.
+    #[error("operators have ordered that the word of {0} counts for nothing")]
+    Distrusted(Principal),
     /// Heard before.
     #[error("message {0} was received before")]
     Replayed(MessageId),
@@ -105,6 +114,7 @@ impl Refused {
             Self::Expired(_) => "expired",
             Self::Early(_) => "early",
             Self::Lifetime => "too-long",
+            Self::Distrusted(_) => "distrusted",
             Self::Replayed(_) => "replayed",
             Self::Full => "flood",
             Self::Clock(_) => "clock",
@@ -113,9 +123,10 @@ impl Refused {
 }
 
 /// Every reason under which a refusal is counted.
-pub const REASONS: [&str; 14] = [
+pub const REASONS: [&str; 15] = [
     "altered",
     "clock",
+    "distrusted",
     "early",
     "expired",
     "flood",
@@ -134,6 +145,8 @@ pub const REASONS: [&str; 14] = [
 #[derive(Debug)]
 pub struct Admission {
     trust: AllowedSigners,
+    /// The trust roots of clusters where it is another one than `trust`.
+    trust_roots: BTreeMap<ClusterId, AllowedSigners>,
     clusters: BTreeMap<ClusterId, Roles>,
     permissions: BTreeMap<MessageId, Timestamp>,
     recent: BTreeMap<Principal, BTreeMap<MessageId, Timestamp>>,
@@ -146,6 +159,7 @@ impl Admission {
     pub fn new(trust: AllowedSigners, clusters: BTreeMap<ClusterId, Roles>) -> Self {
         Self {
             trust,
+            trust_roots: BTreeMap::new(),
             clusters,
             permissions: BTreeMap::new(),
             recent: BTreeMap::new(),
@@ -177,9 +191,17 @@ impl Admission {
         self.high_water
     }
 
-    /// The trust root in force.
-    pub fn trust(&self) -> &AllowedSigners {
-        &self.trust
+    /// Puts another trust root in force for one cluster, or, with `None`, the one of all again.
+    pub fn set_trust_root(&mut self, cluster: ClusterId, trust: Option<AllowedSigners>) {
+        match trust {
+            Some(trust) => drop(self.trust_roots.insert(cluster, trust)),
+            None => drop(self.trust_roots.remove(&cluster)),
+        }
+    }
+
+    /// The trust root in force for a cluster.
+    pub fn trust(&self, cluster: ClusterId) -> &AllowedSigners {
+        self.trust_roots.get(&cluster).unwrap_or(&self.trust)
     }
 
     /// How many messages were refused since the start, by reason.
@@ -202,7 +224,7 @@ impl Admission {
         self.forget(now);
         let admitted = self.examine(bytes, now);
         match &admitted {
-            Ok(body) => self.remember(&body.header),
+            Ok(body) => self.remember(&body.header, now),
             Err(refused) => self.count_refusal(refused.reason()),
         }
         admitted
@@ -215,7 +237,7 @@ impl Admission {
         if !roles.allow(header.kind, &header.from) {
             return Err(Refused::Role { from: header.from, kind: header.kind.as_str() });
         }
-        envelope.verify(&self.trust, &header.from, header.kind.namespace(), now.wall)?;
+        envelope.verify(self.trust(header.cluster), &header.from, header.kind.namespace(), now.wall)?;
         self.examine_times(&header, now)?;
         self.examine_memory(&header)?;
         let content = read_content(&header, unread)?;
@@ -223,8 +245,15 @@ impl Admission {
     }
 
     fn examine_times(&self, header: &Header, now: Now) -> Result<(), Refused> {
+        // A hold is obeyed whenever it comes, and whatever the two clocks say: it can only keep a node shut.
+        if header.kind == Kind::Hold {
+            return Ok(());
+        }
         if header.issued_at > now.wall.after(SKEW_MAX) {
             return Err(Refused::Early(header.issued_at));
+        }
+        if header.kind.is_order() {
+            return Ok(());
         }
         let Some(expires_at) = header.expires_at else {
             let old = now.wall.since(header.issued_at) > AGE_MAX;
@@ -264,13 +293,15 @@ impl Admission {
         }
     }
 
-    fn remember(&mut self, header: &Header) {
+    fn remember(&mut self, header: &Header, now: Now) {
         match header.expires_at {
             Some(expires_at) => {
                 self.permissions.insert(header.id, expires_at);
             }
             None => {
-                let until = header.issued_at.after(AGE_MAX);
+                // An order comes again later than that too; who keeps orders knows it then.
+                let heard = if header.kind.is_order() { now.wall } else { header.issued_at };
+                let until = heard.after(AGE_MAX);
                 self.recent.entry(header.from.clone()).or_default().insert(header.id, until);
             }
         }

@@ -12,6 +12,7 @@ pub mod custodian;
 pub mod envelope;
 pub mod id;
 pub mod message;
+pub mod orders;
 pub mod policy;
 pub mod quorum;
 pub mod ranking;

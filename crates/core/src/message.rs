@@ -8,10 +8,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+mod order;
+
 use crate::cause::Cause;
 use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal, Site};
 use crate::time::Timestamp;
 use crate::trust::Namespace;
+
+pub use order::{
+    Acknowledgement, Distrust, Effect, HOLDS_REPORTED, Hold, HoldReport, Matter, NODES_NAMED_MAX, Relay, Release,
+    Trust, WAITING_REPORTED, WANTED_MAX, WaitingReport, Want,
+};
 
 /// The version of the message format that this build speaks.
 pub const VERSION: u32 = 1;
@@ -29,6 +36,20 @@ pub enum Kind {
     Event,
     /// An operator consents to open one node, once, soon.
     Approval,
+    /// An operator orders that nobody opens a cluster or nodes of it.
+    Hold,
+    /// An operator wants a hold to end.
+    Release,
+    /// An operator wants somebody's word to count for nothing, or to count again.
+    Distrust,
+    /// An operator wants another allowed_signers file to be in force.
+    Trust,
+    /// A custodian has taken an operator's message, and what came of it.
+    Acknowledgement,
+    /// A custodian asks another for operators' orders that it does not have.
+    Want,
+    /// A custodian passes on an order that another asked for.
+    Relay,
     /// A custodian tells how it is.
     Heartbeat,
     /// A custodian saw something about a node that the others must know.
@@ -41,14 +62,34 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Event, Self::Approval, Self::Heartbeat, Self::Sighting, Self::Receipt, Self::Refusal];
+    pub const ALL: [Self; 13] = [
+        Self::Event,
+        Self::Approval,
+        Self::Hold,
+        Self::Release,
+        Self::Distrust,
+        Self::Trust,
+        Self::Acknowledgement,
+        Self::Want,
+        Self::Relay,
+        Self::Heartbeat,
+        Self::Sighting,
+        Self::Receipt,
+        Self::Refusal,
+    ];
 
     /// The kind's name on the wire and in routing keys.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Event => "event",
             Self::Approval => "approval",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Distrust => "distrust",
+            Self::Trust => "trust",
+            Self::Acknowledgement => "acknowledgement",
+            Self::Want => "want",
+            Self::Relay => "relay",
             Self::Heartbeat => "heartbeat",
             Self::Sighting => "sighting",
             Self::Receipt => "receipt",
@@ -61,11 +102,24 @@ impl Kind {
         match self {
             Self::Event => Namespace::Event,
             Self::Approval => Namespace::Approval,
-            Self::Heartbeat | Self::Sighting | Self::Receipt | Self::Refusal => Namespace::Report,
+            Self::Hold | Self::Release | Self::Distrust | Self::Trust => Namespace::Order,
+            Self::Acknowledgement
+            | Self::Want
+            | Self::Relay
+            | Self::Heartbeat
+            | Self::Sighting
+            | Self::Receipt
+            | Self::Refusal => Namespace::Report,
         }
     }
 
-    /// Whether a message of this kind permits something, and so must expire and counts once.
+    /// Whether a message of this kind is an order: state that holds until another order ends it, and so is taken however late
+    /// it comes, once. Who has it passes it on as it was signed.
+    pub const fn is_order(self) -> bool {
+        matches!(self, Self::Hold | Self::Release | Self::Distrust | Self::Trust)
+    }
+
+    /// Whether a message of this kind permits an opening, and so must expire and counts once.
     pub const fn permits(self) -> bool {
         matches!(self, Self::Approval)
     }
@@ -99,6 +153,20 @@ pub enum Content {
     Event(Sighting),
     /// See [`Kind::Approval`].
     Approval(Approval),
+    /// See [`Kind::Hold`].
+    Hold(Hold),
+    /// See [`Kind::Release`].
+    Release(Release),
+    /// See [`Kind::Distrust`].
+    Distrust(Distrust),
+    /// See [`Kind::Trust`].
+    Trust(Trust),
+    /// See [`Kind::Acknowledgement`].
+    Acknowledgement(Acknowledgement),
+    /// See [`Kind::Want`].
+    Want(Want),
+    /// See [`Kind::Relay`].
+    Relay(Relay),
     /// See [`Kind::Heartbeat`].
     Heartbeat(Box<Heartbeat>),
     /// See [`Kind::Sighting`].
@@ -115,6 +183,13 @@ impl Content {
         match self {
             Self::Event(_) => Kind::Event,
             Self::Approval(_) => Kind::Approval,
+            Self::Hold(_) => Kind::Hold,
+            Self::Release(_) => Kind::Release,
+            Self::Distrust(_) => Kind::Distrust,
+            Self::Trust(_) => Kind::Trust,
+            Self::Acknowledgement(_) => Kind::Acknowledgement,
+            Self::Want(_) => Kind::Want,
+            Self::Relay(_) => Kind::Relay,
             Self::Heartbeat(_) => Kind::Heartbeat,
             Self::Sighting(_) => Kind::Sighting,
             Self::Receipt(_) => Kind::Receipt,
@@ -313,6 +388,21 @@ pub struct Heartbeat {
     pub policy_sha256: String,
     /// SHA-256 of the allowed_signers file, in hexadecimal.
     pub allowed_signers_sha256: String,
+    /// The version of the trust orders that it follows; 0 while the allowed_signers file is the configured one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub trust_version: u32,
+    /// The holds that it obeys; the latest [`HOLDS_REPORTED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<HoldReport>,
+    /// What operators have begun and too few have joined; the latest [`WAITING_REPORTED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingReport>,
+    /// Whose word counts for nothing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distrusted: Vec<Principal>,
+    /// SHA-256, in hexadecimal, of the envelope of each order that it passes on to whoever wants it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<String>,
     /// What it sees of each node.
     pub nodes: BTreeMap<NodeName, NodeReport>,
     /// Messages that it refused since it started, by reason, over all clusters.
@@ -366,6 +456,12 @@ pub struct NodeReport {
     /// Since when a marker says that somebody sealed the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<Timestamp>,
+    /// Whose eyes the marker is of: this custodian's own, if they saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker_by: Option<Principal>,
+    /// Whether this custodian's share may be in the node, or on its way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_flight: bool,
     /// How many more automatic openings the budget allows now.
     pub budget_remaining: u32,
     /// When the node's certificate expires.
@@ -398,6 +494,8 @@ pub enum Needs {
     },
     /// The policy says `hold` for this cause: nobody may open it by this network.
     Policy,
+    /// An operator's hold to be released.
+    Hold,
     /// The budget of automatic openings is spent.
     Budget,
     /// Its own share is not sound, or cannot be read.
@@ -483,6 +581,13 @@ pub fn read_content(header: &Header, Unread(raw): Unread<'_>) -> Result<Content,
     Ok(match header.kind {
         Kind::Event => Content::Event(read(raw)?),
         Kind::Approval => Content::Approval(read(raw)?),
+        Kind::Hold => Content::Hold(read(raw)?),
+        Kind::Release => Content::Release(read(raw)?),
+        Kind::Distrust => Content::Distrust(read(raw)?),
+        Kind::Trust => Content::Trust(read(raw)?),
+        Kind::Acknowledgement => Content::Acknowledgement(read(raw)?),
+        Kind::Want => Content::Want(read(raw)?),
+        Kind::Relay => Content::Relay(read(raw)?),
         Kind::Heartbeat => Content::Heartbeat(Box::new(read(raw)?)),
         Kind::Sighting => Content::Sighting(read(raw)?),
         Kind::Receipt => Content::Receipt(read(raw)?),
@@ -496,6 +601,11 @@ fn expect_object(bytes: &[u8]) -> Result<(), BodyError> {
         Some(b'{') => Ok(()),
         _ => Err(BodyError::Malformed("expected a JSON object".to_owned())),
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn program_version<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
@@ -519,6 +629,13 @@ impl Body {
         let content = match &self.content {
             Content::Event(c) | Content::Sighting(c) => serde_json::value::to_raw_value(c),
             Content::Approval(c) => serde_json::value::to_raw_value(c),
+            Content::Hold(c) => serde_json::value::to_raw_value(c),
+            Content::Release(c) => serde_json::value::to_raw_value(c),
+            Content::Distrust(c) => serde_json::value::to_raw_value(c),
+            Content::Trust(c) => serde_json::value::to_raw_value(c),
+            Content::Acknowledgement(c) => serde_json::value::to_raw_value(c),
+            Content::Want(c) => serde_json::value::to_raw_value(c),
+            Content::Relay(c) => serde_json::value::to_raw_value(c),
             Content::Heartbeat(c) => serde_json::value::to_raw_value(c),
             Content::Receipt(c) => serde_json::value::to_raw_value(c),
             Content::Refusal(c) => serde_json::value::to_raw_value(c),

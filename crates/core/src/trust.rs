@@ -252,6 +252,12 @@ impl AllowedSigners {
         self.signers.iter()
     }
 
+    /// Whether some key speaks for `principal` in `namespace` at `at`.
+    pub fn can_sign(&self, principal: &Principal, namespace: Namespace, at: Timestamp) -> bool {
+        let theirs = self.signers.iter().filter(|signer| signer.principal == *principal);
+        theirs.into_iter().any(|signer| self.authorise(principal, namespace, &signer.key, at).is_ok())
+    }
+
     /// Whether `key` speaks for `principal` in `namespace` at `at`. Says nothing about any signature.
     pub fn authorise(
         &self,

@@ -125,7 +125,10 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
         return None;
     }
     let is_final = |needs: &Needs| {
-        matches!(needs, Needs::Approvals { .. } | Needs::Policy | Needs::Budget | Needs::Share | Needs::Generation)
+        matches!(
+            needs,
+            Needs::Approvals { .. } | Needs::Policy | Needs::Hold | Needs::Budget | Needs::Share | Needs::Generation
+        )
     };
     let held: Vec<_> = node.needs.iter().filter(|(needs, _)| is_final(needs)).collect();
     let many: u32 = held.iter().map(|(_, count)| count).sum();
@@ -267,6 +270,7 @@ fn waits_for(needs: Needs) -> String {
         Needs::Evidence => "the cause to become known".to_owned(),
         Needs::Approvals { have, need } => format!("approvals, {have} of {need}"),
         Needs::Policy => "the policy, which says hold".to_owned(),
+        Needs::Hold => "the end of a hold".to_owned(),
         Needs::Budget => "the budget of automatic openings".to_owned(),
         Needs::Share => "a sound share".to_owned(),
         Needs::Others => "other custodians".to_owned(),

@@ -211,6 +211,9 @@ impl Watcher {
             // Another sentinel's eyes; ours are as good.
             Content::Event(_) => return,
             Content::Approval(approval) => return cluster.keep_approval(header, approval),
+            // Kept; what custodians make of an order, their heartbeats say.
+            Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {}
+            Content::Want(_) | Content::Relay(_) => return,
             _ if !reports => return,
             Content::Heartbeat(heartbeat) => {
                 if !cluster.keep_heartbeat(header, heartbeat, now) {
@@ -231,6 +234,7 @@ impl Watcher {
                     node.sight.attend(now);
                 }
             }
+            Content::Acknowledgement(_) => {}
             Content::Refusal(refusal) => cluster.ledger.refusal(&header.from, refusal, header.issued_at),
         }
         self.records.push_back(Record::Report(Box::new(body), now.wall));

@@ -331,7 +331,15 @@ impl Driver {
             }
             Output::Save => self.dirty = true,
             Output::Audit(entry) => self.append(&entry),
-            Output::Publish { cluster, content } => self.publish(cluster, content),
+            Output::Publish { cluster, content } => {
+                if matches!(content, Content::Acknowledgement(_)) {
+                    self.save_if_dirty();
+                    if !self.state_ok {
+                        return tracing::error!("an order is not acknowledged: the state file cannot be written");
+                    }
+                }
+                self.publish(cluster, content);
+            }
             Output::Release(order) => self.release(order),
             Output::Reset { cluster, node } => self.reset(cluster, node),
             Output::RestartProvable { cluster, node } => {

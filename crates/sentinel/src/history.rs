@@ -340,6 +340,13 @@ fn write_report(database: &Connection, body: &Body, heard_at: Timestamp) -> rusq
         }
         Content::Event(c) | Content::Sighting(c) => json(c),
         Content::Approval(c) => json(c),
+        Content::Hold(c) => json(c),
+        Content::Release(c) => json(c),
+        Content::Distrust(c) => json(c),
+        Content::Trust(c) => json(c),
+        Content::Acknowledgement(c) => json(c),
+        Content::Want(c) => json(c),
+        Content::Relay(c) => json(c),
         Content::Receipt(c) => json(c),
         Content::Refusal(c) => json(c),
     };

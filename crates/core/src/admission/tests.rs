@@ -197,7 +197,7 @@ fn a_sender_who_floods_shuts_out_nobody_else() {
     let mut door = Door::new();
     for _ in 0..RECENT_MAX {
         let body = door.event(SENTINEL, at(0).wall);
-        door.admission.remember(&body.header);
+        door.admission.remember(&body.header, at(0));
     }
     let event = door.event(SENTINEL, at(0).wall);
     assert_eq!(door.refuses(&sealed(&event), at(0)), Some("flood"));
@@ -214,7 +214,7 @@ fn a_reload_changes_who_counts_and_forgets_no_id() {
     let body = door.approval(ALICE, at(0).wall, MINUTE);
     assert_eq!(door.refuses(&sealed(&body), at(0)), None);
     let roles = Roles { operators: BTreeSet::from([name(OSCAR), name(ALICE)]), ..Roles::default() };
-    door.admission.reconfigure(door.admission.trust().clone(), BTreeMap::from([(cluster(), roles)]));
+    door.admission.reconfigure(door.admission.trust(cluster()).clone(), BTreeMap::from([(cluster(), roles)]));
     assert_eq!(door.refuses(&sealed(&body), at(0)), Some("replayed"));
     let oscars = door.approval(OSCAR, at(0).wall, MINUTE);
     assert_eq!(door.refuses(&sealed(&oscars), at(0)), None);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::cause::Cause;
 use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal};
-use crate::message::{Lock, Submission};
+use crate::message::{Lock, Matter, Submission};
 use crate::time::Timestamp;
 
 /// One entry of the audit log.
@@ -57,6 +57,9 @@ pub enum Entry {
         at: Timestamp,
         /// Who saw it.
         by: Principal,
+        /// Who told of it, if that is somebody else.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        via: Option<Principal>,
     },
     /// An approval was admitted.
     Approval {
@@ -68,6 +71,61 @@ pub enum Entry {
         id: MessageId,
         /// The operator.
         from: Principal,
+    },
+    /// A hold is in force.
+    Hold {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The hold.
+        id: MessageId,
+        /// The operator.
+        from: Principal,
+        /// The nodes; none means the whole cluster.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        nodes: Vec<NodeName>,
+    },
+    /// An operator's word waits for others'.
+    Voice {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The message.
+        id: MessageId,
+        /// The operator.
+        from: Principal,
+        /// What it is for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        matter: Option<Matter>,
+    },
+    /// Enough operators ended a hold.
+    Released {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The hold.
+        hold: MessageId,
+        /// Who.
+        by: Vec<Principal>,
+    },
+    /// Enough operators ordered that somebody's word counts for nothing, or counts again.
+    Distrust {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Whose.
+        principal: Principal,
+        /// Whether it counts again.
+        lift: bool,
+        /// Who.
+        by: Vec<Principal>,
+    },
+    /// Enough operators put another trust root in force.
+    Trust {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Its version.
+        version: u32,
+        /// Its SHA-256, in hexadecimal.
+        sha256: String,
+        /// Who.
+        by: Vec<Principal>,
     },
     /// A share is about to be submitted: this entry is the lock "record".
     Release {

@@ -7,6 +7,7 @@
 mod entry;
 mod incident;
 mod node;
+mod orders;
 mod settings;
 mod state;
 
@@ -18,7 +19,10 @@ use sha2::{Digest, Sha256};
 use crate::admission::{Admission, Refused};
 use crate::cause::Cause;
 use crate::id::{ClusterId, IncidentId, NodeName, Principal};
-use crate::message::{AuditReport, Body, Content, Heartbeat, Lock, Receipt, Seen, ShareReport, Sighting, Submission};
+use crate::message::{
+    AuditReport, Body, Content, Effect, Heartbeat, Lock, Needs, Receipt, Seen, ShareReport, Sighting, Submission,
+};
+use crate::orders::Orders;
 use crate::release::{Attempt, Grounds, ReleaseOrder};
 use crate::sight::{Action, Sight};
 use crate::time::{Now, Steady, Timestamp};
@@ -56,7 +60,7 @@ pub enum Output {
     Save,
     /// Append to the audit log.
     Audit(Entry),
-    /// Sign and publish.
+    /// Sign and publish. An acknowledgement only when all that was to be saved before it is on disk.
     Publish {
         /// The cluster that it is about.
         cluster: ClusterId,
@@ -167,6 +171,8 @@ pub struct Custodian {
     clock_synchronised: bool,
     audit: AuditReport,
     admission: Admission,
+    orders: BTreeMap<ClusterId, Orders>,
+    exchange: orders::Exchange,
     broker: Broker,
     clusters: BTreeMap<ClusterId, Cluster>,
     nodes: BTreeMap<(ClusterId, NodeName), Node>,
@@ -206,6 +212,8 @@ impl Custodian {
             clock_synchronised: start.clock_synchronised,
             audit: start.audit,
             admission,
+            orders: state.orders,
+            exchange: orders::Exchange::default(),
             broker: Broker::default(),
             clusters: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -214,6 +222,7 @@ impl Custodian {
             outputs: VecDeque::from([Output::Audit(Entry::Started { version })]),
         };
         custodian.populate(now);
+        custodian.settle_trust_roots();
         custodian.consider_all(now);
         custodian
     }
@@ -234,6 +243,7 @@ impl Custodian {
             }
         }
         self.populate(now);
+        self.settle_trust_roots();
         self.consider_all(now);
     }
 
@@ -270,7 +280,8 @@ impl Custodian {
             clusters.entry(*cluster).or_default().insert(name.clone(), node.state.clone());
         }
         let permissions = self.admission.permissions().clone();
-        State { v: STATE_VERSION, high_water: self.admission.high_water(), permissions, clusters }
+        let orders = self.orders.clone();
+        State { v: STATE_VERSION, high_water: self.admission.high_water(), permissions, clusters, orders }
     }
 
     /// The custodian is being stopped on purpose: no reboot after this counts as an outage.
@@ -345,22 +356,33 @@ impl Custodian {
     /// A message came, from the broker or from the inbox. What is refused is counted, and the reason returned for the log.
     pub fn handle_message(&mut self, bytes: &[u8], now: Now) -> Result<(), Refused> {
         let Body { header, content } = self.admission.admit(bytes, now)?;
-        let (cluster, from) = (header.cluster, header.from);
+        let (cluster, from) = (header.cluster, header.from.clone());
         if from == self.settings.id {
             // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking.
             return Ok(());
         }
+        let deaf = self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(&from));
         match content {
+            Content::Event(_) | Content::Sighting(_) | Content::Receipt(_) if deaf => {
+                let refused = Refused::Distrusted(from);
+                self.admission.count_refusal(refused.reason());
+                return Err(refused);
+            }
             Content::Event(sighting) | Content::Sighting(sighting) => self.hear_sighting(cluster, from, &sighting, now),
             Content::Approval(approval) => {
                 let (id, issued_at) = (header.id, header.issued_at);
                 let expires_at = header.expires_at.unwrap_or(issued_at);
                 let standing = StandingApproval { id, from, issued_at, expires_at, used: false };
-                self.with_node(cluster, &approval.node, now, |node, cx| node.approve(standing, cx));
+                self.approve(cluster, &approval.node, standing, now);
             }
+            Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {
+                return self.hear_order(&header, &content, bytes, now);
+            }
+            Content::Want(want) => self.hear_want(cluster, &from, &want, now),
+            Content::Relay(relay) => return self.hear_relay(&relay, now),
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
             Content::Receipt(receipt) => self.hear_receipt(cluster, from, &receipt, now),
-            Content::Refusal(_) => {}
+            Content::Refusal(_) | Content::Acknowledgement(_) => {}
         }
         Ok(())
     }
@@ -398,11 +420,27 @@ impl Custodian {
         self.outputs.pop_front()
     }
 
+    fn approve(&mut self, cluster: ClusterId, name: &NodeName, approval: StandingApproval, now: Now) {
+        let id = approval.id;
+        let known = self.with_node(cluster, name, now, |node, cx| node.approve(approval, cx)).is_some();
+        let node = self.nodes.get(&(cluster, name.clone()));
+        let effect = match node.and_then(Node::needs) {
+            _ if !known => Effect::Inapplicable { why: format!("no node is called {name} here") },
+            Some(Needs::Approvals { have, need }) => Effect::Waiting { have, need },
+            Some(Needs::Hold) => {
+                Effect::Inapplicable { why: "a hold is in force: release it, and then approve again".to_owned() }
+            }
+            Some(Needs::Policy) => Effect::Inapplicable { why: "the policy says hold for this cause".to_owned() },
+            _ => Effect::InForce,
+        };
+        self.acknowledge(cluster, id, effect, std::slice::from_ref(name));
+    }
+
     fn hear_sighting(&mut self, cluster: ClusterId, from: Principal, sighting: &Sighting, now: Now) {
         let in_place = sighting.seen == Seen::Sealed && sighting.cause == Some(Cause::InPlace);
         self.with_node(cluster, &sighting.node, now, |node, cx| {
             if in_place {
-                node.adopt_marker(from, sighting.seen_at, cx);
+                node.adopt_marker(from.clone(), from, sighting.seen_at, cx);
             }
             if sighting.seen != node.sight.seen() {
                 node.sight.attend(now);
@@ -417,10 +455,23 @@ impl Custodian {
         }
         // A marker that was missed when it was new: this host was down, or cut off.
         for (name, report) in &heartbeat.nodes {
-            if let Some(marker) = report.marker {
-                self.with_node(cluster, name, now, |node, cx| node.adopt_marker(from.clone(), marker, cx));
+            let by = report.marker_by.as_ref().unwrap_or(&from);
+            if let Some(marker) = report.marker.filter(|_| self.is_heard(cluster, &from) && self.is_heard(cluster, by))
+            {
+                let adopt = |node: &mut Node, cx: &mut Context<'_>| {
+                    node.adopt_marker(from.clone(), by.clone(), marker, cx);
+                };
+                self.with_node(cluster, name, now, adopt);
             }
         }
+        self.ask_for_orders(cluster, &from, &heartbeat.orders, now);
+    }
+
+    /// Whether somebody's word about nodes counts: who that may be is the configuration's to say, and the operators'.
+    fn is_heard(&self, cluster: ClusterId, principal: &Principal) -> bool {
+        let settings = self.settings.clusters.get(&cluster);
+        let known = settings.is_some_and(|s| s.custodians.contains(principal) || s.sentinels.contains(principal));
+        known && !self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(principal))
     }
 
     fn hear_receipt(&mut self, cluster: ClusterId, from: Principal, receipt: &Receipt, now: Now) {
@@ -443,6 +494,11 @@ impl Custodian {
             let report = self.with_node(id, &name, now, |node, cx| node.report(cx));
             nodes.extend(report.map(|report| (name, report)));
         }
+        let Some(settings) = self.settings.clusters.get(&id) else { return };
+        let orders = self.orders.entry(id).or_default();
+        let (peers, configured) = (settings.peers(), hex::encode(self.settings.allowed_signers.digest()));
+        let trust = self.admission.trust(id);
+        let rules = settings.rules(&peers, trust, &configured);
         let heartbeat = Heartbeat {
             version: self.settings.version.clone(),
             site: self.settings.site.clone(),
@@ -453,7 +509,12 @@ impl Custodian {
             clock_synchronised: self.clock_synchronised,
             audit: self.audit.clone(),
             policy_sha256,
-            allowed_signers_sha256: hex::encode(self.settings.allowed_signers.digest()),
+            allowed_signers_sha256: hex::encode(trust.digest()),
+            trust_version: orders.trust_version(),
+            holds: orders.report_holds(&rules, now.wall),
+            waiting: orders.report_waiting(&rules, now.wall),
+            distrusted: orders.distrusted().cloned().collect(),
+            orders: orders.passed_on().map(str::to_owned).collect(),
             nodes,
             rejected: self.admission.rejected().iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
             submissions,
@@ -489,11 +550,13 @@ impl Custodian {
         let clock_is_behind = self.admission.clock_is_behind(now);
         let node = self.nodes.get_mut(&(id, name.clone()))?;
         let cluster = self.clusters.get_mut(&id)?;
-        let peers = &cluster.peers;
+        let (peers, orders) = (&cluster.peers, self.orders.get(&id));
         let unfit = |custodian: &Principal| {
-            peers.get(custodian).is_some_and(|peer| {
-                now.steady.since(peer.heard) > SILENT || peer.ready.get(name).is_some_and(|ready| !ready)
-            })
+            let distrusted = orders.is_some_and(|orders| orders.is_distrusted(custodian));
+            distrusted
+                || peers.get(custodian).is_some_and(|peer| {
+                    now.steady.since(peer.heard) > SILENT || peer.ready.get(name).is_some_and(|ready| !ready)
+                })
         };
         let mut cx = Context {
             now,
@@ -506,6 +569,7 @@ impl Custodian {
             outage_believable,
             clock_is_behind,
             heard: self.broker.up_since.is_some(),
+            held: orders.is_some_and(|orders| orders.holds_on(name).next().is_some()),
             unfit: &unfit,
             new_incident: &mut || self.ids.next(),
             outputs: &mut self.outputs,

@@ -4,7 +4,7 @@
 //! when an attempt is given up. What is not: the messages' admission and everything that concerns the custodian as a whole
 //! (`super`), and the four locks that are proven at the edge.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::cause::Cause;
@@ -77,11 +77,13 @@ pub(super) struct Context<'a> {
     pub(super) clock_is_behind: bool,
     /// Whether what this custodian says reaches the others now.
     pub(super) heard: bool,
+    /// Whether an operator's hold keeps the node shut.
+    pub(super) held: bool,
     /// Whether this custodian is known to be silent or not ready for this node.
     pub(super) unfit: &'a dyn Fn(&Principal) -> bool,
     pub(super) new_incident: &'a mut dyn FnMut() -> IncidentId,
     pub(super) outputs: &'a mut VecDeque<Output>,
-    pub(super) submissions: &'a mut std::collections::BTreeMap<Submission, u64>,
+    pub(super) submissions: &'a mut BTreeMap<Submission, u64>,
 }
 
 /// Whether a reboot of this host may count as an outage.
@@ -127,8 +129,8 @@ pub(super) struct Node {
     /// Whether it is open and was said to be one whose restart can be proven, since it was last seen otherwise.
     said_provable: bool,
     saved_open: Option<Timestamp>,
-    /// When the marker was set, if this process set it. By the steady clock: the wall's may be set back.
-    marked: Option<Steady>,
+    /// When each marker was set, if this process set it. By the steady clock: the wall's may be set back.
+    marked: BTreeMap<Principal, Steady>,
     deadline: Option<Steady>,
 }
 
@@ -150,7 +152,7 @@ impl Node {
             needs: None,
             told: None,
             said_provable: false,
-            marked: None,
+            marked: BTreeMap::new(),
             deadline: None,
         }
     }
@@ -175,11 +177,11 @@ impl Node {
 
     /// Says, once after each opening, that the next restart will be known for one.
     fn say_provable(&mut self, cx: &mut Context<'_>) {
-        let provable = self.sight.seen() == Seen::Open && self.sight.restart_provable(cx.now);
-        if provable && !self.said_provable {
+        self.said_provable &= self.sight.seen() == Seen::Open;
+        if !self.said_provable && self.sight.seen() == Seen::Open && self.sight.restart_provable(cx.now) {
             cx.outputs.push_back(Output::RestartProvable { cluster: self.cluster, node: self.name.clone() });
+            self.said_provable = true;
         }
-        self.said_provable = provable;
     }
 
     fn observe(&mut self, observation: Observation, cx: &mut Context<'_>) {
@@ -201,7 +203,7 @@ impl Node {
             }
             Observation::Evidence(Evidence::InPlace) => {
                 let by = cx.me.clone();
-                self.mark(Marker { at: cx.now.wall, by }, cx);
+                self.mark(by.clone(), Marker { at: cx.now.wall, by }, cx);
                 let seen_at = cx.now.wall;
                 let cause = Some(Cause::InPlace);
                 let sighting = Content::Sighting(Sighting { node, seen: Seen::Sealed, cause, seen_at });
@@ -231,12 +233,12 @@ impl Node {
         let at = asked.wall;
         self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
         self.state.opened = Some(cx.now.wall);
-        let outlived = self.state.marker.is_some() && self.marked.is_none_or(|marked| marked < asked.steady);
+        let outlived = |by: &Principal| self.marked.get(by).is_none_or(|marked| *marked < asked.steady);
+        let markers = self.state.markers.len();
+        self.state.markers.retain(|by, _| !outlived(by));
+        let outlived = self.state.markers.len() < markers;
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
         if behind || outlived || self.state.sent || !self.state.approvals.is_empty() {
-            if outlived {
-                self.state.marker = None;
-            }
             self.state.approvals.clear();
             self.state.sent = false;
             self.saved_open = Some(at);
@@ -286,17 +288,24 @@ impl Node {
         cx.outputs.push_back(Output::Audit(Entry::Opened { cluster, node, incident: incident.id, sealed_ms, by }));
     }
 
-    /// Sets a marker, unless one is there already: nothing that permits an automatic opening stands beside it.
-    fn mark(&mut self, marker: Marker, cx: &mut Context<'_>) {
-        if self.state.marker.is_some() {
+    /// Sets a marker, unless `via` told of one already: nothing that permits an automatic opening stands beside it. What somebody
+    /// saw himself takes the place of what he only passed on.
+    fn mark(&mut self, via: Principal, marker: Marker, cx: &mut Context<'_>) {
+        let own_eyes = marker.by == via;
+        if self.state.markers.get(&via).is_some_and(|known| known.by == via || !own_eyes) {
             return;
         }
         let (cluster, node) = (self.cluster, self.name.clone());
         let Marker { at, by } = marker.clone();
-        self.state.marker = Some(marker);
-        self.marked = Some(cx.now.steady);
+        let is_first = self.state.markers.is_empty();
+        self.state.markers.insert(via.clone(), marker);
+        self.marked.insert(via.clone(), cx.now.steady);
         cx.outputs.push_back(Output::Save);
-        cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by }));
+        let via = (!own_eyes).then_some(via);
+        cx.outputs.push_back(Output::Audit(Entry::Marker { cluster, node, at, by, via }));
+        if !is_first {
+            return;
+        }
         self.sight.attend(cx.now);
         let under_way = !self.orders.is_empty();
         let incident = self.incident(cx);
@@ -311,12 +320,41 @@ impl Node {
         }
     }
 
-    /// Somebody says that the node was sealed in place. Only ever restricts; ignored when older than our own sight of it open.
-    pub(super) fn adopt_marker(&mut self, by: Principal, seen_at: Timestamp, cx: &mut Context<'_>) {
+    /// Operators have ordered that somebody's word counts for nothing: nor do the markers that he set or told of. What this
+    /// custodian saw itself stays.
+    pub(super) fn forget_word_of(&mut self, principal: &Principal, cx: &mut Context<'_>) {
+        if principal != cx.me {
+            self.state.markers.retain(|via, marker| via != principal && marker.by != *principal);
+        }
+    }
+
+    /// What was approved is void: somebody ordered a hold since, or the keys that approved may count no more.
+    pub(super) fn void_approvals(&mut self) {
+        self.state.approvals.clear();
+    }
+
+    /// Whether this custodian's share may be in the node, or on its way.
+    pub(super) fn in_flight(&self) -> bool {
+        self.state.sent || !self.orders.is_empty() || self.incident.as_ref().is_some_and(|incident| incident.sent)
+    }
+
+    /// What the node waits for.
+    pub(super) fn needs(&self) -> Option<Needs> {
+        self.needs
+    }
+
+    /// `via` says that `by` saw that the node was sealed in place. Only ever restricts; ignored when older than our own sight of
+    /// it open.
+    pub(super) fn adopt_marker(&mut self, via: Principal, by: Principal, seen_at: Timestamp, cx: &mut Context<'_>) {
+        // What he told himself is no news when others pass it on. What this custodian told, and forgot in a crash, is.
+        let told_by_himself = self.state.markers.get(&by).is_some_and(|known| known.by == by);
+        if via != by && told_by_himself {
+            return;
+        }
         // One that is dated ahead would outlive the sight of the node open, and come back with every heartbeat.
         let at = seen_at.min(cx.now.wall);
         if self.state.last_open.as_ref().is_none_or(|open| open.at < at) {
-            self.mark(Marker { at, by }, cx);
+            self.mark(via, Marker { at, by }, cx);
         }
     }
 
@@ -326,7 +364,8 @@ impl Node {
         let entry = Entry::Approval { cluster, node, id: approval.id, from: approval.from.clone() };
         let now = cx.now.wall;
         self.state.approvals.retain(|a| now < a.expires_at);
-        if self.state.approvals.len() < APPROVALS_MAX {
+        // One that is given while a hold is in force was not meant for the time after it.
+        if self.state.approvals.len() < APPROVALS_MAX && !cx.held {
             self.state.approvals.push(approval);
         }
         if let Some(incident) = &mut self.incident {
@@ -491,7 +530,7 @@ impl Node {
 
     /// The cause in force: a marker outranks everything, because it only restricts.
     fn cause(&self, cx: &Context<'_>) -> Option<Cause> {
-        if self.state.marker.is_some() {
+        if !self.state.markers.is_empty() {
             return Some(Cause::InPlace);
         }
         match self.sight.evidence()? {
@@ -525,6 +564,10 @@ impl Node {
     /// The lock "authority" and, for what opens by itself, the lock "budget": on what grounds the share may go, or what is
     /// missing.
     fn authority(&mut self, cause: Option<Cause>, cx: &mut Context<'_>) -> Result<Grounds, Needs> {
+        if cx.held {
+            self.refuse(Lock::Authority, "an operator's hold keeps it shut until enough operators release it", cx);
+            return Err(Needs::Hold);
+        }
         if cause.is_none() && self.sight.evidence().is_none() {
             return Err(Needs::Evidence);
         }
@@ -805,7 +848,7 @@ impl Node {
     }
 
     fn news(&self, now: Now) -> News {
-        let (seen, marked) = (self.sight.seen(), self.state.marker.is_some());
+        let (seen, marked) = (self.sight.seen(), !self.state.markers.is_empty());
         News { seen, needs: self.needs, marked, restart_provable: self.sight.restart_provable(now) }
     }
 
@@ -832,7 +875,9 @@ impl Node {
             ready: cx.share_ok && cx.sandboxed && identity && self.identity_refused.is_none(),
             cause: self.incident.as_ref().and_then(|i| i.cause),
             needs: self.needs,
-            marker: self.state.marker.as_ref().map(|m| m.at),
+            marker: self.state.marker(cx.me).map(|marker| marker.at),
+            marker_by: self.state.marker(cx.me).map(|marker| marker.by.clone()),
+            in_flight: self.in_flight(),
             budget_remaining: self.budget_remaining(cx),
             certificate_not_after: self.certificate_not_after,
             shared_address: self.sight.shared_address(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::admission::Roles;
 use crate::id::{ClusterId, ClusterName, NodeName, Principal, Site};
+use crate::orders::Rules;
 use crate::policy::Policy;
 use crate::sight::Watch;
 use crate::trust::AllowedSigners;
@@ -79,6 +80,29 @@ impl Settings {
 }
 
 impl ClusterSettings {
+    /// Whose word about nodes counts, and so can be made to count for nothing.
+    pub(super) fn peers(&self) -> BTreeSet<Principal> {
+        self.custodians.union(&self.sentinels).cloned().collect()
+    }
+
+    /// What orders are judged by.
+    pub(super) fn rules<'a>(
+        &'a self,
+        peers: &'a BTreeSet<Principal>,
+        trust: &'a AllowedSigners,
+        configured_sha256: &'a str,
+    ) -> Rules<'a> {
+        let policy = &self.policy;
+        Rules {
+            operators: &self.operators,
+            release_approvals: policy.release_approvals,
+            approvals: policy.approvals.max(policy.in_place_approvals),
+            peers,
+            trust,
+            configured_sha256,
+        }
+    }
+
     pub(super) fn watch(&self, node: NodeSettings) -> Watch {
         Watch { direct: node.direct, poll: self.poll, knock: self.poll / KNOCKS_PER_POLL }
     }

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
+use crate::orders::Orders;
 use crate::time::Timestamp;
 
 /// The version of the state file that this build writes, and the only one that it reads.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// The kernel's id of one boot of this host: `/proc/sys/kernel/random/boot_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct State {
     pub permissions: BTreeMap<MessageId, Timestamp>,
     /// Each cluster's nodes.
     pub clusters: BTreeMap<ClusterId, BTreeMap<NodeName, NodeState>>,
+    /// Each cluster's orders.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub orders: BTreeMap<ClusterId, Orders>,
 }
 
 impl Default for State {
@@ -35,6 +39,7 @@ impl Default for State {
             high_water: Timestamp::default(),
             permissions: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            orders: BTreeMap::new(),
         }
     }
 }
@@ -70,9 +75,9 @@ pub struct NodeState {
     /// When this custodian last saw it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_open: Option<LastOpen>,
-    /// That somebody sealed it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub marker: Option<Marker>,
+    /// That somebody sealed it: by whom this custodian was told, itself included, and what.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub markers: BTreeMap<Principal, Marker>,
     /// When the incidents began that were opened without people, within the last hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub openings: Vec<Timestamp>,
@@ -86,6 +91,13 @@ pub struct NodeState {
     /// That this custodian's share left, and may be in the node still: whoever starts next knows no other way to call it back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sent: bool,
+}
+
+impl NodeState {
+    /// The marker that counts: this custodian's own, or the earliest.
+    pub fn marker(&self, me: &Principal) -> Option<&Marker> {
+        self.markers.get(me).or_else(|| self.markers.values().min_by_key(|marker| marker.at))
+    }
 }
 
 /// A sight of a node open.

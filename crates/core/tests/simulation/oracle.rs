@@ -403,7 +403,7 @@ impl World {
 
     /// An entry of the audit log.
     pub(crate) fn check_entry(&self, c: usize, entry: &Entry) {
-        if let Entry::Marker { node, by, .. } = entry
+        if let Entry::Marker { node, by, via: None, .. } = entry
             && *by == self.hosts[c].settings.id
             && self.oracle.calm
             && let Some(n) = self.index(node)

@@ -371,7 +371,7 @@ impl World {
     }
 
     pub(crate) fn marked(&self, c: usize, n: usize) -> bool {
-        self.state_of(c).is_some_and(|state| state.clusters[&self.cluster][&self.names[n]].marker.is_some())
+        self.state_of(c).is_some_and(|state| !state.clusters[&self.cluster][&self.names[n]].markers.is_empty())
     }
 
     // Nodes.

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use holdfast_edge::audit::{self, AUDIT_FILE, Look};
+use holdfast_edge::audit::{self, AUDIT_FILE, AuditError, Look};
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 
@@ -108,7 +108,7 @@ fn remembered(config: &Config) -> Vec<Finding> {
         ));
     }
     for (cluster, nodes) in &state.clusters {
-        for (node, marker) in nodes.iter().filter_map(|(node, known)| Some((node, known.marker.as_ref()?))) {
+        for (node, marker) in nodes.iter().filter_map(|(node, known)| Some((node, known.marker(&config.id)?))) {
             let name =
                 config.settings.clusters.get(cluster).map_or_else(|| cluster.to_string(), |c| c.name.to_string());
             let what = format!(
@@ -134,6 +134,11 @@ fn audit_log(config: &Config) -> Finding {
     let Look { in_use, content } = match audit::look(&path) {
         Ok(Some(look)) => look,
         Ok(None) => return Finding::ok(CHECK, format!("{shown} is not there yet: the first start begins it")),
+        // Nothing is wrong with the file: whoever looks may not.
+        Err(AuditError::Open { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let what = format!("the audit log {shown} may not be read by this user");
+            return Finding::failed(CHECK, what, "check the owner and mode of the file and of its folder: ls -ld");
+        }
         Err(error) => return Finding::failed(CHECK, error.to_string(), evidence),
     };
     let who = if in_use { "a custodian runs and writes it" } else { "no custodian runs" };

@@ -142,7 +142,8 @@ fn not_connected(error: &ConnectError, identity: &NodeIdentity) -> Finding {
             PeerRefusal::WrongPin { seen } => (
                 "pin",
                 format!(
-                    "if the node was given this key by somebody whom you know, add it to its pins: spki_sha256 = [\"{seen}\"]"
+                    "see first that its url is not another node's; if the node was given this key by somebody whom you know, add it to its \
+                     pins: spki_sha256 = [\"{seen}\"]"
                 ),
             ),
             PeerRefusal::Expired { .. } | PeerRefusal::NotYetValid { .. } => (

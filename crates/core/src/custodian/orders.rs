@@ -1,0 +1,246 @@
+//! Operators' orders at a custodian: what is taken, what it does to the nodes, what is told, and how orders reach custodians
+//! that missed them.
+//!
+//! What stands and what it takes is `crate::orders`'. A custodian's heartbeat names, by digest, each order that it passes on; who
+//! does not have one asks for it, and is sent the operator's own envelope. That is verified like any other: nobody's word for an
+//! order is taken but the operator's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::admission::Refused;
+use crate::id::{ClusterId, MessageId, NodeName, Principal};
+use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, WANTED_MAX, Want};
+use crate::orders::{Change, Taken};
+use crate::time::{Now, Steady};
+use crate::trust::AllowedSigners;
+
+use super::{Custodian, Entry, HEARTBEAT_MIN, Output};
+
+/// After how long another custodian is asked for an order that did not come.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
+
+/// After how long the same custodian is asked again: it may be one that only says that it has the order.
+const ASK_THE_SAME_AGAIN: Duration = Duration::from_secs(300);
+
+/// How often one order is sent to one custodian: who asks more often does not listen.
+const RELAY_AGAIN: Duration = Duration::from_secs(5);
+
+/// How many questions and answers are remembered. When that is full, nothing more is asked or sent until some are old.
+const REMEMBERED: usize = 1024;
+
+/// The passing on of orders between custodians.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// Whom this custodian asked last for an order, and when.
+    asked: BTreeMap<String, (Principal, Steady)>,
+    /// When an order was last sent to whom.
+    relayed: BTreeMap<(Principal, String), Steady>,
+}
+
+impl Exchange {
+    fn may_ask(&mut self, sha256: &str, of: &Principal, now: Steady) -> bool {
+        self.asked.retain(|_, (_, at)| now.since(*at) < ASK_THE_SAME_AGAIN);
+        let may = match self.asked.get(sha256) {
+            Some((last, _)) if last == of => false,
+            Some((_, at)) => now.since(*at) >= ASK_AGAIN,
+            None => self.asked.len() < REMEMBERED,
+        };
+        if may {
+            self.asked.insert(sha256.to_owned(), (of.clone(), now));
+        }
+        may
+    }
+
+    fn may_send(&mut self, sha256: &str, to: &Principal, now: Steady) -> bool {
+        self.relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
+        let key = (to.clone(), sha256.to_owned());
+        let may = self.relayed.len() < REMEMBERED && !self.relayed.contains_key(&key);
+        if may {
+            self.relayed.insert(key, now);
+        }
+        may
+    }
+}
+
+impl Custodian {
+    /// Puts each cluster's trust root in force, and voids what was judged under another one.
+    pub(super) fn settle_trust_roots(&mut self) {
+        let configured = hex::encode(self.settings.allowed_signers.digest());
+        for id in self.settings.clusters.keys() {
+            let orders = self.orders.entry(*id).or_default();
+            orders.notice_configured(&configured);
+            self.admission.set_trust_root(*id, orders.trust_root(&configured));
+            if orders.judge_under(self.admission.trust(*id)) {
+                let nodes = self.nodes.iter_mut().filter(|((cluster, _), _)| cluster == id);
+                nodes.for_each(|(_, node)| node.void_approvals());
+                self.outputs.push_back(Output::Save);
+            }
+        }
+    }
+
+    /// An order was admitted.
+    pub(super) fn hear_order(
+        &mut self,
+        header: &Header,
+        content: &Content,
+        bytes: &[u8],
+        now: Now,
+    ) -> Result<(), Refused> {
+        let (id, cluster) = (header.id, header.cluster);
+        let taken = self.take_order(header, content, &String::from_utf8_lossy(bytes), now);
+        let (effect, change) = match taken {
+            Taken::Told { effect, change } => (effect, change),
+            Taken::Known | Taken::Full => {
+                let refused = if taken == Taken::Full { Refused::Full } else { Refused::Replayed(id) };
+                self.admission.count_refusal(refused.reason());
+                return Err(refused);
+            }
+        };
+        let about = match content {
+            Content::Hold(hold) => hold.nodes.clone(),
+            _ => Vec::new(),
+        };
+        if let Some(change) = change {
+            // Before anything that it brings about.
+            self.outputs.push_back(Output::Save);
+            let matter = matter_of(content);
+            self.carry_out(cluster, header, matter, change, now);
+        }
+        let about = if about.is_empty() { self.nodes_of(cluster) } else { about };
+        self.acknowledge(cluster, id, effect, &about);
+        self.tell_soon(cluster, now);
+        Ok(())
+    }
+
+    fn take_order(&mut self, header: &Header, content: &Content, envelope: &str, now: Now) -> Taken {
+        let Some(settings) = self.settings.clusters.get(&header.cluster) else { return Taken::Known };
+        let orders = self.orders.entry(header.cluster).or_default();
+        let (peers, configured) = (settings.peers(), hex::encode(self.settings.allowed_signers.digest()));
+        let rules = settings.rules(&peers, self.admission.trust(header.cluster), &configured);
+        // By the latest time that the clock has shown: one that is set back makes no voice last longer.
+        let at = now.wall.max(self.admission.high_water());
+        orders.take(header, content, envelope, &rules, at)
+    }
+
+    fn carry_out(&mut self, cluster: ClusterId, header: &Header, matter: Option<Matter>, change: Change, now: Now) {
+        let (id, from) = (header.id, header.from.clone());
+        let entry = match &change {
+            Change::Held(nodes) => Entry::Hold { cluster, id, from, nodes: nodes.clone() },
+            Change::Voiced => Entry::Voice { cluster, id, from, matter },
+            Change::Released(hold, by) => Entry::Released { cluster, hold: *hold, by: by.clone() },
+            Change::Distrusted { principal, lift, by } => {
+                Entry::Distrust { cluster, principal: principal.clone(), lift: *lift, by: by.clone() }
+            }
+            Change::Trusted { version, allowed_signers, by } => {
+                let sha256 = hex::encode(allowed_signers.digest());
+                Entry::Trust { cluster, version: *version, sha256, by: by.clone() }
+            }
+        };
+        self.outputs.push_back(Output::Audit(entry));
+        match change {
+            Change::Held(nodes) => {
+                let nodes = if nodes.is_empty() { self.nodes_of(cluster) } else { nodes };
+                for name in nodes {
+                    self.with_node(cluster, &name, now, |node, _| node.void_approvals());
+                }
+            }
+            Change::Distrusted { principal, lift: false, .. } => {
+                for name in self.nodes_of(cluster) {
+                    self.with_node(cluster, &name, now, |node, cx| node.forget_word_of(&principal, cx));
+                }
+            }
+            Change::Trusted { allowed_signers, .. } => self.follow_trust(cluster, allowed_signers, now),
+            Change::Released(..) | Change::Distrusted { .. } => self.consider_all(now),
+            Change::Voiced => {}
+        }
+    }
+
+    fn follow_trust(&mut self, cluster: ClusterId, allowed_signers: AllowedSigners, now: Now) {
+        self.admission.set_trust_root(cluster, Some(allowed_signers));
+        let orders = self.orders.entry(cluster).or_default();
+        orders.judge_under(self.admission.trust(cluster));
+        for name in self.nodes_of(cluster) {
+            self.with_node(cluster, &name, now, |node, _| node.void_approvals());
+        }
+    }
+
+    /// Tells the operator, and whoever listens, what came of a message: when it is on disk.
+    pub(super) fn acknowledge(&mut self, cluster: ClusterId, order: MessageId, effect: Effect, about: &[NodeName]) {
+        let flies = |name: &&NodeName| self.nodes.get(&(cluster, (*name).clone())).is_some_and(super::Node::in_flight);
+        let in_flight = about.iter().filter(flies).cloned().collect();
+        let content = Content::Acknowledgement(Acknowledgement { order, effect, in_flight });
+        self.outputs.push_back(Output::Publish { cluster, content });
+    }
+
+    /// Another custodian's heartbeat named orders: what this one does not have, it asks for.
+    pub(super) fn ask_for_orders(&mut self, cluster: ClusterId, of: &Principal, named: &[String], now: Now) {
+        let orders = self.orders.entry(cluster).or_default();
+        let exchange = &mut self.exchange;
+        let lacks = |sha256: &&String| orders.envelope(sha256).is_none();
+        let sha256: Vec<_> = named
+            .iter()
+            .filter(lacks)
+            .filter(|sha256| exchange.may_ask(sha256, of, now.steady))
+            .take(WANTED_MAX)
+            .cloned()
+            .collect();
+        if !sha256.is_empty() {
+            let content = Content::Want(Want { of: of.clone(), sha256 });
+            self.outputs.push_back(Output::Publish { cluster, content });
+        }
+    }
+
+    pub(super) fn hear_want(&mut self, cluster: ClusterId, from: &Principal, want: &Want, now: Now) {
+        if want.of != self.settings.id {
+            return;
+        }
+        let Some(orders) = self.orders.get(&cluster) else { return };
+        for sha256 in &want.sha256 {
+            let Some(envelope) = orders.envelope(sha256) else { continue };
+            if self.exchange.may_send(sha256, from, now.steady) {
+                let content = Content::Relay(Relay { to: from.clone(), envelope: envelope.to_owned() });
+                self.outputs.push_back(Output::Publish { cluster, content });
+            }
+        }
+    }
+
+    pub(super) fn hear_relay(&mut self, relay: &Relay, now: Now) -> Result<(), Refused> {
+        if relay.to != self.settings.id {
+            return Ok(());
+        }
+        let bytes = relay.envelope.as_bytes();
+        let body = self.admission.admit(bytes, now)?;
+        if body.header.kind.is_order() {
+            return self.hear_order(&body.header, &body.content, bytes, now);
+        }
+        // Everything else has a road of its own, and a time to live on it.
+        let refused = Refused::Role { from: body.header.from, kind: body.header.kind.as_str() };
+        self.admission.count_refusal(refused.reason());
+        Err(refused)
+    }
+
+    /// Others should hear soon of what changed.
+    fn tell_soon(&mut self, cluster: ClusterId, now: Now) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster)
+            && let Some(last) = cluster.last_heartbeat
+        {
+            cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN).max(now.steady);
+        }
+    }
+
+    fn nodes_of(&self, cluster: ClusterId) -> Vec<NodeName> {
+        let settings = self.settings.clusters.get(&cluster);
+        settings.map_or_else(Vec::new, |settings| settings.nodes.keys().cloned().collect())
+    }
+}
+
+/// What an order asks several operators to agree on, for the audit log.
+fn matter_of(content: &Content) -> Option<Matter> {
+    match content {
+        Content::Release(release) => Some(release.matter()),
+        Content::Distrust(distrust) => Some(distrust.matter()),
+        Content::Trust(trust) => Some(trust.matter()),
+        _ => None,
+    }
+}
