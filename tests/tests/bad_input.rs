@@ -307,12 +307,12 @@ fn a_state_that_cannot_be_read_is_no_reason_to_forget() {
         ("cut off", b"{\"v\":1,\"high_wat"),
         (
             "of another version",
-            b"{\"v\":2,\"high_water\":\"2026-11-22T10:00:00.000Z\",\"permissions\":{},\"clusters\":{}}",
+            b"{\"v\":1,\"high_water\":\"2026-11-22T10:00:00.000Z\",\"permissions\":{},\"clusters\":{}}",
         ),
         ("something else", b"[]"),
         (
             "with an unknown key",
-            b"{\"v\":1,\"high_water\":\"2026-11-22T10:00:00.000Z\",\"permissions\":{},\"clusters\":{},\"x\":1}",
+            b"{\"v\":2,\"high_water\":\"2026-11-22T10:00:00.000Z\",\"permissions\":{},\"clusters\":{},\"x\":1}",
         ),
     ];
     for (what, state) in spoilers {
