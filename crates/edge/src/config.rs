@@ -19,7 +19,9 @@ pub use toml::Spanned;
 
 use crate::broker::{BrokerUrl, PASSWORD_MAX, Password};
 use crate::files::{self, FileError};
-use crate::keys::SigningKey;
+#[cfg(feature = "operator")]
+use crate::keys::OperatorKey;
+use crate::keys::{Sign, SigningKey};
 use crate::tls::{self, CA_PEM_MAX, SpkiPin};
 use crate::vault::NodeIdentity;
 
@@ -132,6 +134,12 @@ impl ConfigFile {
         SigningKey::load(&self.resolve(path)).map_err(|e| self.refuse(path, e))
     }
 
+    /// An operator's key, wherever it lives.
+    #[cfg(feature = "operator")]
+    pub fn operator_key(&self, path: &Spanned<PathBuf>) -> Result<OperatorKey, ConfigError> {
+        OperatorKey::load(&self.resolve(path), crate::keys::agent_socket()).map_err(|e| self.refuse(path, e))
+    }
+
     /// The trust root.
     pub fn allowed_signers(&self, path: &Spanned<PathBuf>) -> Result<AllowedSigners, ConfigError> {
         let bytes = self.read_file(path, ALLOWED_SIGNERS_MAX + 1)?;
@@ -141,7 +149,7 @@ impl ConfigFile {
     /// Refuses a signing key that the trust root does not list for `principal` in `namespace`: nobody would believe it.
     pub fn check_listed(
         &self,
-        key: &SigningKey,
+        key: &impl Sign,
         principal: &Spanned<Principal>,
         namespace: Namespace,
         trust: &AllowedSigners,
@@ -152,7 +160,7 @@ impl ConfigFile {
         if trust.signers().any(listed) {
             return Ok(());
         }
-        let (name, public) = (principal.get_ref(), key.public_openssh(""));
+        let (name, public) = (principal.get_ref(), key.public_key());
         // A line for this name and somebody else's key would be one key with two names.
         if let Some(other) = trust.signers().find(|s| s.principal() != name && s.key() == key.public_key()) {
             let other = other.principal();

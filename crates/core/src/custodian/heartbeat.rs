@@ -19,7 +19,10 @@ pub(super) fn fit(heartbeat: &mut Heartbeat) {
         |heartbeat| heartbeat.holds.iter_mut().for_each(|hold| hold.reason = None),
         |heartbeat| {
             let texts = heartbeat.nodes.values_mut().filter_map(|node| node.identity_refused.as_mut());
-            texts.for_each(|why| why.truncate(why.floor_char_boundary(WHY_SHORT)));
+            texts.for_each(|why| {
+                let end = (0..=WHY_SHORT).rev().find(|&end| why.is_char_boundary(end));
+                why.truncate(end.unwrap_or_default());
+            });
         },
         |heartbeat| heartbeat.orders.truncate(ORDERS_SHORT),
         |heartbeat| {

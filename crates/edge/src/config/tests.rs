@@ -145,7 +145,7 @@ fn a_key_that_nobody_would_believe_is_refused_with_the_line_to_add() {
         }
     }
     // Somebody else's key under one's own name is no line to add.
-    folder.write("signers", &line("holdfast.event", &key).replace("a name", "b name"), 0o644);
+    folder.write("signers", line("holdfast.event", &key).replace("a name", "b name"), 0o644);
     let (file, example) = folder.config(text).expect("good");
     let key = file.signing_key(&example.signing_key.expect("given")).expect("a key");
     let trust = file.allowed_signers(&example.allowed_signers.expect("given")).expect("a trust root");
