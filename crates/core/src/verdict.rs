@@ -275,6 +275,7 @@ pub fn unready(custodian: &CustodianStatus) -> Option<String> {
             let nodes: Vec<_> =
                 heartbeat.nodes.iter().filter(|(_, node)| !node.ready).map(|(name, _)| name.as_str()).collect();
             match nodes.get(..NODES_NAMED) {
+                _ if nodes.is_empty() => "it does not serve every node".to_owned(),
                 Some(some) if nodes.len() > NODES_NAMED => format!("not for {} and others", some.join(", ")),
                 _ => format!("not for {}", nodes.join(", ")),
             }
@@ -343,7 +344,7 @@ pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, opti
         all.push(Advice {
             what: format!(
                 "Only {ready} {are} ready, and it takes {threshold}: bring custodians back, or open {node} with holders' \
-                 shares."
+                 shares (docs/CEREMONIES.md, \"When custodians are lost\")."
             ),
             command: None,
         });

@@ -104,8 +104,9 @@ impl Patient<'_> {
         });
         if *margin >= 0 {
             sheet.add(if *margin_without_largest_site < 0 {
-                let what =
-                    format!("without the site that most depends on, the margin is {margin_without_largest_site}");
+                let what = format!(
+                    "the site that matters most may not be lost: the margin would be {margin_without_largest_site}"
+                );
                 Finding::warning(
                     "margin-site",
                     what,

@@ -282,3 +282,21 @@ fn times_are_said_as_people_say_them() {
     let said: Vec<_> = [3.26, 41.2, 12_345.0, 240_000.0, f64::INFINITY].map(duration).into();
     assert_eq!(said[..4], ["3.3 ms", "41 ms", "12.3 s", "4 min"]);
 }
+
+#[test]
+fn why_a_custodian_is_not_ready_names_the_nodes_or_that_some_are_not_served() {
+    let mut answer = answer();
+    let custodian = answer.pointer_mut("/clusters/prod/custodians/custodian-1").expect("there");
+    custodian["ready"] = json!(false);
+    custodian["heartbeat"] = json!({
+        "version": "0.1.0", "started_at": "2026-11-24T07:00:00.000Z", "share": {"generation": 1, "ok": true}, "threshold": 3,
+        "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 1, "head": "00".repeat(32), "ok": true},
+        "policy_sha256": "00".repeat(32), "allowed_signers_sha256": "00".repeat(32), "nodes": {}, "rejected": {},
+        "submissions": {},
+    });
+    let status: Status = serde_json::from_value(answer).expect("a status");
+    let cluster = &status.clusters[&"prod".parse().expect("a name")];
+    let why = |name: &str| unready(&cluster.custodians[&name.parse().expect("a name")]);
+    assert_eq!(why("custodian-1").as_deref(), Some("it does not serve every node"));
+    assert_eq!(why("custodian-2"), None);
+}

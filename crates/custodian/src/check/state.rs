@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use holdfast_edge::audit::{self, AUDIT_FILE, Look, Why};
+use holdfast_edge::audit::{self, AUDIT_FILE, AuditError, Look, Why};
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 
@@ -134,6 +134,11 @@ fn audit_log(config: &Config) -> Finding {
     let Look { in_use, content } = match audit::look(&config.state_dir) {
         Ok(Some(look)) => look,
         Ok(None) => return Finding::ok(CHECK, format!("{shown} is not there yet: the first start begins it")),
+        // Nothing is wrong with the file: whoever looks may not.
+        Err(AuditError::Open { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let what = format!("the audit log {shown} may not be read by this user");
+            return Finding::failed(CHECK, what, "check the owner and mode of the file and of its folder: ls -ld");
+        }
         Err(error) => return Finding::failed(CHECK, error.to_string(), evidence),
     };
     let who = if in_use { "a custodian runs and writes it" } else { "no custodian runs" };
