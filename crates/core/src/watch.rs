@@ -9,6 +9,7 @@
 
 mod ledger;
 mod proof;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -19,10 +20,13 @@ use crate::id::{ClusterId, ClusterName, NodeName, Principal};
 use crate::message::{Approval, Body, Content, Header, Heartbeat, Needs, Seen, Sighting, Submission};
 use crate::quorum::{Basis, Heard, Quorum, assess};
 use crate::sight::{Action, Evidence, Observation, Sight, Watch};
-use crate::status::{ApprovalStatus, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof};
+use crate::status::{
+    ApprovalStatus, AuditWitness, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof,
+};
 use crate::time::{Now, Steady, Timestamp};
 
 pub use ledger::{INCIDENTS_KEPT, REPORTS_KEPT};
+pub use witness::AUDIT_DOUBT_KEPT;
 
 use ledger::Ledger;
 
@@ -58,6 +62,8 @@ pub struct ClusterWatch {
     pub nodes: BTreeMap<NodeName, NodeWatch>,
     /// How many nodes should be open at any time.
     pub min_unsealed: usize,
+    /// Until when operators have accepted what did not fit in a custodian's audit log.
+    pub audit_accepted: BTreeMap<Principal, Timestamp>,
 }
 
 /// A node that is watched, as the configuration says.
@@ -78,6 +84,8 @@ pub enum Record {
     Report(Box<Body>, Timestamp),
     /// A custodian's share was part of a set that opened a node: it replaces what was known of that custodian.
     Proof(ClusterId, Principal, ShareProof),
+    /// A custodian told where its audit log stands: it replaces what was known of that.
+    Audit(ClusterId, Principal, AuditWitness),
 }
 
 /// Counters that only grow, over the life of the process.
@@ -110,6 +118,7 @@ struct Cluster {
     nodes: BTreeMap<NodeName, Node>,
     heard: BTreeMap<Principal, Heard>,
     proofs: BTreeMap<Principal, ShareProof>,
+    audits: BTreeMap<Principal, AuditWitness>,
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
 }
@@ -172,6 +181,13 @@ impl Watcher {
         }
     }
 
+    /// Takes back what an earlier process knew of where the audit logs of a cluster's custodians stand.
+    pub fn restore_audits(&mut self, cluster: ClusterId, audits: BTreeMap<Principal, AuditWitness>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.audits = audits;
+        }
+    }
+
     /// A node was looked at: `tell` hands what came of it to its sight.
     pub fn handle_node(&mut self, place: &Place, now: Now, tell: impl FnOnce(&mut Sight)) {
         if let Some(node) = self.node(place) {
@@ -219,6 +235,8 @@ impl Watcher {
                 if !cluster.keep_heartbeat(header, heartbeat, now) {
                     return;
                 }
+                let news = cluster.witness(header, heartbeat, now);
+                self.records.extend(news.map(|news| Record::Audit(header.cluster, header.from.clone(), news)));
                 self.count(header, heartbeat);
             }
             Content::Sighting(sighting) => {
@@ -419,6 +437,7 @@ impl Cluster {
             nodes,
             heard: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            audits: BTreeMap::new(),
             approvals: VecDeque::new(),
             ledger: Ledger::default(),
         }
@@ -434,6 +453,7 @@ impl Cluster {
         }
         self.heard.retain(|name, _| watch.custodians.contains(name));
         self.proofs.retain(|name, _| watch.custodians.contains(name));
+        self.audits.retain(|name, _| watch.custodians.contains(name));
         self.watch = watch;
         self
     }
@@ -446,6 +466,15 @@ impl Cluster {
         let heard = Heard { heartbeat: heartbeat.clone(), issued_at: header.issued_at, at: now };
         self.heard.insert(header.from.clone(), heard);
         true
+    }
+
+    /// Remembers where the custodian's audit log stands, and returns it if it is news.
+    fn witness(&mut self, header: &Header, heartbeat: &Heartbeat, now: Now) -> Option<AuditWitness> {
+        let known = self.audits.get(&header.from);
+        let accepted = self.watch.audit_accepted.get(&header.from).copied();
+        let news = witness::witness(known, &heartbeat.audit, header.issued_at, now.wall, accepted)?;
+        self.audits.insert(header.from.clone(), news.clone());
+        Some(news)
     }
 
     fn keep_approval(&mut self, header: &Header, approval: &Approval) {
@@ -550,6 +579,10 @@ impl Cluster {
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
             share_proven: self.proofs.get(who).filter(|p| p.generation == self.watch.generation).cloned(),
+            audit: self.audits.get(who).map(|known| AuditWitness {
+                doubt: witness::standing(known, now.wall, self.watch.audit_accepted.get(who).copied()).cloned(),
+                ..known.clone()
+            }),
             heartbeat: heard.map(|heard| heard.heartbeat.clone()),
         }
     }

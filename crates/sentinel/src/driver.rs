@@ -75,9 +75,10 @@ impl Driver {
         let ids: Vec<_> = config.watches.keys().copied().collect();
         let (history, known) = History::open(config.database.as_deref(), &ids);
         let mut core = Watcher::new(config.watches.clone(), clock.now());
-        for Known { cluster, incidents, proofs } in known {
+        for Known { cluster, incidents, proofs, audits } in known {
             core.restore(cluster, incidents);
             core.restore_proofs(cluster, proofs);
+            core.restore_audits(cluster, audits);
         }
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         tracing::info!(address = %listener.address(), tls = config.tls.is_some(), "serving metrics and status");
@@ -135,11 +136,11 @@ impl Driver {
                 tracing::warn!(node = %place.node, why, "somebody answers at the node's address who is not the node");
                 self.core.handle_identity_refused(&place, why.clone());
             }
-            Report::Lost(_, why) => {
+            Report::Lost(_, why) | Report::Refused(_, why) => {
                 tracing::debug!(node = %place.node, why, "no contact with the node");
                 self.core.handle_lost_because(&place, why.clone());
             }
-            Report::Ticket(_) | Report::Status(..) | Report::Side(_) => {}
+            Report::Ticket(_) | Report::Status(..) | Report::Declined(_) | Report::Side(_) => {}
         }
         let now = self.clock.now();
         self.core.handle_node(&place, now, |sight| node::drive(&report, sight, now));

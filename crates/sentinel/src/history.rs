@@ -1,4 +1,5 @@
-//! The history: incidents, receipts and refusals, each custodian's last heartbeat and its share's last proof, in SQLite.
+//! The history: incidents, receipts and refusals, each custodian's last heartbeat, its share's last proof and where its audit log
+//! stood, in SQLite.
 //!
 //! It is for people, and nothing depends on it: a database that cannot be used is moved aside or done without, loudly. It is
 //! written by a thread of its own, because a disk can take its time and a sentinel cannot.
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::message::{Body, Content};
-use holdfast_core::status::{IncidentStatus, ShareProof};
+use holdfast_core::status::{AuditWitness, IncidentStatus, ShareProof};
 use holdfast_core::time::Timestamp;
 use holdfast_core::watch::{INCIDENTS_KEPT, Record};
 use rusqlite::{Connection, OpenFlags, params};
+use serde::de::DeserializeOwned;
 
 /// Records that may wait for the disk: a minute of a large network. Beyond it they are dropped, and that is told.
 const RECORDS_MAX: usize = 4096;
@@ -42,7 +44,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The version of the tables, in `user_version`.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 const TABLES: &str = "
     CREATE TABLE incidents (
@@ -62,8 +64,14 @@ const TABLES: &str = "
 const PROOFS: &str = "
     CREATE TABLE proofs (
         cluster TEXT NOT NULL, custodian TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
+    ) STRICT;";
+
+/// What version 3 brought.
+const AUDITS: &str = "
+    CREATE TABLE audits (
+        cluster TEXT NOT NULL, custodian TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
     ) STRICT;
-    PRAGMA user_version = 2;";
+    PRAGMA user_version = 3;";
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +101,8 @@ pub(crate) struct Known {
     pub(crate) incidents: Vec<IncidentStatus>,
     /// When the custodians' shares were last proven.
     pub(crate) proofs: BTreeMap<Principal, ShareProof>,
+    /// Where the custodians' audit logs stood.
+    pub(crate) audits: BTreeMap<Principal, AuditWitness>,
 }
 
 /// The history, being written.
@@ -126,8 +136,10 @@ impl History {
         let Some(path) = path else { return (Self { records: None, trouble, writer: None }, Vec::new()) };
         let opened = open_or_move_aside(path).and_then(|database| {
             let known = |id: &ClusterId| {
-                let (incidents, proofs) = (incidents(&database, *id)?, proofs(&database, *id)?);
-                Ok(Known { cluster: *id, incidents, proofs })
+                let incidents = incidents(&database, *id)?;
+                let (proofs, audits) =
+                    (by_custodian(&database, "proofs", *id)?, by_custodian(&database, "audits", *id)?);
+                Ok(Known { cluster: *id, incidents, proofs, audits })
             };
             let known = clusters.iter().map(known).collect::<Result<_, OpenError>>();
             Ok((database, known?))
@@ -226,13 +238,14 @@ fn set_up(database: &Connection) -> Result<(), OpenError> {
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         SCHEMA => Ok(()),
-        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} COMMIT;"))?),
+        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} {AUDITS} COMMIT;"))?),
+        2 => Ok(database.execute_batch(&format!("BEGIN; {AUDITS} COMMIT;"))?),
         0 => {
             let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables > 0 {
                 return Err(OpenError::Foreign);
             }
-            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} COMMIT;"))?)
+            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} {AUDITS} COMMIT;"))?)
         }
         newer => Err(OpenError::Newer(newer)),
     }
@@ -274,16 +287,20 @@ fn incidents(database: &Connection, cluster: ClusterId) -> Result<Vec<IncidentSt
     Ok(known)
 }
 
-/// When a cluster's shares were last proven. A row that cannot be read is left out.
-fn proofs(database: &Connection, cluster: ClusterId) -> Result<BTreeMap<Principal, ShareProof>, OpenError> {
-    let mut select = database.prepare("SELECT custodian, content FROM proofs WHERE cluster = ?1")?;
+/// What a table has of each of a cluster's custodians. A row that cannot be read is left out.
+fn by_custodian<T: DeserializeOwned>(
+    database: &Connection,
+    table: &str,
+    cluster: ClusterId,
+) -> Result<BTreeMap<Principal, T>, OpenError> {
+    let mut select = database.prepare(&format!("SELECT custodian, content FROM {table} WHERE cluster = ?1"))?;
     let rows =
         select.query_map([cluster.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     let mut known = BTreeMap::new();
     for row in rows {
         let (custodian, content) = row?;
-        if let (Ok(custodian), Ok(proof)) = (custodian.parse(), serde_json::from_str(&content)) {
-            known.insert(custodian, proof);
+        if let (Ok(custodian), Ok(content)) = (custodian.parse(), serde_json::from_str(&content)) {
+            known.insert(custodian, content);
         }
     }
     Ok(known)
@@ -318,7 +335,8 @@ fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<
         match record {
             Record::Incident(cluster, incident) => write_incident(&transaction, *cluster, incident)?,
             Record::Report(body, heard_at) => write_report(&transaction, body, *heard_at)?,
-            Record::Proof(cluster, custodian, proof) => write_proof(&transaction, *cluster, custodian, proof)?,
+            Record::Proof(cluster, who, proof) => write_of(&transaction, "proofs", *cluster, who, &json(proof))?,
+            Record::Audit(cluster, who, witness) => write_of(&transaction, "audits", *cluster, who, &json(witness))?,
         }
     }
     transaction.commit()
@@ -376,14 +394,16 @@ fn write_heartbeat(
     Ok(())
 }
 
-fn write_proof(
+/// Writes what a table has of a custodian.
+fn write_of(
     database: &Connection,
+    table: &str,
     cluster: ClusterId,
     custodian: &Principal,
-    proof: &ShareProof,
+    content: &str,
 ) -> rusqlite::Result<()> {
-    let mut insert = database.prepare_cached("INSERT OR REPLACE INTO proofs VALUES (?1, ?2, ?3)")?;
-    insert.execute(params![cluster.to_string(), custodian.as_str(), json(proof)])?;
+    let mut insert = database.prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3)"))?;
+    insert.execute(params![cluster.to_string(), custodian.as_str(), content])?;
     Ok(())
 }
 
@@ -453,6 +473,11 @@ mod tests {
         Record::Proof(CLUSTER, "custodian-1".parse().expect("a name"), proof)
     }
 
+    fn audit(seq: u64) -> Record {
+        let witness = AuditWitness { seq, head: String::new(), issued_at: Timestamp::from_millis(1), doubt: None };
+        Record::Audit(CLUSTER, "custodian-1".parse().expect("a name"), witness)
+    }
+
     fn count(path: &Path, table: &str) -> i64 {
         let database = Connection::open(path).expect("opened");
         database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted")
@@ -493,8 +518,10 @@ mod tests {
         let (history, known) = History::open(Some(&path), &[CLUSTER]);
         assert_eq!((history.trouble(), known[0].incidents.len()), (None, 1));
         history.write(proof(3));
+        history.write(audit(4));
         history.close();
-        assert_eq!(History::open(Some(&path), &[CLUSTER]).1[0].proofs.len(), 1);
+        let known = &History::open(Some(&path), &[CLUSTER]).1[0];
+        assert_eq!((known.proofs.len(), known.audits.values().map(|audit| audit.seq).collect()), (1, vec![4]));
     }
 
     #[test]
