@@ -150,7 +150,7 @@ pub(crate) fn render(
         blocks.push(trimmed(&custodians));
     }
     for (node, _) in shown() {
-        let advice = verdict::advice(name, node, cluster, &option(config));
+        let advice = verdict::advice(name, node, cluster, now, &option(config));
         blocks.extend(advice.into_iter().map(|advice| match advice.command {
             Some(command) => format!("{}\n  {command}", advice.what),
             None => advice.what,

@@ -5,6 +5,7 @@
 //! disk stops every [`Output::Release`] after it. Nothing here does I/O, so a simulation can run thousands of years of it.
 
 mod entry;
+mod hour;
 mod incident;
 mod node;
 mod orders;
@@ -378,7 +379,7 @@ impl Custodian {
             Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {
                 return self.hear_order(&header, &content, bytes, now);
             }
-            Content::Want(want) => self.hear_want(cluster, &from, &want, now),
+            Content::Want(want) | Content::Ask(want) => self.hear_want(cluster, &from, &want, now),
             Content::Relay(relay) => return self.hear_relay(&relay, now),
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
             Content::Receipt(receipt) => self.hear_receipt(cluster, from, &receipt, now),

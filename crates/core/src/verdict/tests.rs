@@ -114,7 +114,7 @@ fn whatever_an_approval_opens_has_a_command() {
     let commands = |answer: &Value| {
         let status: Status = serde_json::from_value(answer.clone()).expect("a status");
         let (name, node) = ("prod".parse().expect("a name"), "vault-1".parse().expect("a name"));
-        let all = advice(&name, &node, &status.clusters[&name], " --config o.toml").into_iter();
+        let all = advice(&name, &node, &status.clusters[&name], status.at, " --config o.toml").into_iter();
         all.filter_map(|advice| Some((advice.what, advice.command?))).collect::<Vec<_>>()
     };
     for (needs, what) in [

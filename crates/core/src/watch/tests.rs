@@ -37,6 +37,7 @@ fn watch(names: &[&str], direct: bool) -> BTreeMap<ClusterId, ClusterWatch> {
         custodians: (1..=5).map(|i| who(&format!("custodian-{i}"))).collect(),
         nodes: nodes.collect(),
         min_unsealed: 2,
+        allowed_signers_sha256: "configured".to_owned(),
     };
     BTreeMap::from([(CLUSTER, cluster)])
 }
