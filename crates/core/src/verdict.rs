@@ -18,7 +18,7 @@ use crate::quorum::FRESH;
 use crate::status::{ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
 use crate::time::Timestamp;
 
-pub use held::{is_held, names, orders_advice, release_command, released};
+pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
 
 /// How long before a certificate expires this is doubtful enough to be said.
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ClusterName, NodeName, Principal};
 use crate::message::{HOLDS_REPORTED, Matter, Seen, plain_text};
-use crate::status::{ClusterStatus, HoldStatus, NodeStatus, Status, WaitingStatus};
+use crate::status::{
+    ClusterStatus, HoldStatus, NodeStatus, Status, TrustVersion, TrustVersionStatus, WaitingStatus,
+};
 use crate::time::Timestamp;
 
 use super::{Advice, moment, rough};
@@ -77,7 +79,7 @@ pub(super) fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     doubts.truncate(HOLDS_TOLD);
     doubts.extend(in_flight(cluster));
     doubts.extend(distrusted(cluster, status));
-    doubts.extend(trust_diverged(cluster));
+    doubts.extend(trust_trouble(cluster));
     match cluster.waiting.len() {
         0 => {}
         1 => doubts.push("An order waits for more operators.".to_owned()),
@@ -148,31 +150,32 @@ fn distrusted(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     cluster.distrusted.iter().take(NAMES_TOLD).map(say).collect()
 }
 
-/// That the sentinel judges by another trust root than most custodians do.
-fn trust_diverged(cluster: &ClusterStatus) -> Option<String> {
+/// The trust root of most custodians, if it is another one than the sentinel's.
+fn other_trust(cluster: &ClusterStatus) -> Option<(&TrustVersionStatus, &TrustVersion)> {
     let own = cluster.trust.as_ref()?;
-    let other = cluster.trust_versions.first().filter(|most| most.trust.sha256 != own.sha256)?;
-    let (there, here) = (&other.trust, own);
-    Some(format!(
-        "{} {} by another trust root than the sentinel: {} there, {} here.",
-        names(&other.custodians),
-        if other.custodians.len() == 1 { "judges" } else { "judge" },
-        root(there.version, &there.sha256),
-        root(here.version, &here.sha256),
-    ))
+    Some((cluster.trust_versions.first().filter(|most| most.trust.sha256 != own.sha256)?, own))
+}
+
+/// Whether the sentinel judges by another trust root than most custodians do.
+pub fn trust_diverged(cluster: &ClusterStatus) -> bool {
+    other_trust(cluster).is_some()
+}
+
+/// That it does, and by which.
+pub fn trust_trouble(cluster: &ClusterStatus) -> Option<String> {
+    let (theirs, own) = other_trust(cluster)?;
+    let judge = if theirs.custodians.len() == 1 { "judges" } else { "judge" };
+    let (who, there, here) = (names(&theirs.custodians), root(&theirs.trust), root(own));
+    Some(format!("{who} {judge} by another trust root than the sentinel: {there} there, {here} here."))
 }
 
 /// "version 3 (sha256 0123456789abcdef…)"
-fn root(version: u32, sha256: &str) -> String {
-    let digest = short(sha256);
+fn root(TrustVersion { version, sha256 }: &TrustVersion) -> String {
+    let digest: String = plain_text(sha256).chars().take(DIGEST_TOLD).chain(['…']).collect();
     match version {
         0 => format!("the configured file (sha256 {digest})"),
         version => format!("version {version} (sha256 {digest})"),
     }
-}
-
-fn short(sha256: &str) -> String {
-    plain_text(sha256).chars().take(DIGEST_TOLD).chain(['…']).collect()
 }
 
 /// What operators may do about holds and about what waits for them. `options` go into the commands, with a blank before them.
