@@ -60,6 +60,16 @@ struct ClusterSection {
     sentinel: Option<Spanned<String>>,
 }
 
+impl OperatedCluster {
+    /// The node with this name, or which there are.
+    pub(crate) fn known_node(&self, cluster: &ClusterName, node: &NodeName) -> anyhow::Result<&NodeConfig> {
+        self.nodes.get(node).ok_or_else(|| {
+            let known = self.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+            anyhow::anyhow!("cluster {cluster} has no node {node}, it has: {known}")
+        })
+    }
+}
+
 impl Operator {
     /// Reads the configuration at `path` and every file that it names.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {

@@ -208,6 +208,11 @@ impl NodeIdentity {
         }
     }
 
+    /// What its TLS has to be.
+    pub(crate) fn tls(&self) -> &ClientConfig {
+        &self.tls
+    }
+
     /// Whether only keys that the configuration names are accepted.
     pub fn is_pinned(&self) -> bool {
         self.pinned
