@@ -269,6 +269,30 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_is_told_with_who_obeys_and_what_to_type_and_is_not_well() {
+        let mut held = answer();
+        let obeyed_by: Vec<_> = (1..=4).map(|i| format!("custodian-{i}")).collect();
+        let cluster = &mut held["clusters"]["prod"];
+        cluster["holds"] = json!([{
+            "id": "3f".repeat(16), "by": "carol", "held_at": "2026-11-22T09:30:00.000Z", "nodes": ["vault-2"],
+            "reason": "forensics", "released_by": {"bob": 4}, "need": 2, "obeyed_by": obeyed_by,
+        }]);
+        cluster["nodes"]["vault-1"]["ready_unheld"] = json!(5);
+        let text = shown(held.clone(), None, CONFIG);
+        for part in [
+            "No: vault-2 is held since today 09:30 by carol: “forensics”; vault-1 was sealed on purpose and waits",
+            "\nHELD     SINCE        BY     OBEYED BY  RELEASED BY  WHY\n",
+            "\nvault-2  today 09:30  carol  4 of 1     1 of 2 bob   forensics\n",
+            "released so far by bob. To end it, another operator types:\n  holdfast release --cluster prod --hold 3f3f",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing from:\n{text}");
+        }
+        let status: Status = serde_json::from_value(held).expect("a status");
+        let (open, cluster) = ("vault-2".parse().expect("a name"), status.clusters.values().next().expect("one"));
+        assert!(!is_well(cluster, Some(&open)), "it is open, and would not open again");
+    }
+
+    #[test]
     fn one_node_alone_is_told_without_the_others() {
         let text = shown(answer(), Some("vault-2"), CONFIG);
         assert!(

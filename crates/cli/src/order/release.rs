@@ -1,6 +1,5 @@
 //! `holdfast release`: an operator wants a hold to end. It ends when enough operators do.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use anyhow::Context as _;
 use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
 use holdfast_core::id::{MessageId, NodeName, Principal};
 use holdfast_core::message::{Body, Content, Hold, Kind, Release, plain_text};
-use holdfast_core::status::ClusterStatus;
+use holdfast_core::status::{ClusterStatus, HoldStatus};
 use holdfast_core::time::Timestamp;
 use holdfast_edge::{clock, files};
 use serde::Serialize;
@@ -44,7 +43,6 @@ struct What {
 }
 
 /// A hold, as far as a release has to name it.
-#[derive(Clone, PartialEq, Eq)]
 struct Found {
     id: MessageId,
     by: Principal,
@@ -110,20 +108,20 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
     let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
     let mut holds = obeyed(known);
     if let Some(wanted) = wanted {
-        holds.retain(|(found, _)| found.id == wanted);
+        holds.retain(|found| found.id == wanted);
     }
     match holds.len() {
         0 => anyhow::bail!("no custodian that the sentinel hears obeys {}", match wanted {
             Some(id) => format!("a hold {id}"),
             None => "any hold".to_owned(),
         }),
-        1 => Ok(holds.swap_remove(0).0),
+        1 => Ok(holds.swap_remove(0)),
         // The same id told in two ways: whoever is fewer lies, or is behind.
-        _ if wanted.is_some() => Ok(holds.swap_remove(0).0),
+        _ if wanted.is_some() => Ok(holds.swap_remove(0)),
         _ => {
             let list: Vec<_> = holds
                 .iter()
-                .map(|(hold, _)| format!("  --hold {}  of {} by {}", hold.id, hold.held_at, hold.by))
+                .map(|hold| format!("  --hold {}  of {} by {}", hold.id, hold.held_at, hold.by))
                 .collect();
             anyhow::bail!("there are several holds: say which\n{}", list.join("\n"))
         }
@@ -131,24 +129,13 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
 }
 
 /// The holds that custodians obey, those first that most obey.
-fn obeyed(cluster: &ClusterStatus) -> Vec<(Found, usize)> {
-    let heartbeats = cluster.custodians.values().filter_map(|known| known.heartbeat.as_ref());
-    let mut holds: BTreeMap<MessageId, Vec<(Found, usize)>> = BTreeMap::new();
-    for report in heartbeats.flat_map(|heartbeat| &heartbeat.holds) {
-        let found = Found {
-            id: report.id,
-            by: report.by.clone(),
-            held_at: report.held_at,
-            nodes: report.nodes.clone(),
-            reason: report.reason.clone(),
-        };
-        let versions = holds.entry(report.id).or_default();
-        match versions.iter_mut().find(|(known, _)| *known == found) {
-            Some((_, many)) => *many += 1,
-            None => versions.push((found, 1)),
-        }
-    }
-    let mut all: Vec<_> = holds.into_values().flatten().collect();
-    all.sort_by_key(|(_, many)| std::cmp::Reverse(*many));
-    all
+fn obeyed(cluster: &ClusterStatus) -> Vec<Found> {
+    let found = |hold: &HoldStatus| Found {
+        id: hold.id,
+        by: hold.by.clone(),
+        held_at: hold.held_at,
+        nodes: hold.nodes.iter().cloned().collect(),
+        reason: hold.reason.clone(),
+    };
+    cluster.holds.iter().map(found).collect()
 }

@@ -267,7 +267,7 @@ fn waiting_advice(
             let digest = plain_text(sha256);
             let what =
                 format!("another allowed_signers in force, as version {version} (compare its sha256sum, {digest})");
-            (what, format!("holdfast trust{options} --cluster {name} FILE --version {version}"))
+            (what, format!("holdfast trust{options} --cluster {name} --version {version} FILE"))
         }
     };
     let told = u32::try_from(waiting.told_by.len()).unwrap_or(u32::MAX);
@@ -292,3 +292,6 @@ pub fn names<T: ToString>(names: &BTreeSet<T>) -> String {
         _ => shown.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests;
