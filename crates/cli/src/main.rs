@@ -90,3 +90,13 @@ fn main() -> ExitCode {
         if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_can_be_read() {
+        Cli::command().debug_assert();
+    }
+}

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use holdfast_core::seal_status::SealStatus;
 use holdfast_core::time::Timestamp;
-use rustls::ClientConfig;
 use reqwest::{Client, Method, Response, StatusCode, redirect};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use url::Url;
 

@@ -50,7 +50,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let end = |sent: &Sent, id| {
         let (word, holds) = binds(sent, id, cluster);
         let config = crate::status::option(&road.config);
-        let release = format!("to end it, operators type: holdfast release{config} --cluster {} --hold {id}", quoted(name));
+        let release =
+            format!("to end it, operators type: holdfast release{config} --cluster {} --hold {id}", quoted(name));
         (format!("{word}\n{release}"), holds)
     };
     road.order(&operator, (name, cluster), content, what, tell, end)

@@ -127,11 +127,8 @@ impl Road {
         }
         let mut written = Vec::new();
         for message in signed {
-            let file = if one_file {
-                output.to_owned()
-            } else {
-                output.join(format!("{}-{}.json", message.name, message.id))
-            };
+            let file =
+                if one_file { output.to_owned() } else { output.join(format!("{}-{}.json", message.name, message.id)) };
             files::create(&file, &message.envelope, 0o644)?;
             self.say(&format!("{} {} written to {}", message.name, message.id, file.display()));
             written.push(file);
@@ -228,7 +225,8 @@ pub(crate) fn outcome(sent: &Sent, id: MessageId, done: &str, again: &str) -> (S
         _ if in_force > 0 => (format!("{done} at {in_force} of {all} custodians"), true),
         Some((have, need)) => {
             let more = need.saturating_sub(have);
-            let who = if more == 1 { "one more operator types".to_owned() } else { format!("{more} more operators type") };
+            let who =
+                if more == 1 { "one more operator types".to_owned() } else { format!("{more} more operators type") };
             (format!("{who}, within 15 minutes: {again}"), true)
         }
         None if answers.is_empty() => ("no custodian has answered".to_owned(), false),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
@@ -12,10 +13,15 @@ use holdfast_core::time::Timestamp;
 use holdfast_edge::{clock, files};
 use serde::Serialize;
 
+use tokio::time::{Instant, sleep};
+
 use super::{Answer, Road};
 use crate::operator::{Named, Operator};
 use crate::output::quoted;
 use crate::status;
+
+/// The time between two looks at what the sentinel knows.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What `release` is asked for.
 #[derive(clap::Args)]
@@ -103,18 +109,29 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
         );
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(status::fetch(url))?;
-    let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
-    let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
-    let mut holds = obeyed(known);
-    if let Some(wanted) = wanted {
-        holds.retain(|found| found.id == wanted);
-    }
+    let deadline = road.deadline();
+    let mut holds = runtime.block_on(async {
+        loop {
+            let status = status::fetch(url).await?;
+            let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
+            let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
+            let mut holds = obeyed(known);
+            holds.retain(|found| wanted.is_none_or(|wanted| found.id == wanted));
+            // One that was ordered a moment ago is told of in the next heartbeats.
+            if !holds.is_empty() || wanted.is_none() || Instant::now() >= deadline {
+                return anyhow::Ok(holds);
+            }
+            sleep(LOOK).await;
+        }
+    })?;
     match holds.len() {
-        0 => anyhow::bail!("no custodian that the sentinel hears obeys {}", match wanted {
-            Some(id) => format!("a hold {id}"),
-            None => "any hold".to_owned(),
-        }),
+        0 => anyhow::bail!(
+            "no custodian that the sentinel hears obeys {}",
+            match wanted {
+                Some(id) => format!("a hold {id}"),
+                None => "any hold".to_owned(),
+            }
+        ),
         1 => Ok(holds.swap_remove(0)),
         // The same id told in two ways: whoever is fewer lies, or is behind.
         _ if wanted.is_some() => Ok(holds.swap_remove(0)),

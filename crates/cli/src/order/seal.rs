@@ -13,8 +13,8 @@ use holdfast_core::id::{MessageId, NodeName, Principal};
 use holdfast_core::message::plain_text;
 use holdfast_edge::admin::Admin;
 use holdfast_edge::admin::rotation::Token;
-use holdfast_edge::{files, terminal};
 use holdfast_edge::vault::NodeIdentity;
+use holdfast_edge::{files, terminal};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -104,7 +104,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         for custodian in sent.unanswered(id) {
             road.say(&format!("  {custodian}: no answer"));
         }
-        road.say(&word);
+        match &sent.trouble {
+            Some(why) => road.say(&format!("the hold was not delivered: {}", plain_text(why))),
+            None => road.say(&word),
+        }
         if !held && !arguments.emergency {
             let why = sent.trouble.map(|why| format!(" ({why})")).unwrap_or_default();
             anyhow::bail!(
@@ -164,19 +167,20 @@ fn finish(
     let well = held && not_sealed.is_empty();
     let (done, all) = (sealed.len(), sealed.len() + not_sealed.len());
     road.say(&format!("{done} of {all} nodes are sealed"));
+    let options = format!("{} --cluster {}", status::option(&road.config), quoted(name));
     if !held {
-        let why = sent.trouble.as_deref().map(|why| format!(" ({})", plain_text(why))).unwrap_or_default();
         let who = unanswered.iter().map(Principal::as_str).collect::<Vec<_>>().join(", ");
         road.say(&format!(
-            "THE HOLD IS NOT IN FORCE{why}: {who} did not acknowledge it. A node that was sealed in place still takes operators' \
-             approvals; one that is restarted now may be opened. Order it again when they can be reached: holdfast hold"
+            "THE HOLD IS NOT IN FORCE: {who} did not acknowledge it. Nodes that custodians saw being sealed wait for operators' \
+             approvals all the same; others, and those that are restarted where nobody saw it, may be opened. Order it again when \
+             custodians can be reached, or carry it to them: holdfast hold{options} [--output FILE]"
         ));
     }
-    let config = status::option(&road.config);
-    road.say(&format!(
-        "to open again, operators type: holdfast release{config} --cluster {} --hold {id}, and then holdfast approve",
-        quoted(name)
-    ));
+    let release = match &sent.trouble {
+        Some(_) => String::new(),
+        None => format!("holdfast release{options} --hold {id}, and then "),
+    };
+    road.say(&format!("to open again, operators type: {release}holdfast approve{options} --all"));
     let sealed = sealed.into_iter().map(|seal| seal.node).collect();
     let what = What { held, sealed, not_sealed, trouble: sent.trouble.clone() };
     let answers = sent.answers(id).cloned().collect();

@@ -32,9 +32,9 @@ pub(crate) struct Arguments {
     /// The new file, whole
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Its version, higher than that of any before; without it, the sentinel is asked which that is
+    /// Its number, higher than that of any before; without it, the sentinel is asked which that is
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    version: Option<u32>,
+    number: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -46,13 +46,13 @@ struct What {
 
 /// Signs the order and sends it.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let Arguments { road, file, version } = arguments;
+    let Arguments { road, file, number } = arguments;
     let operator = road.load()?;
     let named = operator.cluster(road.cluster.as_ref())?;
     let bytes = files::read_bounded(file, ALLOWED_SIGNERS_MAX)?;
     let new = AllowedSigners::parse(&bytes).with_context(|| format!("{} is refused", file.display()))?;
-    let version = match version {
-        Some(version) => *version,
+    let version = match number {
+        Some(number) => *number,
         None => next_version(road, named)?,
     };
     for line in difference(&operator, &new) {
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let done = format!("version {version} is in force");
     let config = status::option(&road.config);
     let again =
-        format!("holdfast trust{config} --cluster {} --version {version} {}", quoted(named.0), quoted(file.display()));
+        format!("holdfast trust{config} --cluster {} --number {version} {}", quoted(named.0), quoted(file.display()));
     let tell = |answer: &Answer| super::in_words(&answer.effect, &done);
     road.order(&operator, named, content, what, tell, |sent, id| super::outcome(sent, id, &done, &again))
 }
@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn next_version(road: &Road, (name, cluster): Named<'_>) -> anyhow::Result<u32> {
     let Some(url) = &cluster.sentinel else {
         anyhow::bail!(
-            "{}: [clusters.{name}] names no sentinel, which could tell the version in force: give --version, one more than the \
+            "{}: [clusters.{name}] names no sentinel, which could tell the version in force: give --number, one more than the \
              last",
             road.config.display()
         );
@@ -85,8 +85,9 @@ fn next_version(road: &Road, (name, cluster): Named<'_>) -> anyhow::Result<u32> 
     let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
     let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
     let versions = known.custodians.values().filter_map(|known| known.heartbeat.as_ref()).map(|h| h.trust_version);
-    let last = versions.max().context("the sentinel has heard no custodian yet, which could tell the version in force")?;
-    last.checked_add(1).context("a custodian tells of a version after which there is none: give --version")
+    let last =
+        versions.max().context("the sentinel has heard no custodian yet, which could tell the version in force")?;
+    last.checked_add(1).context("a custodian tells of a version after which there is none: give --number")
 }
 
 /// Which keys come and go.

@@ -267,7 +267,7 @@ fn waiting_advice(
             let digest = plain_text(sha256);
             let what =
                 format!("another allowed_signers in force, as version {version} (compare its sha256sum, {digest})");
-            (what, format!("holdfast trust{options} --cluster {name} --version {version} FILE"))
+            (what, format!("holdfast trust{options} --cluster {name} --number {version} FILE"))
         }
     };
     let told = u32::try_from(waiting.told_by.len()).unwrap_or(u32::MAX);

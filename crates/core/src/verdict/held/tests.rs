@@ -146,7 +146,7 @@ fn what_waits_for_operators_is_told_with_what_to_type() {
         commands,
         [
             "holdfast distrust --config o.toml --cluster prod sentinel-1",
-            "holdfast trust --config o.toml --cluster prod --version 3 FILE",
+            "holdfast trust --config o.toml --cluster prod --number 3 FILE",
             "holdfast distrust --config o.toml --cluster prod custodian-3 --lift",
         ]
     );
