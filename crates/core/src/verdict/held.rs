@@ -186,8 +186,9 @@ pub fn orders_advice(name: &ClusterName, cluster: &ClusterStatus, now: Timestamp
         all.push(Advice { what: release_words(hold, cluster, now), command: Some(command) });
         if let Some(custodian) = alone(&hold.obeyed_by, cluster) {
             let what = format!(
-                "If {} knows of no such hold, {custodian} is not what it was. That its word may count for nothing, operators \
-                 type:",
+                "{custodian} alone says so: it may have missed that this hold was ended, and then it is to be released once more, \
+                 as above. If {} never ordered it, {custodian} is not what it was. That its word may count for nothing, \
+                 operators type:",
                 hold.by
             );
             let command = format!("holdfast distrust{options} --cluster {name} {custodian}");
