@@ -395,7 +395,7 @@ pub struct Heartbeat {
     pub policy_sha256: String,
     /// SHA-256 of the allowed_signers file, in hexadecimal.
     pub allowed_signers_sha256: String,
-    /// The version of the trust orders that it follows; 0 while the allowed_signers file is the configured one.
+    /// The highest version of a trust order that was in force there; 0 if none was.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub trust_version: u32,
     /// The holds that it obeys; the latest [`HOLDS_REPORTED`].

@@ -47,11 +47,11 @@ pub const RELEASED_KEPT: usize = 1024;
 /// Settled matters whose envelopes are passed on to whoever missed them.
 pub const SETTLED_KEPT: usize = 32;
 
-/// The bytes of their envelopes: eight changes of a large trust root by two operators.
-pub const SETTLED_BYTES: usize = 1024 * 1024;
+/// The bytes of their envelopes: two changes of the largest trust root by two operators, dozens of an ordinary one.
+pub const SETTLED_BYTES: usize = 256 * 1024;
 
 /// How many orders are passed on at most, and so named in a heartbeat.
-pub const PASSED_ON_MAX: usize = 128;
+pub const PASSED_ON_MAX: usize = 96;
 
 /// The orders of one cluster, as they are on the custodian's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -260,9 +260,9 @@ impl Orders {
         }
     }
 
-    /// The version of the trust root in force; 0 while it is the configured one.
+    /// The highest version of a trust order that was in force, also where the configured file was replaced since; 0 if none was.
     pub fn trust_version(&self) -> u32 {
-        self.trust.as_ref().filter(|trusted| !trusted.allowed_signers.is_empty()).map_or(0, |trusted| trusted.version)
+        self.trust.as_ref().map_or(0, |trusted| trusted.version)
     }
 
     /// The holds in force, for a heartbeat: the latest.
@@ -389,7 +389,7 @@ impl Orders {
         if wanted == in_force && trust.version == self.trust_version() {
             return settled_already();
         }
-        let version = self.trust.as_ref().map_or(0, |trusted| trusted.version);
+        let version = self.trust_version();
         if trust.version <= version {
             return inapplicable(&format!("version {version} was in force already: number it higher"));
         }

@@ -219,7 +219,7 @@ pub struct WaitingStatus {
 /// A trust root.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TrustVersion {
-    /// The version of the `trust` order that put it in force; 0 where it is the configured file.
+    /// The highest version of a `trust` order that was in force; 0 where it is the configured file, and always was.
     pub version: u32,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,

@@ -36,8 +36,8 @@ use crate::sandbox::Enforced;
 /// The state file's name in the state folder.
 pub(crate) const STATE_FILE: &str = "state.json";
 
-/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
-const STATE_MAX: usize = 16 * 1024 * 1024;
+/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals and orders are below.
+const STATE_MAX: usize = 64 * 1024 * 1024;
 
 /// How many reports of nodes may wait: each node has at most a few under way.
 const REPORTS_MAX: usize = 1024;

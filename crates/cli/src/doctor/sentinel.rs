@@ -316,9 +316,10 @@ impl Patient<'_> {
             );
             let remedy = match beat.trust_version {
                 0 => "compare the two files with whoever changed one; bring the right one to both, and SIGHUP".to_owned(),
-                version => {
-                    format!("operators put version {version} in force by a trust order: fetch that file, and use it here too")
-                }
+                version => format!(
+                    "operators have put version {version} in force by a trust order: fetch that file, and use it here too; or \
+                     somebody has replaced the file on that host since"
+                ),
             };
             failed("drift-trust", what, remedy);
         }

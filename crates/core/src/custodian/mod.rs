@@ -5,6 +5,7 @@
 //! disk stops every [`Output::Release`] after it. Nothing here does I/O, so a simulation can run thousands of years of it.
 
 mod entry;
+mod heartbeat;
 mod hour;
 mod incident;
 mod node;
@@ -500,7 +501,7 @@ impl Custodian {
         let (peers, configured) = (settings.peers(), hex::encode(self.settings.allowed_signers.digest()));
         let trust = self.admission.trust(id);
         let rules = settings.rules(&peers, trust, &configured);
-        let heartbeat = Heartbeat {
+        let mut heartbeat = Heartbeat {
             version: self.settings.version.clone(),
             site: self.settings.site.clone(),
             started_at: self.started.wall,
@@ -520,6 +521,7 @@ impl Custodian {
             rejected: self.admission.rejected().iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
             submissions,
         };
+        heartbeat::fit(&mut heartbeat);
         self.outputs.push_back(Output::Publish { cluster: id, content: Content::Heartbeat(Box::new(heartbeat)) });
     }
 

@@ -297,7 +297,7 @@ fn a_trust_root_is_replaced_by_two_who_sign_the_same_file() {
 
     // Somebody on the host replaced the configured file: he has decided, and the version still counts.
     desk.orders.notice_configured("another");
-    assert_eq!((desk.orders.trust_root("another"), desk.orders.trust_version()), (None, 0));
+    assert_eq!((desk.orders.trust_root("another"), desk.orders.trust_version()), (None, 1));
     let header = desk.header("alice", Kind::Trust, at(3));
     let again = change(&desk, 1, &file(&[("alice", 0), ("bob", 1)]));
     assert!(matches!(desk.take(&header, &again, at(3)), Taken::Told { effect: Effect::Inapplicable { .. }, .. }));

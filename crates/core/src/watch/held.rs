@@ -20,8 +20,9 @@ const DISTRUSTED_READ: usize = 64;
 /// What a custodian says, and who it is.
 pub(super) type Said<'a> = (&'a Principal, &'a Heartbeat);
 
-/// All that has to be the same for two custodians to speak of one hold: under one id somebody could tell of another.
-type Which<'a> = (MessageId, &'a Principal, Timestamp, BTreeSet<&'a NodeName>, Option<&'a str>);
+/// All that has to be the same for two custodians to speak of one hold: under one id somebody could tell of another. Its reason may
+/// be left out where there is little room.
+type Which<'a> = (MessageId, &'a Principal, Timestamp, BTreeSet<&'a NodeName>);
 
 /// The holds that custodians say that they obey: first those that most obey, of these the latest.
 pub(super) fn holds(said: &[Said<'_>]) -> Vec<HoldStatus> {
@@ -29,7 +30,7 @@ pub(super) fn holds(said: &[Said<'_>]) -> Vec<HoldStatus> {
     for (custodian, beat) in said {
         for report in beat.holds.iter().take(HOLDS_REPORTED) {
             let nodes = report.nodes.iter().take(NODES_NAMED_MAX).collect();
-            let which = (report.id, &report.by, report.held_at, nodes, report.reason.as_deref());
+            let which = (report.id, &report.by, report.held_at, nodes);
             reports.entry(which).or_default().push((custodian, report));
         }
     }
@@ -38,15 +39,15 @@ pub(super) fn holds(said: &[Said<'_>]) -> Vec<HoldStatus> {
     holds
 }
 
-fn hold((id, by, held_at, nodes, reason): Which<'_>, told: &[(&Principal, &HoldReport)]) -> HoldStatus {
+fn hold((id, by, held_at, nodes): Which<'_>, told: &[(&Principal, &HoldReport)]) -> HoldStatus {
     HoldStatus {
         id,
         by: by.clone(),
         held_at,
         nodes: nodes.into_iter().cloned().collect(),
-        reason: reason.map(plain_text),
+        reason: most_told(told.iter().filter_map(|(_, report)| report.reason.as_deref())).map(plain_text),
         released_by: heard(told.iter().map(|(_, report)| report.released_by.as_slice())),
-        need: most_told(told.iter().map(|(_, report)| report.need)),
+        need: most_told(told.iter().map(|(_, report)| report.need)).unwrap_or(1),
         obeyed_by: told.iter().map(|(custodian, _)| (*custodian).clone()).collect(),
     }
 }
@@ -63,7 +64,7 @@ pub(super) fn waiting(said: &[Said<'_>]) -> Vec<WaitingStatus> {
     let status = |(matter, told): (&Matter, Vec<(&Principal, &[Principal], u8)>)| WaitingStatus {
         matter: matter.clone(),
         by: heard(told.iter().map(|(_, by, _)| *by)),
-        need: most_told(told.iter().map(|(.., need)| *need)),
+        need: most_told(told.iter().map(|(.., need)| *need)).unwrap_or(1),
         told_by: told.iter().map(|(custodian, ..)| (*custodian).clone()).collect(),
     };
     let mut waiting: Vec<_> = reports.into_iter().map(status).collect();
@@ -115,10 +116,10 @@ fn heard<'a>(told: impl Iterator<Item = &'a [Principal]>) -> BTreeMap<Principal,
 }
 
 /// What most say; the larger of two that equally many do.
-fn most_told(told: impl Iterator<Item = u8>) -> u8 {
-    let mut counts: BTreeMap<u8, usize> = BTreeMap::new();
-    told.for_each(|need| *counts.entry(need).or_default() += 1);
-    counts.into_iter().max_by_key(|(need, count)| (*count, *need)).map_or(1, |(need, _)| need)
+fn most_told<T: Ord + Copy>(told: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: BTreeMap<T, usize> = BTreeMap::new();
+    told.for_each(|what| *counts.entry(what).or_default() += 1);
+    counts.into_iter().max_by_key(|(what, count)| (*count, *what)).map(|(what, _)| what)
 }
 
 #[cfg(test)]
@@ -166,7 +167,7 @@ mod tests {
         let beats = beats(vec![
             vec![carols(&[])],
             vec![turned],
-            vec![carols(&["bob", "bob", "alice"])],
+            vec![HoldReport { reason: None, ..carols(&["bob", "bob", "alice"]) }],
             vec![other, report(9, "alice", &[], &["bob"])],
         ]);
         let holds = holds(&said(&beats));
@@ -179,6 +180,7 @@ mod tests {
                 ("mallory", "custodian-4".to_owned(), 2),
             ]
         );
+        assert_eq!(holds[0].reason.as_deref(), Some("forensics"));
         assert_eq!(holds[0].released_by, BTreeMap::from([(name("alice"), 1), (name("bob"), 2)]));
     }
 

@@ -20,7 +20,7 @@ use crate::trust::{AllowedSigners, Namespace};
 
 use super::held::Said;
 
-/// How many files of one operator are kept until custodians say that they judge by one: as many changes of a large trust root as
+/// How many files of one operator are kept until custodians say that they judge by one: more changes of a large trust root than
 /// custodians pass on.
 const FILES_PER_OPERATOR: usize = 8;
 
