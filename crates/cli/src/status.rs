@@ -107,9 +107,8 @@ async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
 
 fn is_well(cluster: &ClusterStatus, only: Option<&NodeName>) -> bool {
     let mut nodes = cluster.nodes.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
-    let is_well = |(name, node): (&NodeName, &NodeStatus)| {
-        node.seen == Seen::Open && !verdict::is_held(name, node, cluster)
-    };
+    let is_well =
+        |(name, node): (&NodeName, &NodeStatus)| node.seen == Seen::Open && !verdict::is_held(name, node, cluster);
     cluster.margin >= 0 && nodes.all(is_well)
 }
 

@@ -73,7 +73,8 @@ pub fn assess(basis: Basis<'_>, heard: &BTreeMap<&Principal, &Heard>, now: Now) 
     let fresh: Vec<_> = heard.iter().filter(|(_, h)| h.is_fresh(now)).map(|(name, h)| (*name, &h.heartbeat)).collect();
     let ready_by_node: BTreeMap<_, _> = basis.nodes.iter().map(|node| (node.clone(), ready(&fresh, node))).collect();
     let unheld = |node: &NodeName| {
-        let left: Vec<_> = fresh.iter().copied().filter(|(_, beat)| !beat.holds.iter().any(|h| h.covers(node))).collect();
+        let left: Vec<_> =
+            fresh.iter().copied().filter(|(_, beat)| !beat.holds.iter().any(|h| h.covers(node))).collect();
         (node.clone(), ready(&left, node))
     };
     let without = |place: Place| {

@@ -645,7 +645,11 @@ impl Cluster {
             site: heard.and_then(|heard| heard.heartbeat.site.clone()),
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
-            share_proven: self.proofs.get(who).filter(|p| p.generation == self.watch.generation && !distrusted).cloned(),
+            share_proven: self
+                .proofs
+                .get(who)
+                .filter(|p| p.generation == self.watch.generation && !distrusted)
+                .cloned(),
             heartbeat: heard.map(|heard| heard.heartbeat.clone()),
         }
     }

@@ -222,7 +222,9 @@ impl Driver {
             let trust = root.as_ref().and_then(TrustRoot::parsed);
             match (&root, &trust) {
                 (Some(root), Some(trust)) => self.tell_of_trust_root(cluster, root.version, trust),
-                _ => tracing::warn!(%cluster, "the configured allowed_signers is in force: it was replaced on this host"),
+                _ => {
+                    tracing::warn!(%cluster, "the configured allowed_signers is in force: it was replaced on this host")
+                }
             }
             self.admission.set_trust_root(cluster, trust);
         }

@@ -143,7 +143,11 @@ impl Patient<'_> {
             "look at its host; once it is itself again, operators type: holdfast distrust{} --cluster {} {id} --lift",
             self.option, self.name
         );
-        Finding::failed("distrusted", format!("operators have ordered that the word of {id} counts for nothing"), remedy)
+        Finding::failed(
+            "distrusted",
+            format!("operators have ordered that the word of {id} counts for nothing"),
+            remedy,
+        )
     }
 
     /// What the sentinel says of its own work.
@@ -186,7 +190,8 @@ impl Patient<'_> {
         let trust = known.trust.as_ref()?;
         Some(match trust_trouble(known) {
             None => {
-                let what = format!("the sentinel judges by the trust root of most custodians, version {}", trust.version);
+                let what =
+                    format!("the sentinel judges by the trust root of most custodians, version {}", trust.version);
                 Finding::ok("sentinel-trust", what)
             }
             Some(why) => {
@@ -315,7 +320,9 @@ impl Patient<'_> {
                 short(&own)
             );
             let remedy = match beat.trust_version {
-                0 => "compare the two files with whoever changed one; bring the right one to both, and SIGHUP".to_owned(),
+                0 => {
+                    "compare the two files with whoever changed one; bring the right one to both, and SIGHUP".to_owned()
+                }
                 version => format!(
                     "operators have put version {version} in force by a trust order: fetch that file, and use it here too; or \
                      somebody has replaced the file on that host since"

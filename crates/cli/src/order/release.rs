@@ -136,10 +136,8 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
         // The same id told in two ways: whoever is fewer lies, or is behind.
         _ if wanted.is_some() => Ok(holds.swap_remove(0)),
         _ => {
-            let list: Vec<_> = holds
-                .iter()
-                .map(|hold| format!("  --hold {}  of {} by {}", hold.id, hold.held_at, hold.by))
-                .collect();
+            let list: Vec<_> =
+                holds.iter().map(|hold| format!("  --hold {}  of {} by {}", hold.id, hold.held_at, hold.by)).collect();
             anyhow::bail!("there are several holds: say which\n{}", list.join("\n"))
         }
     }

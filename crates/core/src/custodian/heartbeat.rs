@@ -7,7 +7,7 @@ use crate::message::Heartbeat;
 /// The largest heartbeat's content, in bytes; the rest of the body is the header's.
 const CONTENT_MAX: usize = BODY_MAX - 1024;
 
-/// The longest why beside a node, in bytes, once room is short: enough to know what it is about.
+/// The longest why beside a node, in characters, once room is short: enough to know what it is about.
 const WHY_SHORT: usize = 32;
 
 /// How many orders are named once room is short. What is left out is named again when there is room.
@@ -19,7 +19,7 @@ pub(super) fn fit(heartbeat: &mut Heartbeat) {
         |heartbeat| heartbeat.holds.iter_mut().for_each(|hold| hold.reason = None),
         |heartbeat| {
             let texts = heartbeat.nodes.values_mut().filter_map(|node| node.identity_refused.as_mut());
-            texts.for_each(|why| why.truncate(why.floor_char_boundary(WHY_SHORT)));
+            texts.for_each(|why| *why = why.chars().take(WHY_SHORT).collect());
         },
         |heartbeat| heartbeat.orders.truncate(ORDERS_SHORT),
         |heartbeat| {

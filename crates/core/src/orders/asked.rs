@@ -24,12 +24,7 @@ pub struct Asked(BTreeMap<String, (Principal, Steady)>);
 
 impl Asked {
     /// What to ask `of` for now, of the orders that it names and the asker lacks.
-    pub fn want<'a>(
-        &mut self,
-        lacking: impl Iterator<Item = &'a String>,
-        of: &Principal,
-        now: Steady,
-    ) -> Option<Want> {
+    pub fn want<'a>(&mut self, lacking: impl Iterator<Item = &'a String>, of: &Principal, now: Steady) -> Option<Want> {
         let sha256: Vec<_> = lacking.filter(|sha256| self.may_ask(sha256, of, now)).take(WANTED_MAX).cloned().collect();
         (!sha256.is_empty()).then(|| Want { of: of.clone(), sha256 })
     }
@@ -66,7 +61,8 @@ mod tests {
     fn one_that_does_not_answer_is_not_the_only_one_who_is_asked() {
         let mut asked = Asked::default();
         let orders = ["a".to_owned(), "b".to_owned()];
-        let mut want = |of: &str, seconds| asked.want(orders.iter(), &name(of), at(seconds)).map(|want| want.sha256.len());
+        let mut want =
+            |of: &str, seconds| asked.want(orders.iter(), &name(of), at(seconds)).map(|want| want.sha256.len());
         assert_eq!(want("custodian-1", 0), Some(2));
         assert_eq!((want("custodian-1", 60), want("custodian-2", 29)), (None, None));
         assert_eq!(want("custodian-2", 60), Some(2));
@@ -78,7 +74,8 @@ mod tests {
     fn whoever_makes_orders_up_keeps_nobody_from_asking_others() {
         let mut asked = Asked::default();
         let made_up: Vec<_> = (0..2_000).map(|i| format!("{i}")).collect();
-        let mut want = |of: &str, named: &[String]| asked.want(named.iter(), &name(of), at(0)).map(|want| want.sha256.len());
+        let mut want =
+            |of: &str, named: &[String]| asked.want(named.iter(), &name(of), at(0)).map(|want| want.sha256.len());
         let times = (0..100).take_while(|_| want("mallory", &made_up).is_some()).count();
         assert_eq!(times, REMEMBERED_OF_ONE / WANTED_MAX);
         assert_eq!(want("custodian-1", &["real".to_owned()]), Some(1));

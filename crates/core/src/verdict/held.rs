@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ClusterName, NodeName, Principal};
 use crate::message::{HOLDS_REPORTED, Matter, Seen, plain_text};
-use crate::status::{
-    ClusterStatus, HoldStatus, NodeStatus, Status, TrustVersion, TrustVersionStatus, WaitingStatus,
-};
+use crate::status::{ClusterStatus, HoldStatus, NodeStatus, Status, TrustVersion, TrustVersionStatus, WaitingStatus};
 use crate::time::Timestamp;
 
 use super::{Advice, moment, rough};
@@ -105,7 +103,10 @@ fn half_obeyed(hold: &HoldStatus, cluster: &ClusterStatus) -> Option<String> {
     let (what, id) = (of_whom(hold), hold.id);
     Some(if binds(hold, cluster) {
         let do_not = if others.len() == 1 { "does not" } else { "do not" };
-        format!("{} {do_not} obey {what}: it has not reached them, or they know it to be ended (hold {id}).", names(&others))
+        format!(
+            "{} {do_not} obey {what}: it has not reached them, or they know it to be ended (hold {id}).",
+            names(&others)
+        )
     } else {
         let obey = names(&hold.obeyed_by);
         let obeys = if hold.obeyed_by.len() == 1 { "alone says that it obeys" } else { "alone say that they obey" };
@@ -141,11 +142,16 @@ fn distrusted(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     let say = |(who, by): (&Principal, &BTreeSet<Principal>)| {
         let many = by.iter().filter(|custodian| *custodian != who).count();
         if many < usize::from(cluster.threshold) {
-            return format!("{} alone of the custodians would have it that the word of {who} counts for nothing.", names(by));
+            return format!(
+                "{} alone of the custodians would have it that the word of {who} counts for nothing.",
+                names(by)
+            );
         }
         let of = cluster.custodians.len();
         let whose = if *who == status.sentinel { "this sentinel".to_owned() } else { who.to_string() };
-        format!("Operators have ordered that the word of {whose} counts for nothing ({many} of {of} custodians say so).")
+        format!(
+            "Operators have ordered that the word of {whose} counts for nothing ({many} of {of} custodians say so)."
+        )
     };
     cluster.distrusted.iter().take(NAMES_TOLD).map(say).collect()
 }

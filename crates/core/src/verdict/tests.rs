@@ -187,7 +187,10 @@ fn a_budget_that_is_spent_is_told_with_when_there_is_more() {
     };
     let words = said(&answer);
     // The first of the three frees a third custodian.
-    assert!(words.contains("Custodians open it by themselves again today 10:40. An approval opens it meanwhile and"), "{words}");
+    assert!(
+        words.contains("Custodians open it by themselves again today 10:40. An approval opens it meanwhile and"),
+        "{words}"
+    );
     answer["clusters"]["prod"]["custodians"]["custodian-4"]["up"] = json!(false);
     answer["clusters"]["prod"]["custodians"]["custodian-5"]["up"] = json!(false);
     assert!(said(&answer).contains("again today 10:50."), "all three are needed");

@@ -24,6 +24,9 @@ pub(super) type Said<'a> = (&'a Principal, &'a Heartbeat);
 /// be left out where there is little room.
 type Which<'a> = (MessageId, &'a Principal, Timestamp, BTreeSet<&'a NodeName>);
 
+/// Who tells of a matter, who has joined in it as he has heard, and how many it takes.
+type Told<'a> = (&'a Principal, &'a [Principal], u8);
+
 /// The holds that custodians say that they obey: first those that most obey, of these the latest.
 pub(super) fn holds(said: &[Said<'_>]) -> Vec<HoldStatus> {
     let mut reports: BTreeMap<Which<'_>, Vec<(&Principal, &HoldReport)>> = BTreeMap::new();
@@ -54,14 +57,14 @@ fn hold((id, by, held_at, nodes): Which<'_>, told: &[(&Principal, &HoldReport)])
 
 /// What operators have begun and too few have joined: first what most custodians tell of. The ends of holds are with the holds.
 pub(super) fn waiting(said: &[Said<'_>]) -> Vec<WaitingStatus> {
-    let mut reports: BTreeMap<&Matter, Vec<(&Principal, &[Principal], u8)>> = BTreeMap::new();
+    let mut reports: BTreeMap<&Matter, Vec<Told<'_>>> = BTreeMap::new();
     for (custodian, beat) in said {
         let matters = beat.waiting.iter().filter(|report| !matches!(report.matter, Matter::Release { .. }));
         for report in matters.take(WAITING_REPORTED) {
             reports.entry(&report.matter).or_default().push((custodian, &report.by, report.need));
         }
     }
-    let status = |(matter, told): (&Matter, Vec<(&Principal, &[Principal], u8)>)| WaitingStatus {
+    let status = |(matter, told): (&Matter, Vec<Told<'_>>)| WaitingStatus {
         matter: matter.clone(),
         by: heard(told.iter().map(|(_, by, _)| *by)),
         need: most_told(told.iter().map(|(.., need)| *need)).unwrap_or(1),
@@ -231,9 +234,6 @@ mod tests {
         let versions = trust_versions(&said(&beats));
         let told: Vec<_> =
             versions.iter().map(|v| (v.trust.version, v.trust.sha256.as_str(), names(&v.custodians))).collect();
-        assert_eq!(
-            told,
-            [(0, "signers", "custodian-1 custodian-3".to_owned()), (2, "new ", "custodian-2".to_owned())]
-        );
+        assert_eq!(told, [(0, "signers", "custodian-1 custodian-3".to_owned()), (2, "new ", "custodian-2".to_owned())]);
     }
 }

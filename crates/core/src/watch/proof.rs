@@ -109,7 +109,8 @@ mod tests {
 
     fn numbers_without(incident: &IncidentStatus, distrusted: &[&str]) -> String {
         let distrusted = distrusted.iter().map(|name| name.parse().expect("a name")).collect();
-        let names = proven(incident, &distrusted, 3).into_iter().map(|name| name.as_str()["custodian-".len()..].to_owned());
+        let names =
+            proven(incident, &distrusted, 3).into_iter().map(|name| name.as_str()["custodian-".len()..].to_owned());
         names.collect::<Vec<_>>().join(" ")
     }
 

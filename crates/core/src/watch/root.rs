@@ -185,9 +185,8 @@ impl Root {
     /// Keeps of what waits only what was signed with keys that count by the trust root in force now.
     fn judge_again(&mut self, now: Timestamp) {
         let Some(trust) = self.adopted.as_ref().and_then(TrustRoot::parsed) else { return };
-        let counts = |candidate: &Candidate| {
-            trust.authorise(&candidate.from, Namespace::Order, &candidate.key, now).is_ok()
-        };
+        let counts =
+            |candidate: &Candidate| trust.authorise(&candidate.from, Namespace::Order, &candidate.key, now).is_ok();
         let version = self.version();
         self.candidates.retain(|candidate| candidate.trust.version > version && counts(candidate));
         self.asked = Asked::default();

@@ -602,7 +602,10 @@ fn a_hold_takes_its_custodians_out_of_those_that_could_open_and_distrust_out_of_
     assert_eq!((status.holds.len(), status.distrusted.len()), (3, 2), "the manifest's custodians alone are heard");
     let seen = world.node_status();
     assert_eq!((seen.ready, seen.ready_unheld), (4, 2));
-    assert_eq!((seen.in_flight, seen.marker_by), (BTreeSet::from([who("custodian-2")]), BTreeSet::from([who("custodian-4")])));
+    assert_eq!(
+        (seen.in_flight, seen.marker_by),
+        (BTreeSet::from([who("custodian-2")]), BTreeSet::from([who("custodian-4")]))
+    );
     assert!(status.custodians.values().all(|custodian| !custodian.distrusted), "one's word is not enough");
 
     for x in [1, 2, 3] {

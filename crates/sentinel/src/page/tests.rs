@@ -141,7 +141,8 @@ fn what_waits_and_whose_word_counts_for_nothing_is_told() {
     let mut status = status(1, 1, 5);
     let cluster = &mut status["clusters"]["prod-1"];
     let matter = json!({"what": "distrust", "principal": "custodian-3", "lift": false});
-    cluster["waiting"] = json!([{"matter": matter, "by": {"alice": 5}, "need": 2, "told_by": ["custodian-1", "custodian-2"]}]);
+    cluster["waiting"] =
+        json!([{"matter": matter, "by": {"alice": 5}, "need": 2, "told_by": ["custodian-1", "custodian-2"]}]);
     cluster["distrusted"] = json!({"custodian-4": ["custodian-1", "custodian-2", "custodian-3"]});
     cluster["custodians"]["custodian-4"]["distrusted"] = json!(true);
     let html = page(&status).html;

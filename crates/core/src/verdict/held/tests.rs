@@ -58,7 +58,10 @@ fn who_does_not_obey_is_named_and_a_made_up_hold_is_told_with_who_made_it_up() {
     let mut whole = held(hold(&[], &[1, 2, 3, 4], &[]), 1);
     heartbeats(&mut whole);
     let verdict = judged(&whole);
-    assert!(verdict.doubts[0].starts_with("custodian-5 does not obey a hold by carol of all nodes: it has"), "{verdict:?}");
+    assert!(
+        verdict.doubts[0].starts_with("custodian-5 does not obey a hold by carol of all nodes: it has"),
+        "{verdict:?}"
+    );
 
     let mut made_up = held(hold(&["vault-1", "vault-2"], &[3], &[]), 4);
     heartbeats(&mut made_up);
@@ -83,7 +86,8 @@ fn beat() -> Value {
 
 #[test]
 fn the_end_of_a_hold_has_a_command_and_says_who_has_joined() {
-    let told = |released_by: &[&str]| ordered(&held(hold(&["vault-1"], &[1, 2, 3, 4, 5], released_by), 0)).swap_remove(0);
+    let told =
+        |released_by: &[&str]| ordered(&held(hold(&["vault-1"], &[1, 2, 3, 4, 5], released_by), 0)).swap_remove(0);
     let first = told(&[]);
     assert_eq!(
         first.what,
@@ -117,7 +121,9 @@ fn a_node_that_is_held_has_no_approval_to_type_and_keeps_its_marker() {
     let verdict = judged(&answer);
     assert_eq!(verdict.because, "vault-1 is held since today 09:02 by carol: “forensics”", "and that once");
     assert!(
-        verdict.doubts.contains(&"The share of custodian-2 may still be in vault-1: it is being called back.".to_owned()),
+        verdict
+            .doubts
+            .contains(&"The share of custodian-2 may still be in vault-1: it is being called back.".to_owned()),
         "{verdict:?}"
     );
     answer["clusters"]["prod"]["nodes"]["vault-1"]["seen"] = json!("open");

@@ -63,7 +63,8 @@ impl Desk {
 
     /// So many custodians judge by this file, and pass these orders on.
     fn follow(&mut self, custodians: u8, version: u32, file: &str, orders: &[&String]) -> u32 {
-        let beats: Vec<_> = (1..=custodians).map(|i| (name(&format!("custodian-{i}")), beat(version, file, orders))).collect();
+        let beats: Vec<_> =
+            (1..=custodians).map(|i| (name(&format!("custodian-{i}")), beat(version, file, orders))).collect();
         let said: Vec<_> = beats.iter().map(|(custodian, beat)| (custodian, beat)).collect();
         self.root.follow(&said, 3, NOW);
         self.root.in_force().version
@@ -154,13 +155,18 @@ fn what_was_missed_is_asked_for_and_what_was_heard_is_not() {
     assert_eq!(desk.asks(2, &two, &[&first, &missed]), 1);
     assert_eq!(desk.asks(2, &two, &[&first, &missed]), 0, "once");
     assert_eq!(desk.follow(3, 2, &two, &[&first, &missed]), 1);
-    assert_eq!(desk.asks(2, &two, &[&first, &missed]), 1, "what was refused before may be good by the file in force now");
+    assert_eq!(
+        desk.asks(2, &two, &[&first, &missed]),
+        1,
+        "what was refused before may be good by the file in force now"
+    );
 }
 
 #[test]
 fn what_is_kept_counts_until_the_configured_file_is_replaced() {
     let (zero, one) = (file("zero", 0), file("one", 0));
-    let kept = |file: &str| TrustRoot { version: 7, configured_sha256: digest(&zero), allowed_signers: file.to_owned() };
+    let kept =
+        |file: &str| TrustRoot { version: 7, configured_sha256: digest(&zero), allowed_signers: file.to_owned() };
     let mut desk = Desk::new();
     desk.root.restore(kept(&one));
     assert_eq!(desk.root.in_force(), TrustVersion { version: 7, sha256: digest(&one) });
