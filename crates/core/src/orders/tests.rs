@@ -1,3 +1,5 @@
+//! What operators order at one custodian: what is taken, what waits, what ends it, and what never comes back.
+
 use super::*;
 use crate::id::ClusterId;
 use crate::message::{Body, Kind};
