@@ -9,7 +9,7 @@ use holdfast_core::trust::{AllowedSigners, Namespace};
 use holdfast_edge::config::{
     BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeConfig, NodeSection, Spanned, one_cluster,
 };
-use holdfast_edge::keys::SigningKey;
+use holdfast_edge::keys::OperatorKey;
 use serde::Deserialize;
 
 /// An operator's configuration, loaded.
@@ -17,8 +17,8 @@ pub(crate) struct Operator {
     /// The operator.
     pub(crate) principal: Principal,
     /// The operator's key.
-    pub(crate) key: SigningKey,
-    /// The file that it is in.
+    pub(crate) key: OperatorKey,
+    /// The file that it, or its public half, is in.
     pub(crate) key_path: PathBuf,
     /// The trust root, as this machine has it.
     pub(crate) allowed_signers: AllowedSigners,
@@ -75,7 +75,7 @@ impl Operator {
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let source = ConfigFile::read(path)?;
         let file: File = source.parse()?;
-        let key = source.signing_key(&file.key)?;
+        let key = source.operator_key(&file.key)?;
         let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
         source.check_listed(&key, &file.principal, Namespace::Approval, &allowed_signers)?;
         source.check_clusters(&file.clusters)?;

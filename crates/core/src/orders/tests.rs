@@ -1,4 +1,4 @@
-//! What operators order at one custodian: what is taken, what waits, what ends it, and what never comes back.
+//! Orders of one cluster: who may begin and end what, what lapses, and what never comes back.
 
 use super::*;
 use crate::id::ClusterId;
