@@ -541,6 +541,7 @@ impl<'de> Deserialize<'de> for Needs {
             ("contact", None, None) => Self::Contact,
             ("evidence", None, None) => Self::Evidence,
             ("policy", None, None) => Self::Policy,
+            ("hold", None, None) => Self::Hold,
             ("budget", None, None) => Self::Budget,
             ("share", None, None) => Self::Share,
             ("others", None, None) => Self::Others,
