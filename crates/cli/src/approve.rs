@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         if arguments.no_wait { (sent.await, Vec::new()) } else { tokio::join!(sent, watch_all(identities)) }
     });
     if let Some(trouble) = &sent.trouble {
-        anyhow::bail!("the approval was not delivered: {trouble}");
+        anyhow::bail!("the approval was not delivered: {trouble}; with --output it is written to a file, and carried");
     }
     let mut all = Vec::new();
     for (number, (signed, node)) in signed.iter().zip(&nodes).enumerate() {
@@ -118,7 +118,7 @@ fn in_words(sent: &Sent, id: MessageId, open: Option<bool>) -> String {
     let missing = answers.iter().find_map(|answer| match &answer.effect {
         Effect::Waiting { have, need } => Some(format!("approved by {have} of {need} operators")),
         Effect::Inapplicable { why } => Some(plain_text(why)),
-        Effect::InForce => None,
+        Effect::InForce {} => None,
     });
     let see = "`holdfast status` says what it waits for";
     match missing {

@@ -89,7 +89,7 @@ pub(crate) async fn fetch(url: &str) -> anyhow::Result<Status> {
 async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
     let client =
         reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE).build()?;
-    let unreachable = || format!("the sentinel at {url} cannot be asked: is it running?");
+    let unreachable = || format!("the sentinel at {url} cannot be asked (is it running, and is this its address?)");
     let mut answer = client.get(format!("{url}/api/v1/status")).send().await.with_context(unreachable)?;
     anyhow::ensure!(answer.status().is_success(), "the sentinel at {url} answered {}", answer.status());
     let mut body = Vec::new();

@@ -172,7 +172,7 @@ fn heartbeat(nodes: usize) -> Content {
         threshold: 3,
         sandboxed: true,
         clock_synchronised: true,
-        audit: AuditReport { seq: 12_345, head: digest.clone(), ok: true },
+        audit: AuditReport { seq: 12_345, head: digest.clone(), ok: true, broken: None },
         policy_sha256: digest.clone(),
         allowed_signers_sha256: digest.clone(),
         trust_version: 1,

@@ -446,8 +446,11 @@ pub struct AuditReport {
     pub seq: u64,
     /// SHA-256 of its last line, in hexadecimal.
     pub head: String,
-    /// Whether the last attempt to write it succeeded.
+    /// Whether the last attempt to write it succeeded, and nothing in it was changed, as far as its custodian knows.
     pub ok: bool,
+    /// The number of the first entry that is not what was written, or is not there, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<u64>,
 }
 
 /// What a custodian sees of one node.

@@ -322,7 +322,7 @@ impl Orders {
         }
         let nodes = hold.nodes.clone();
         self.holds.insert(header.id, standing);
-        Taken::Told { effect: Effect::InForce, change: Some(Change::Held(nodes)) }
+        Taken::Told { effect: Effect::InForce {}, change: Some(Change::Held(nodes)) }
     }
 
     fn release(
@@ -477,7 +477,7 @@ impl Orders {
         let settled = motion.settle(rules, now);
         self.keep(settled.kept.clone());
         let change = settle(self, &settled);
-        Taken::Told { effect: Effect::InForce, change: Some(change) }
+        Taken::Told { effect: Effect::InForce {}, change: Some(change) }
     }
 
     /// Who has said so, and counts.
@@ -592,7 +592,7 @@ impl Voice {
 }
 
 fn settled_already() -> Taken {
-    Taken::Told { effect: Effect::InForce, change: None }
+    Taken::Told { effect: Effect::InForce {}, change: None }
 }
 
 fn inapplicable(why: &str) -> Taken {

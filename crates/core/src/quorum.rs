@@ -175,7 +175,7 @@ pub(crate) mod tests {
             threshold: 3,
             sandboxed: true,
             clock_synchronised: true,
-            audit: AuditReport { seq: 1, head: String::new(), ok: true },
+            audit: AuditReport { seq: 1, head: String::new(), ok: true, broken: None },
             policy_sha256: "policy".to_owned(),
             allowed_signers_sha256: "signers".to_owned(),
             trust_version: 0,

@@ -148,8 +148,62 @@ pub struct CustodianStatus {
     /// When its share of the present generation was last part of a set that opened a node.
     #[serde(default)]
     pub share_proven: Option<ShareProof>,
+    /// What the sentinel remembers of its audit log.
+    #[serde(default)]
+    pub audit: Option<AuditWitness>,
     /// Its last heartbeat.
     pub heartbeat: Option<Heartbeat>,
+}
+
+/// Where a custodian said that its audit log stands, and whether that fits what it had said before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditWitness {
+    /// How many entries it had.
+    pub seq: u64,
+    /// SHA-256 of the last of them, in hexadecimal.
+    pub head: String,
+    /// When that was signed.
+    pub issued_at: Timestamp,
+    /// What did not fit, until an operator has accepted it or it has grown old.
+    #[serde(default)]
+    pub doubt: Option<AuditDoubt>,
+}
+
+/// That what a custodian said of its audit log cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditDoubt {
+    /// When it was heard.
+    pub at: Timestamp,
+    /// What does not fit.
+    #[serde(flatten)]
+    pub what: AuditMisfit,
+}
+
+/// What does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum AuditMisfit {
+    /// It had more entries before: its end was cut off, or all of it was written anew.
+    Shorter {
+        /// How many it had.
+        told: u64,
+        /// SHA-256 of the last of those.
+        told_head: String,
+        /// How many it had then.
+        now: u64,
+    },
+    /// An entry was another one before.
+    Otherwise {
+        /// The entry's number.
+        entry: u64,
+        /// SHA-256 of the one that it was.
+        told_head: String,
+    },
+    /// Its custodian itself found that an entry is not what was written.
+    Broken {
+        /// The entry's number.
+        entry: u64,
+    },
 }
 
 /// That a share was part of a set that opened a node.

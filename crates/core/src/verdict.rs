@@ -12,10 +12,10 @@ use std::time::Duration;
 use jiff::civil::Weekday;
 
 use crate::cause::Cause;
-use crate::id::{ClusterName, NodeName};
+use crate::id::{ClusterName, NodeName, Principal};
 use crate::message::{Needs, NodeReport, Seen, Submission, plain_text};
 use crate::quorum::FRESH;
-use crate::status::{ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
+use crate::status::{AuditMisfit, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
 use crate::time::Timestamp;
 
 pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
@@ -252,6 +252,7 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         [one] => doubts.push(format!("{one} is not ready.")),
         more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
     }
+    doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
     doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
         doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
@@ -269,6 +270,35 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         doubts.push(format!("The certificate of {node} {verb} {when}{}.", moment(at, status.at)));
     }
     doubts
+}
+
+/// What is wrong with a custodian's audit log, by its own word or by what the sentinel remembers of it: a sentence.
+pub fn audit_trouble(id: &Principal, custodian: &CustodianStatus, now: Timestamp) -> Option<String> {
+    let said = custodian.heartbeat.as_ref().map(|heartbeat| &heartbeat.audit);
+    if let Some(entry) = said.and_then(|audit| audit.broken) {
+        return Some(format!(
+            "The audit log of {id} is not what was written: entry {entry} was changed, or is not there."
+        ));
+    }
+    if said.is_some_and(|audit| !audit.ok) {
+        return Some(format!("{id} cannot write its audit log or its state, and releases nothing until it can."));
+    }
+    let doubt = custodian.audit.as_ref()?.doubt.as_ref()?;
+    let when = moment(doubt.at, now);
+    Some(match doubt.what {
+        AuditMisfit::Shorter { told, now, .. } => format!(
+            "{id} told of {told} entries in its audit log, and then ({when}) of {now}: its end was cut off, or it was \
+             written anew."
+        ),
+        AuditMisfit::Otherwise { entry, .. } => {
+            format!(
+                "{id} told of an entry {entry} in its audit log, and then ({when}) of another one: it was written anew."
+            )
+        }
+        AuditMisfit::Broken { entry } => {
+            format!("{id} found ({when}) that entry {entry} of its audit log was changed, or was not there.")
+        }
+    })
 }
 
 /// The node whose certificate expires first, and when.
@@ -289,6 +319,7 @@ pub fn unready(custodian: &CustodianStatus) -> Option<String> {
             let nodes: Vec<_> =
                 heartbeat.nodes.iter().filter(|(_, node)| !node.ready).map(|(name, _)| name.as_str()).collect();
             match nodes.get(..NODES_NAMED) {
+                _ if nodes.is_empty() => "it does not serve every node".to_owned(),
                 Some(some) if nodes.len() > NODES_NAMED => format!("not for {} and others", some.join(", ")),
                 _ => format!("not for {}", nodes.join(", ")),
             }
@@ -366,7 +397,7 @@ pub fn advice(
         all.push(Advice {
             what: format!(
                 "Only {ready} {are} ready, and it takes {threshold}: bring custodians back, or open {node} with holders' \
-                 shares."
+                 shares (docs/CEREMONIES.md, \"When custodians are lost\")."
             ),
             command: None,
         });

@@ -11,6 +11,7 @@ mod held;
 mod ledger;
 mod proof;
 mod root;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -21,11 +22,14 @@ use crate::id::{ClusterId, ClusterName, NodeName, Principal};
 use crate::message::{Approval, Body, Content, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want};
 use crate::quorum::{Basis, Heard, Quorum, assess};
 use crate::sight::{Action, Evidence, Observation, Sight, Watch};
-use crate::status::{ApprovalStatus, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof};
+use crate::status::{
+    ApprovalStatus, AuditWitness, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof,
+};
 use crate::time::{Now, Steady, Timestamp};
 
 pub use ledger::{INCIDENTS_KEPT, REPORTS_KEPT};
 pub use root::TrustRoot;
+pub use witness::AUDIT_DOUBT_KEPT;
 
 use held::Said;
 use ledger::Ledger;
@@ -65,6 +69,8 @@ pub struct ClusterWatch {
     pub min_unsealed: usize,
     /// SHA-256, in hexadecimal, of the configured allowed_signers file.
     pub allowed_signers_sha256: String,
+    /// Until when operators have accepted what did not fit in a custodian's audit log.
+    pub audit_accepted: BTreeMap<Principal, Timestamp>,
 }
 
 /// A node that is watched, as the configuration says.
@@ -87,6 +93,8 @@ pub enum Record {
     Proof(ClusterId, Principal, ShareProof),
     /// Another trust root is in force: it replaces what was known. With `None`, the configured file is, and nothing is kept.
     TrustRoot(ClusterId, Option<TrustRoot>),
+    /// A custodian told where its audit log stands: it replaces what was known of that.
+    Audit(ClusterId, Principal, AuditWitness),
 }
 
 /// Counters that only grow, over the life of the process.
@@ -120,6 +128,7 @@ struct Cluster {
     nodes: BTreeMap<NodeName, Node>,
     heard: BTreeMap<Principal, Heard>,
     proofs: BTreeMap<Principal, ShareProof>,
+    audits: BTreeMap<Principal, AuditWitness>,
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
     root: Root,
@@ -191,6 +200,13 @@ impl Watcher {
         }
     }
 
+    /// Takes back what an earlier process knew of where the audit logs of a cluster's custodians stand.
+    pub fn restore_audits(&mut self, cluster: ClusterId, audits: BTreeMap<Principal, AuditWitness>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.audits = audits;
+        }
+    }
+
     /// A node was looked at: `tell` hands what came of it to its sight.
     pub fn handle_node(&mut self, place: &Place, now: Now, tell: impl FnOnce(&mut Sight)) {
         if let Some(node) = self.node(place) {
@@ -241,6 +257,8 @@ impl Watcher {
                 cluster.follow(now);
                 let want = cluster.root.ask((&header.from, heartbeat), now.steady);
                 self.asks.extend(want.map(|want| (header.cluster, want)));
+                let news = cluster.witness(header, heartbeat, now);
+                self.records.extend(news.map(|news| Record::Audit(header.cluster, header.from.clone(), news)));
                 self.count(header, heartbeat);
             }
             Content::Sighting(sighting) => {
@@ -462,6 +480,7 @@ impl Cluster {
             nodes,
             heard: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            audits: BTreeMap::new(),
             approvals: VecDeque::new(),
             ledger: Ledger::default(),
             root: Root::new(watch.allowed_signers_sha256.clone()),
@@ -480,6 +499,7 @@ impl Cluster {
         self.heard.retain(|name, _| watch.custodians.contains(name));
         self.proofs.retain(|name, _| watch.custodians.contains(name));
         self.root.reconfigure(watch.allowed_signers_sha256.clone());
+        self.audits.retain(|name, _| watch.custodians.contains(name));
         self.watch = watch;
         self
     }
@@ -511,6 +531,15 @@ impl Cluster {
         let heard = Heard { heartbeat: heartbeat.clone(), issued_at: header.issued_at, at: now };
         self.heard.insert(header.from.clone(), heard);
         true
+    }
+
+    /// Remembers where the custodian's audit log stands, and returns it if it is news.
+    fn witness(&mut self, header: &Header, heartbeat: &Heartbeat, now: Now) -> Option<AuditWitness> {
+        let known = self.audits.get(&header.from);
+        let accepted = self.watch.audit_accepted.get(&header.from).copied();
+        let news = witness::witness(known, &heartbeat.audit, header.issued_at, now.wall, accepted)?;
+        self.audits.insert(header.from.clone(), news.clone());
+        Some(news)
     }
 
     fn keep_approval(&mut self, header: &Header, approval: &Approval) {
@@ -650,6 +679,10 @@ impl Cluster {
                 .get(who)
                 .filter(|p| p.generation == self.watch.generation && !distrusted)
                 .cloned(),
+            audit: self.audits.get(who).map(|known| AuditWitness {
+                doubt: witness::standing(known, now.wall, self.watch.audit_accepted.get(who).copied()).cloned(),
+                ..known.clone()
+            }),
             heartbeat: heard.map(|heard| heard.heartbeat.clone()),
         }
     }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use holdfast_core::admission::Roles;
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal};
 use holdfast_core::sight::Watch;
+use holdfast_core::time::Timestamp;
 use holdfast_core::trust::{AllowedSigners, Namespace};
 use holdfast_core::watch::{ClusterWatch, NodeWatch, Place};
+use holdfast_edge::clock;
 use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeSection, Spanned};
 use holdfast_edge::keys::SigningKey;
 use holdfast_edge::listen::ServerTls;
@@ -75,6 +77,8 @@ struct ClusterSection {
     ca_cert: Spanned<PathBuf>,
     poll_interval: Option<Spanned<String>>,
     min_unsealed: Option<Spanned<usize>>,
+    #[serde(default)]
+    audit_accepted: BTreeMap<Spanned<Principal>, Spanned<Timestamp>>,
     nodes: Spanned<BTreeMap<Spanned<NodeName>, NodeSection>>,
 }
 
@@ -179,6 +183,17 @@ impl Cluster {
             given => given.as_ref().map_or(majority, |min| *min.get_ref()),
         };
         let custodians: BTreeSet<_> = manifest.custodians().iter().map(|member| member.id.clone()).collect();
+        let now = clock::wall();
+        for (who, until) in &section.audit_accepted {
+            if !custodians.contains(who.get_ref()) {
+                return Err(source.refuse(who, format!("{} is no custodian of the manifest", who.get_ref())));
+            }
+            if *until.get_ref() > now {
+                let what = "audit_accepted lies ahead: what was not heard yet, nobody can have looked at";
+                return Err(source.refuse(until, what));
+            }
+        }
+        let accepted = section.audit_accepted.iter().map(|(who, until)| (who.get_ref().clone(), *until.get_ref()));
         let watched = nodes.iter().map(|(name, node)| {
             let how = Watch { direct: node.direct, poll, knock: KNOCK };
             (name.clone(), NodeWatch { url: format!("https://{}", node.identity.address()), how })
@@ -192,6 +207,7 @@ impl Cluster {
             nodes: watched.collect(),
             min_unsealed,
             allowed_signers_sha256: hex::encode(trust.digest()),
+            audit_accepted: accepted.collect(),
         };
         let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
         Ok(Self { id: manifest.id(), watch, nodes })

@@ -76,9 +76,10 @@ impl Driver {
         let ids: Vec<_> = config.watches.keys().copied().collect();
         let (history, known) = History::open(config.database.as_deref(), &ids);
         let mut core = Watcher::new(config.watches.clone(), clock.now());
-        for Known { cluster, incidents, proofs, trust_root } in known {
+        for Known { cluster, incidents, proofs, audits, trust_root } in known {
             core.restore(cluster, incidents);
             core.restore_proofs(cluster, proofs);
+            core.restore_audits(cluster, audits);
             if let Some(kept) = trust_root {
                 core.restore_trust_root(cluster, kept);
             }

@@ -1,5 +1,5 @@
-//! The history: incidents, receipts and refusals, each custodian's last heartbeat and its share's last proof, in SQLite; and the
-//! trust root that operators put in the place of the configured one.
+//! The history: incidents, receipts and refusals, each custodian's last heartbeat, its share's last proof and where its audit log
+//! stood, in SQLite; and the trust root that operators put in the place of the configured one.
 //!
 //! It is for people, and nothing depends on it (a trust root that is lost is asked for again): a database that cannot be used is moved aside or done without, loudly. It is
 //! written by a thread of its own, because a disk can take its time and a sentinel cannot.
@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::message::{Body, Content};
-use holdfast_core::status::{IncidentStatus, ShareProof};
+use holdfast_core::status::{AuditWitness, IncidentStatus, ShareProof};
 use holdfast_core::time::Timestamp;
 use holdfast_core::watch::{INCIDENTS_KEPT, Record, TrustRoot};
 use rusqlite::{Connection, OpenFlags, params};
+use serde::de::DeserializeOwned;
 
 /// Records that may wait for the disk: a minute of a large network. Beyond it they are dropped, and that is told.
 const RECORDS_MAX: usize = 4096;
@@ -43,7 +44,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The version of the tables, in `user_version`.
-const SCHEMA: i64 = 3;
+const SCHEMA: i64 = 4;
 
 const TABLES: &str = "
     CREATE TABLE incidents (
@@ -66,9 +67,15 @@ const PROOFS: &str = "
     ) STRICT;";
 
 /// What version 3 brought.
+const AUDITS: &str = "
+    CREATE TABLE audits (
+        cluster TEXT NOT NULL, custodian TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
+    ) STRICT;";
+
+/// What version 4 brought.
 const TRUST_ROOTS: &str = "
     CREATE TABLE trust_roots (cluster TEXT NOT NULL PRIMARY KEY, content TEXT NOT NULL) STRICT;
-    PRAGMA user_version = 3;";
+    PRAGMA user_version = 4;";
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +107,8 @@ pub(crate) struct Known {
     pub(crate) proofs: BTreeMap<Principal, ShareProof>,
     /// The trust root that operators put in the place of the configured one.
     pub(crate) trust_root: Option<TrustRoot>,
+    /// Where the custodians' audit logs stood.
+    pub(crate) audits: BTreeMap<Principal, AuditWitness>,
 }
 
 /// The history, being written.
@@ -133,8 +142,10 @@ impl History {
         let Some(path) = path else { return (Self { records: None, trouble, writer: None }, Vec::new()) };
         let opened = open_or_move_aside(path).and_then(|database| {
             let known = |id: &ClusterId| {
-                let (incidents, proofs) = (incidents(&database, *id)?, proofs(&database, *id)?);
-                Ok(Known { cluster: *id, incidents, proofs, trust_root: trust_root(&database, *id)? })
+                let incidents = incidents(&database, *id)?;
+                let (proofs, audits) =
+                    (by_custodian(&database, "proofs", *id)?, by_custodian(&database, "audits", *id)?);
+                Ok(Known { cluster: *id, incidents, proofs, audits, trust_root: trust_root(&database, *id)? })
             };
             let known = clusters.iter().map(known).collect::<Result<_, OpenError>>();
             Ok((database, known?))
@@ -233,14 +244,15 @@ fn set_up(database: &Connection) -> Result<(), OpenError> {
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         SCHEMA => Ok(()),
-        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} {TRUST_ROOTS} COMMIT;"))?),
-        2 => Ok(database.execute_batch(&format!("BEGIN; {TRUST_ROOTS} COMMIT;"))?),
+        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} {AUDITS} {TRUST_ROOTS} COMMIT;"))?),
+        2 => Ok(database.execute_batch(&format!("BEGIN; {AUDITS} {TRUST_ROOTS} COMMIT;"))?),
+        3 => Ok(database.execute_batch(&format!("BEGIN; {TRUST_ROOTS} COMMIT;"))?),
         0 => {
             let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables > 0 {
                 return Err(OpenError::Foreign);
             }
-            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} {TRUST_ROOTS} COMMIT;"))?)
+            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} {AUDITS} {TRUST_ROOTS} COMMIT;"))?)
         }
         newer => Err(OpenError::Newer(newer)),
     }
@@ -282,16 +294,20 @@ fn incidents(database: &Connection, cluster: ClusterId) -> Result<Vec<IncidentSt
     Ok(known)
 }
 
-/// When a cluster's shares were last proven. A row that cannot be read is left out.
-fn proofs(database: &Connection, cluster: ClusterId) -> Result<BTreeMap<Principal, ShareProof>, OpenError> {
-    let mut select = database.prepare("SELECT custodian, content FROM proofs WHERE cluster = ?1")?;
+/// What a table has of each of a cluster's custodians. A row that cannot be read is left out.
+fn by_custodian<T: DeserializeOwned>(
+    database: &Connection,
+    table: &str,
+    cluster: ClusterId,
+) -> Result<BTreeMap<Principal, T>, OpenError> {
+    let mut select = database.prepare(&format!("SELECT custodian, content FROM {table} WHERE cluster = ?1"))?;
     let rows =
         select.query_map([cluster.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     let mut known = BTreeMap::new();
     for row in rows {
         let (custodian, content) = row?;
-        if let (Ok(custodian), Ok(proof)) = (custodian.parse(), serde_json::from_str(&content)) {
-            known.insert(custodian, proof);
+        if let (Ok(custodian), Ok(content)) = (custodian.parse(), serde_json::from_str(&content)) {
+            known.insert(custodian, content);
         }
     }
     Ok(known)
@@ -333,7 +349,8 @@ fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<
         match record {
             Record::Incident(cluster, incident) => write_incident(&transaction, *cluster, incident)?,
             Record::Report(body, heard_at) => write_report(&transaction, body, *heard_at)?,
-            Record::Proof(cluster, custodian, proof) => write_proof(&transaction, *cluster, custodian, proof)?,
+            Record::Proof(cluster, who, proof) => write_of(&transaction, "proofs", *cluster, who, &json(proof))?,
+            Record::Audit(cluster, who, witness) => write_of(&transaction, "audits", *cluster, who, &json(witness))?,
             Record::TrustRoot(cluster, root) => write_trust_root(&transaction, *cluster, root.as_ref())?,
         }
     }
@@ -392,14 +409,16 @@ fn write_heartbeat(
     Ok(())
 }
 
-fn write_proof(
+/// Writes what a table has of a custodian.
+fn write_of(
     database: &Connection,
+    table: &str,
     cluster: ClusterId,
     custodian: &Principal,
-    proof: &ShareProof,
+    content: &str,
 ) -> rusqlite::Result<()> {
-    let mut insert = database.prepare_cached("INSERT OR REPLACE INTO proofs VALUES (?1, ?2, ?3)")?;
-    insert.execute(params![cluster.to_string(), custodian.as_str(), json(proof)])?;
+    let mut insert = database.prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3)"))?;
+    insert.execute(params![cluster.to_string(), custodian.as_str(), content])?;
     Ok(())
 }
 
@@ -480,6 +499,11 @@ mod tests {
         Record::Proof(CLUSTER, "custodian-1".parse().expect("a name"), proof)
     }
 
+    fn audit(seq: u64) -> Record {
+        let witness = AuditWitness { seq, head: String::new(), issued_at: Timestamp::from_millis(1), doubt: None };
+        Record::Audit(CLUSTER, "custodian-1".parse().expect("a name"), witness)
+    }
+
     fn trust_root(version: u32) -> Record {
         let (configured_sha256, allowed_signers) = ("00".to_owned(), "a file\n".to_owned());
         Record::TrustRoot(CLUSTER, Some(TrustRoot { version, configured_sha256, allowed_signers }))
@@ -525,10 +549,12 @@ mod tests {
         let (history, known) = History::open(Some(&path), &[CLUSTER]);
         assert_eq!((history.trouble(), known[0].incidents.len()), (None, 1));
         history.write(proof(3));
+        history.write(audit(4));
         history.write(trust_root(1));
         history.close();
         let known = &History::open(Some(&path), &[CLUSTER]).1[0];
-        assert_eq!((known.proofs.len(), known.trust_root.as_ref().map(|root| root.version)), (1, Some(1)));
+        assert_eq!((known.proofs.len(), known.audits.values().map(|audit| audit.seq).collect()), (1, vec![4]));
+        assert_eq!(known.trust_root.as_ref().map(|root| root.version), Some(1));
     }
 
     #[test]

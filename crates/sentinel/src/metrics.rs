@@ -37,7 +37,10 @@ const GAUGES: [(&str, &str); 29] = [
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
     ),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
-    ("holdfast_custodian_audit_ok", "Whether the custodian can write its audit log"),
+    (
+        "holdfast_custodian_audit_ok",
+        "Whether the custodian can write its audit log, and nothing tells of a change in it",
+    ),
     ("holdfast_custodian_clock_offset_seconds", "How far the custodian's clock is ahead of the sentinel's"),
     ("holdfast_custodian_config_diverged", "Whether its policy, trust root or threshold differs from most others'"),
     ("holdfast_quorum_threshold", "Shares that open a node"),
@@ -180,7 +183,9 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     if let Some(heartbeat) = heartbeat {
         gauge!("holdfast_custodian_share_ok", &labels).set(flag(heartbeat.share.ok));
         gauge!("holdfast_custodian_sandboxed", &labels).set(flag(heartbeat.sandboxed));
-        gauge!("holdfast_custodian_audit_ok", &labels).set(flag(heartbeat.audit.ok));
+        let doubted = custodian.audit.as_ref().is_some_and(|audit| audit.doubt.is_some());
+        let well = heartbeat.audit.ok && heartbeat.audit.broken.is_none() && !doubted;
+        gauge!("holdfast_custodian_audit_ok", &labels).set(flag(well));
     }
     for node in status.nodes.keys() {
         let [cluster, custodian_label] = labels.clone();

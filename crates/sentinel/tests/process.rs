@@ -208,6 +208,17 @@ fn a_wrong_configuration_is_refused_with_its_line_and_78() {
         ("database", "tls_cert = \"ca.pem\"\ndatabase", "sentinel.toml:5: tls_cert and tls_key belong together"),
         ("min_unsealed = 1", "min_unsealed = 2", "sentinel.toml:10: is more than there are nodes"),
         ("min_unsealed = 1", "poll_interval = \"1ms\"", "sentinel.toml:10: \"1ms\" is not between"),
+        (
+            "min_unsealed = 1",
+            "audit_accepted = { custodian-9 = \"2026-01-01T00:00:00.000Z\" }",
+            "sentinel.toml:10: custodian-9 is no custodian of the manifest",
+        ),
+        (
+            "min_unsealed = 1",
+            "audit_accepted = { custodian-1 = \"2199-01-01T00:00:00.000Z\" }",
+            "sentinel.toml:10: audit_accepted lies ahead",
+        ),
+        ("min_unsealed = 1", "audit_accepted = { custodian-1 = \"today\" }", "sentinel.toml:10: "),
         ("https:", "http:", "sentinel.toml:13: "),
         ("prod.manifest.json", "ca.pem", "sentinel.toml:8: "),
         ("\"ca.pem\"", "\"prod.manifest.json\"", "sentinel.toml:9: "),

@@ -11,7 +11,7 @@ use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::trust::AllowedSigners;
-use holdfast_core::verdict::{ago, moment, orders_advice, trust_trouble};
+use holdfast_core::verdict::{ago, audit_trouble, moment, orders_advice, trust_trouble};
 use holdfast_edge::checkup::{Finding, Sheet};
 
 use crate::operator::OperatedCluster;
@@ -105,8 +105,9 @@ impl Patient<'_> {
         });
         if *margin >= 0 {
             sheet.add(if *margin_without_largest_site < 0 {
-                let what =
-                    format!("without the site that most depends on, the margin is {margin_without_largest_site}");
+                let what = format!(
+                    "the site that matters most may not be lost: the margin would be {margin_without_largest_site}"
+                );
                 Finding::warning(
                     "margin-site",
                     what,
@@ -248,6 +249,14 @@ impl Patient<'_> {
         }
         let mut findings = self.process(id, beat, &there);
         findings.extend(custodian.distrusted.then(|| self.distrusted(id)));
+        findings.extend(audit_trouble(id, custodian, self.now).map(|what| {
+            let full = !beat.audit.ok && beat.audit.broken.is_none();
+            let remedy = match full {
+                true => format!("make room on its disk; then {there}"),
+                false => "docs/OPERATIONS.md, \"The audit log\", says what to do".to_owned(),
+            };
+            Finding::failed("custodian-audit", what.trim_end_matches('.'), remedy)
+        }));
         findings.extend(
             custodian.clock_offset_millis.map(|offset| self.clock("custodian-clock", &format!("{id}'s"), offset)),
         );
@@ -307,10 +316,6 @@ impl Patient<'_> {
                 what,
                 format!("sandbox = \"enforce\" in its custodian.toml, and a restart; then {there}"),
             );
-        }
-        if !beat.audit.ok {
-            let what = format!("{id} cannot write its audit log, and releases nothing until it can");
-            failed("custodian-audit", what, format!("make room on its disk; then {there}"));
         }
         let own = hex::encode(self.trust.digest());
         if beat.allowed_signers_sha256 != own {

@@ -79,15 +79,17 @@ pub(super) fn content(
 pub(super) fn tell(answer: &Answer) -> String {
     let flies: Vec<_> = answer.in_flight.iter().map(NodeName::as_str).collect();
     match &answer.effect {
-        Effect::InForce if flies.is_empty() => "obeys".to_owned(),
-        Effect::InForce => format!("obeys; its share may be in {} still, and is being called back", flies.join(", ")),
+        Effect::InForce {} if flies.is_empty() => "obeys".to_owned(),
+        Effect::InForce {} => {
+            format!("obeys; its share may be in {} still, and is being called back", flies.join(", "))
+        }
         effect => super::in_words(effect, "obeys"),
     }
 }
 
 /// Whether so many custodians obey that the others cannot open a node, in words too.
 pub(super) fn binds(sent: &Sent, id: MessageId, cluster: &OperatedCluster) -> (String, bool) {
-    let obey = sent.answers(id).filter(|answer| matches!(answer.effect, Effect::InForce)).count();
+    let obey = sent.answers(id).filter(|answer| matches!(answer.effect, Effect::InForce {})).count();
     let (all, threshold) = (sent.custodians(), usize::from(cluster.manifest.threshold()));
     let others = all - obey;
     if others < threshold {

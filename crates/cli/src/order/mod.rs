@@ -133,7 +133,7 @@ impl Road {
             self.say(&format!("{} {} written to {}", message.name, message.id, file.display()));
             written.push(file);
         }
-        self.say("take each to every custodian: holdfast-setup deliver FILE");
+        self.say("take each to every custodian, and there: holdfast-setup deliver --config /etc/holdfast/custodian.toml FILE");
         Ok(written)
     }
 
@@ -206,7 +206,7 @@ pub(crate) fn sign(
 /// What a custodian made of something that takes several operators, in words.
 pub(crate) fn in_words(effect: &Effect, done: &str) -> String {
     match effect {
-        Effect::InForce => done.to_owned(),
+        Effect::InForce {} => done.to_owned(),
         Effect::Waiting { have, need } => format!("has heard {have} of {need} operators"),
         Effect::Inapplicable { why } => format!("cannot: {}", holdfast_core::message::plain_text(why)),
     }
@@ -215,7 +215,7 @@ pub(crate) fn in_words(effect: &Effect, done: &str) -> String {
 /// What follows from the answers to something that takes several operators, and whether it went well: somebody took it.
 pub(crate) fn outcome(sent: &Sent, id: MessageId, done: &str, again: &str) -> (String, bool) {
     let answers: Vec<_> = sent.answers(id).map(|answer| &answer.effect).collect();
-    let in_force = answers.iter().filter(|effect| matches!(effect, Effect::InForce)).count();
+    let in_force = answers.iter().filter(|effect| matches!(effect, Effect::InForce {})).count();
     let most = answers.iter().filter_map(|effect| match effect {
         Effect::Waiting { have, need } => Some((*have, *need)),
         _ => None,

@@ -9,22 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use holdfast_core::id::{MessageId, NodeName, Principal};
-use holdfast_core::message::plain_text;
+use holdfast_core::id::{ClusterName, MessageId, NodeName, Principal};
+use holdfast_core::message::{Content, plain_text};
 use holdfast_edge::admin::Admin;
 use holdfast_edge::admin::rotation::Token;
 use holdfast_edge::vault::NodeIdentity;
 use holdfast_edge::{files, terminal};
 use serde::Serialize;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Done, Road, Sent, hold, send, sign};
-use crate::operator::{Named, Operator};
+use super::{Road, Sent, Signed, hold, send, sign};
+use crate::operator::{Named, OperatedCluster, Operator};
 use crate::output::quoted;
 use crate::status;
 
 /// How long the hold may take in an emergency.
 const EMERGENCY_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a key may take to sign: one that wants to be touched waits for a person.
+const SIGN_DEADLINE: Duration = Duration::from_secs(100);
 
 /// How long a node may take to be sealed: with raft it steps down first.
 const SEAL_DEADLINE: Duration = Duration::from_secs(15);
@@ -76,59 +80,124 @@ struct Sealed {
     why: Option<String>,
 }
 
+/// What was done, for `--json`.
 #[derive(Serialize)]
 struct What {
+    /// The hold's; none where it could not be signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<MessageId>,
+    cluster: ClusterName,
+    /// Whether the hold is in force.
     held: bool,
     sealed: Vec<NodeName>,
     /// The nodes that were not seen sealed: to be stopped by hand.
     not_sealed: Vec<Sealed>,
+    /// Why the hold was not delivered, if it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
+    answers: Vec<super::Answer>,
+    /// The custodians that have not acknowledged it.
+    unanswered: Vec<Principal>,
 }
 
 /// Orders the hold, seals, and says what is done and what is not.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let road = &arguments.road;
     anyhow::ensure!(road.output.is_none(), "a seal is not written to a file: write a hold, and seal each node by hand");
-    let operator = road.load()?;
+    let operator = Arc::new(road.load()?);
     let named = operator.cluster(road.cluster.as_ref())?;
     let content = hold::content(named, arguments.node.clone(), arguments.reason.clone())?;
     let token = token(arguments)?;
-    let signed = sign(&operator, named.1, content, None, "hold".to_owned())?;
-    let id = signed.id;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        road.say(&format!("hold {id} of cluster {}, signed by {}", named.0, operator.principal));
-        let sent = order(arguments, &operator, named, &signed).await;
-        let (word, held) = hold::binds(&sent, id, named.1);
-        for custodian in sent.unanswered(id) {
-            road.say(&format!("  {custodian}: no answer"));
-        }
-        match &sent.trouble {
-            Some(why) => road.say(&format!("the hold was not delivered: {}", plain_text(why))),
-            None => road.say(&word),
-        }
-        if !held && !arguments.emergency {
-            let why = sent.trouble.map(|why| format!(" ({why})")).unwrap_or_default();
+        let mut signing = begin_to_sign(operator.clone(), arguments, content);
+        let within = if arguments.emergency { EMERGENCY_WAIT } else { SIGN_DEADLINE };
+        let deadline = Instant::now() + within;
+        let mut order = Order::new(named.1);
+        order.give(&operator, arguments, named, &mut signing, deadline).await;
+        if !order.held && !arguments.emergency {
+            let why = order.sent.trouble.map(|why| format!(" ({})", plain_text(&why))).unwrap_or_default();
             anyhow::bail!(
                 "nothing was sealed: custodians that do not obey the hold would open the nodes again{why}. Mend that, or seal \
                  all the same with --emergency"
             );
         }
         let seals = seal_all(arguments, named, &token).await;
-        finish(arguments, named, &sent, id, held, seals)
+        tell_seals(arguments, named, &seals);
+        if order.signed.is_none() {
+            // A token that was not touched, or a passphrase that was not typed, in time: now there is time.
+            order.give(&operator, arguments, named, &mut signing, Instant::now() + SIGN_DEADLINE).await;
+        }
+        finish(arguments, named, order, seals)
     })
 }
 
-async fn order(arguments: &Arguments, operator: &Operator, (_, cluster): Named<'_>, signed: &super::Signed) -> Sent {
-    let road = &arguments.road;
-    let deadline = if arguments.emergency { Instant::now() + EMERGENCY_WAIT } else { road.deadline() };
-    let heard = |answer: &super::Answer| road.say(&format!("  {}: {}", answer.custodian, hold::tell(answer)));
-    let Some(broker) = &operator.broker else {
-        return Sent::nothing(cluster, format!("{} names no [broker]", road.config.display()));
-    };
-    let sending = send(broker, operator, cluster, std::slice::from_ref(signed), deadline, heard);
-    sending.await
+/// Signs the hold beside everything else: a key may wait for a person.
+fn begin_to_sign(operator: Arc<Operator>, arguments: &Arguments, content: Content) -> Signing {
+    let (done, signing) = oneshot::channel();
+    let cluster = arguments.road.cluster.clone();
+    std::thread::spawn(move || {
+        let signed = operator
+            .cluster(cluster.as_ref())
+            .and_then(|(_, cluster)| sign(&operator, cluster, content, None, "hold".to_owned()));
+        // Nobody to hear it where the command has ended.
+        let _ = done.send(signed.map_err(|error| format!("{error:#}")));
+    });
+    signing
+}
+
+type Signing = oneshot::Receiver<Result<Signed, String>>;
+
+/// The hold that is to keep shut what is sealed.
+struct Order {
+    signed: Option<Signed>,
+    sent: Sent,
+    held: bool,
+}
+
+impl Order {
+    fn new(cluster: &OperatedCluster) -> Self {
+        Self { signed: None, sent: Sent::nothing(cluster, "it was not signed".to_owned()), held: false }
+    }
+
+    /// Waits for the signature, sends the hold, and says who obeys.
+    async fn give(
+        &mut self,
+        operator: &Operator,
+        arguments: &Arguments,
+        (name, cluster): Named<'_>,
+        signing: &mut Signing,
+        deadline: Instant,
+    ) {
+        let road = &arguments.road;
+        let signed = match timeout_at(deadline, signing).await {
+            Ok(Ok(Ok(signed))) => signed,
+            Ok(Ok(Err(why))) => return self.fail(road, why),
+            Ok(Err(_)) => return,
+            Err(_) => return self.fail(road, "your key has not signed yet".to_owned()),
+        };
+        road.say(&format!("hold {} of cluster {name}, signed by {}", signed.id, operator.principal));
+        let deadline = if arguments.emergency { deadline } else { road.deadline() };
+        let heard = |answer: &super::Answer| road.say(&format!("  {}: {}", answer.custodian, hold::tell(answer)));
+        self.sent = match &operator.broker {
+            Some(broker) => send(broker, operator, cluster, std::slice::from_ref(&signed), deadline, heard).await,
+            None => Sent::nothing(cluster, format!("{} names no [broker]", road.config.display())),
+        };
+        for custodian in self.sent.unanswered(signed.id) {
+            road.say(&format!("  {custodian}: no answer"));
+        }
+        let (word, held) = hold::binds(&self.sent, signed.id, cluster);
+        match &self.sent.trouble {
+            Some(why) => road.say(&format!("the hold was not delivered: {}", plain_text(why))),
+            None => road.say(&word),
+        }
+        (self.signed, self.held) = (Some(signed), held);
+    }
+
+    fn fail(&mut self, road: &Road, why: String) {
+        road.say(&format!("the hold was not ordered: {}", plain_text(&why)));
+        self.sent.trouble = Some(why);
+    }
 }
 
 fn token(arguments: &Arguments) -> anyhow::Result<Token> {
@@ -142,17 +211,10 @@ fn token(arguments: &Arguments) -> anyhow::Result<Token> {
     }
 }
 
-/// Says what was done and what was not.
-fn finish(
-    arguments: &Arguments,
-    (name, cluster): Named<'_>,
-    sent: &Sent,
-    id: MessageId,
-    held: bool,
-    seals: Vec<Sealed>,
-) -> anyhow::Result<ExitCode> {
+/// Says which nodes are sealed, and which are not.
+fn tell_seals(arguments: &Arguments, (_, cluster): Named<'_>, seals: &[Sealed]) {
     let road = &arguments.road;
-    for seal in &seals {
+    for seal in seals {
         let node = &seal.node;
         match &seal.why {
             None => road.say(&format!("  {node}: sealed")),
@@ -162,11 +224,18 @@ fn finish(
             }
         }
     }
+    let sealed = seals.iter().filter(|seal| seal.sealed).count();
+    road.say(&format!("{sealed} of {} nodes are sealed", seals.len()));
+}
+
+/// Says what follows, and whether all is done.
+fn finish(arguments: &Arguments, (name, _): Named<'_>, order: Order, seals: Vec<Sealed>) -> anyhow::Result<ExitCode> {
+    let road = &arguments.road;
+    let Order { signed, sent, held } = order;
+    let id = signed.map(|signed| signed.id);
     let (sealed, not_sealed): (Vec<_>, Vec<_>) = seals.into_iter().partition(|seal| seal.sealed);
-    let unanswered = sent.unanswered(id);
+    let unanswered = id.map_or_else(|| sent.everybody(), |id| sent.unanswered(id));
     let well = held && not_sealed.is_empty();
-    let (done, all) = (sealed.len(), sealed.len() + not_sealed.len());
-    road.say(&format!("{done} of {all} nodes are sealed"));
     let options = format!("{} --cluster {}", status::option(&road.config), quoted(name));
     if !held {
         let who = unanswered.iter().map(Principal::as_str).collect::<Vec<_>>().join(", ");
@@ -176,16 +245,15 @@ fn finish(
              custodians can be reached, or carry it to them: holdfast hold{options} [--output FILE]"
         ));
     }
-    let release = match &sent.trouble {
-        Some(_) => String::new(),
-        None => format!("holdfast release{options} --hold {id}, and then "),
+    let release = match id.filter(|_| sent.trouble.is_none()) {
+        Some(id) => format!("holdfast release{options} --hold {id}, and then "),
+        None => String::new(),
     };
     road.say(&format!("to open again, operators type: {release}holdfast approve{options} --all"));
     let sealed = sealed.into_iter().map(|seal| seal.node).collect();
-    let what = What { held, sealed, not_sealed, trouble: sent.trouble.clone() };
-    let answers = sent.answers(id).cloned().collect();
+    let answers = id.map_or_else(Vec::new, |id| sent.answers(id).cloned().collect());
     let cluster = name.clone();
-    road.print(&Done { id, kind: "hold", cluster, what, expires_at: None, file: None, answers, unanswered })?;
+    road.print(&What { id, cluster, held, sealed, not_sealed, trouble: sent.trouble, answers, unanswered })?;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

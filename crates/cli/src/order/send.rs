@@ -51,6 +51,11 @@ impl Sent {
         }
     }
 
+    /// All custodians.
+    pub(crate) fn everybody(&self) -> Vec<Principal> {
+        self.custodians.iter().cloned().collect()
+    }
+
     /// How many custodians there are.
     pub(crate) fn custodians(&self) -> usize {
         self.custodians.len()

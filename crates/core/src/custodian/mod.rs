@@ -304,9 +304,15 @@ impl Custodian {
         self.consider_all(now);
     }
 
-    /// Where the audit log stands now.
+    /// Where the audit log stands now. That it is in trouble, or well again, is told at once.
     pub fn handle_audit(&mut self, audit: AuditReport) {
+        let news = (audit.ok, audit.broken) != (self.audit.ok, self.audit.broken);
         self.audit = audit;
+        for cluster in self.clusters.values_mut().filter(|_| news) {
+            if let Some(last) = cluster.last_heartbeat {
+                cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN);
+            }
+        }
     }
 
     /// Whether the kernel says that the clock is synchronised.
@@ -433,7 +439,7 @@ impl Custodian {
                 Effect::Inapplicable { why: "a hold is in force: release it, and then approve again".to_owned() }
             }
             Some(Needs::Policy) => Effect::Inapplicable { why: "the policy says hold for this cause".to_owned() },
-            _ => Effect::InForce,
+            _ => Effect::InForce {},
         };
         self.acknowledge(cluster, id, effect, std::slice::from_ref(name));
     }

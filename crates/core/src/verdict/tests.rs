@@ -283,6 +283,35 @@ fn what_is_doubtful_is_said_and_disturbs_the_calm() {
 }
 
 #[test]
+fn what_is_wrong_with_an_audit_log_is_said_and_who_says_so() {
+    let heartbeat = |audit: Value| {
+        json!({"version": "0", "started_at": "2026-11-24T10:00:00.000Z", "share": {"generation": 1, "x": 1, "ok": true},
+               "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": audit,
+               "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {}, "nodes": {}})
+    };
+    let witness = |doubt: Value| json!({"seq": 9, "head": "", "issued_at": "2026-11-24T10:00:00.000Z", "doubt": doubt});
+    let well = json!({"seq": 9, "head": "", "ok": true});
+    let at = "2026-11-24T09:00:00.000Z";
+    for (audit, doubt, part) in [
+        (json!({"seq": 9, "head": "", "ok": false}), Value::Null, "cannot write its audit log"),
+        (json!({"seq": 9, "head": "", "ok": false, "broken": 3}), Value::Null, "entry 3 was changed"),
+        (
+            well.clone(),
+            json!({"at": at, "what": "shorter", "told": 12, "told_head": "", "now": 4}),
+            "told of 12 entries in its audit log, and then (today 09:00) of 4",
+        ),
+        (well.clone(), json!({"at": at, "what": "otherwise", "entry": 4, "told_head": ""}), "another one"),
+        (well.clone(), json!({"at": at, "what": "broken", "entry": 4}), "found (today 09:00) that entry 4"),
+    ] {
+        let mut answer = answer();
+        let custodian = &mut answer["clusters"]["prod"]["custodians"]["custodian-2"];
+        (custodian["heartbeat"], custodian["audit"]) = (heartbeat(audit), witness(doubt));
+        let doubts = judged(&answer).doubts;
+        assert!(doubts.iter().any(|said| said.contains("custodian-2") && said.contains(part)), "{part}: {doubts:?}");
+    }
+}
+
+#[test]
 fn times_are_said_as_people_say_them() {
     let now: Timestamp = "2026-11-24T10:00:00.000Z".parse().expect("a time");
     for (at, expected) in [
@@ -297,4 +326,22 @@ fn times_are_said_as_people_say_them() {
     assert!(moment(Timestamp::from_millis(i64::MAX), now).contains("out of range"));
     let said: Vec<_> = [3.26, 41.2, 12_345.0, 240_000.0, f64::INFINITY].map(duration).into();
     assert_eq!(said[..4], ["3.3 ms", "41 ms", "12.3 s", "4 min"]);
+}
+
+#[test]
+fn why_a_custodian_is_not_ready_names_the_nodes_or_that_some_are_not_served() {
+    let mut answer = answer();
+    let custodian = answer.pointer_mut("/clusters/prod/custodians/custodian-1").expect("there");
+    custodian["ready"] = json!(false);
+    custodian["heartbeat"] = json!({
+        "version": "0.1.0", "started_at": "2026-11-24T07:00:00.000Z", "share": {"generation": 1, "ok": true}, "threshold": 3,
+        "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 1, "head": "00".repeat(32), "ok": true},
+        "policy_sha256": "00".repeat(32), "allowed_signers_sha256": "00".repeat(32), "nodes": {}, "rejected": {},
+        "submissions": {},
+    });
+    let status: Status = serde_json::from_value(answer).expect("a status");
+    let cluster = &status.clusters[&"prod".parse().expect("a name")];
+    let why = |name: &str| unready(&cluster.custodians[&name.parse().expect("a name")]);
+    assert_eq!(why("custodian-1").as_deref(), Some("it does not serve every node"));
+    assert_eq!(why("custodian-2"), None);
 }

@@ -38,6 +38,7 @@ fn watch(names: &[&str], direct: bool) -> BTreeMap<ClusterId, ClusterWatch> {
         nodes: nodes.collect(),
         min_unsealed: 2,
         allowed_signers_sha256: "configured".to_owned(),
+        audit_accepted: BTreeMap::new(),
     };
     BTreeMap::from([(CLUSTER, cluster)])
 }
