@@ -157,6 +157,7 @@ fn heartbeat(nodes: usize) -> Content {
         marker_by: Some(name(CUSTODIAN)),
         in_flight: true,
         budget_remaining: 12,
+        budget_frees_at: Some(at),
         certificate_not_after: Some(at),
         shared_address: false,
         restart_provable: true,

@@ -201,7 +201,7 @@ fn a_sound_configuration_is_summed_up() {
 fn a_wrong_configuration_is_refused_with_its_line_and_78() {
     for (from, to, part) in [
         ("database =", "databse =", "sentinel.toml:5: unknown field `databse`"),
-        ("\"sentinel-1\"", "\"sentinel-2\"", "sentinel.toml:1: allowed_signers does not list"),
+        ("\"sentinel-1\"", "\"sentinel-2\"", "sentinel.toml:1: the signing key is sentinel-1's"),
         ("\"signing.key\"", "\"missing.key\"", "sentinel.toml:2: "),
         ("127.0.0.1:0", "0.0.0.0:9640", "sentinel.toml:4: 0.0.0.0:9640 can be reached from elsewhere"),
         ("127.0.0.1:0", "localhost", "sentinel.toml:4: \"localhost\" is not an address"),

@@ -6,6 +6,7 @@
 
 mod entry;
 mod heartbeat;
+mod hour;
 mod incident;
 mod node;
 mod orders;
@@ -385,7 +386,7 @@ impl Custodian {
             Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {
                 return self.hear_order(&header, &content, bytes, now);
             }
-            Content::Want(want) => self.hear_want(cluster, &from, &want, now),
+            Content::Want(want) | Content::Ask(want) => self.hear_want(cluster, &from, &want, now),
             Content::Relay(relay) => return self.hear_relay(&relay, now),
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
             Content::Receipt(receipt) => self.hear_receipt(cluster, from, &receipt, now),

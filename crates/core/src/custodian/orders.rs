@@ -10,48 +10,29 @@ use std::time::Duration;
 
 use crate::admission::Refused;
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
-use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, WANTED_MAX, Want};
-use crate::orders::{Change, Taken};
+use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, Want};
+use crate::orders::{Asked, Change, Taken};
 use crate::time::{Now, Steady};
 use crate::trust::AllowedSigners;
 
 use super::{Custodian, Entry, HEARTBEAT_MIN, Output};
 
-/// After how long another custodian is asked for an order that did not come.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
-
-/// After how long the same custodian is asked again: it may be one that only says that it has the order.
-const ASK_THE_SAME_AGAIN: Duration = Duration::from_secs(300);
-
 /// How often one order is sent to one custodian: who asks more often does not listen.
 const RELAY_AGAIN: Duration = Duration::from_secs(5);
 
-/// How many questions and answers are remembered. When that is full, nothing more is asked or sent until some are old.
+/// How many answers are remembered. When that is full, nothing more is sent until some are old.
 const REMEMBERED: usize = 1024;
 
 /// The passing on of orders between custodians.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// Whom this custodian asked last for an order, and when.
-    asked: BTreeMap<String, (Principal, Steady)>,
+    /// What this custodian asked others for.
+    asked: Asked,
     /// When an order was last sent to whom.
     relayed: BTreeMap<(Principal, String), Steady>,
 }
 
 impl Exchange {
-    fn may_ask(&mut self, sha256: &str, of: &Principal, now: Steady) -> bool {
-        self.asked.retain(|_, (_, at)| now.since(*at) < ASK_THE_SAME_AGAIN);
-        let may = match self.asked.get(sha256) {
-            Some((last, _)) if last == of => false,
-            Some((_, at)) => now.since(*at) >= ASK_AGAIN,
-            None => self.asked.len() < REMEMBERED,
-        };
-        if may {
-            self.asked.insert(sha256.to_owned(), (of.clone(), now));
-        }
-        may
-    }
-
     fn may_send(&mut self, sha256: &str, to: &Principal, now: Steady) -> bool {
         self.relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
         let key = (to.clone(), sha256.to_owned());
@@ -176,18 +157,9 @@ impl Custodian {
     /// Another custodian's heartbeat named orders: what this one does not have, it asks for.
     pub(super) fn ask_for_orders(&mut self, cluster: ClusterId, of: &Principal, named: &[String], now: Now) {
         let orders = self.orders.entry(cluster).or_default();
-        let exchange = &mut self.exchange;
         let lacks = |sha256: &&String| orders.envelope(sha256).is_none();
-        let sha256: Vec<_> = named
-            .iter()
-            .filter(lacks)
-            .filter(|sha256| exchange.may_ask(sha256, of, now.steady))
-            .take(WANTED_MAX)
-            .cloned()
-            .collect();
-        if !sha256.is_empty() {
-            let content = Content::Want(Want { of: of.clone(), sha256 });
-            self.outputs.push_back(Output::Publish { cluster, content });
+        if let Some(want) = self.exchange.asked.want(named.iter().filter(lacks), of, now.steady) {
+            self.outputs.push_back(Output::Publish { cluster, content: Content::Want(want) });
         }
     }
 
