@@ -11,55 +11,75 @@ use std::time::Duration;
 use crate::admission::Refused;
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
 use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, WANTED_MAX, Want};
-use crate::orders::{Change, Taken};
+use crate::orders::{Change, PASSED_ON_MAX, Taken};
 use crate::time::{Now, Steady};
 use crate::trust::AllowedSigners;
 
 use super::{Custodian, Entry, HEARTBEAT_MIN, Output};
 
-/// After how long another custodian is asked for an order that did not come.
+/// How many custodians are asked for an order at once: one of them may only say that it has it.
+const ASKED_AT_ONCE: usize = 2;
+
+/// After how long others are asked for an order that did not come.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// After how long the same custodian is asked again: it may be one that only says that it has the order.
+/// After how long the same custodian is asked again.
 const ASK_THE_SAME_AGAIN: Duration = Duration::from_secs(300);
+
+/// How many orders one custodian is asked for before it is asked again: whoever names ever more keeps nobody else from being asked.
+const ASKED_OF_ONE: usize = 2 * PASSED_ON_MAX;
+
+/// How long an answer takes at most.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// How often one order is sent to one custodian: who asks more often does not listen.
 const RELAY_AGAIN: Duration = Duration::from_secs(5);
 
-/// How many questions and answers are remembered. When that is full, nothing more is asked or sent until some are old.
-const REMEMBERED: usize = 1024;
+/// How many answers to one custodian are remembered. When that is full, nothing more is sent to it until some are old.
+const SENT_TO_ONE: usize = 2 * PASSED_ON_MAX;
 
 /// The passing on of orders between custodians.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// Whom this custodian asked last for an order, and when.
-    asked: BTreeMap<String, (Principal, Steady)>,
-    /// When an order was last sent to whom.
-    relayed: BTreeMap<(Principal, String), Steady>,
+    /// Which orders each custodian was asked for, by digest, and when.
+    asked: BTreeMap<Principal, BTreeMap<String, Steady>>,
+    /// Which were sent to each custodian, and when.
+    relayed: BTreeMap<Principal, BTreeMap<String, Steady>>,
 }
 
 impl Exchange {
     fn may_ask(&mut self, sha256: &str, of: &Principal, now: Steady) -> bool {
-        self.asked.retain(|_, (_, at)| now.since(*at) < ASK_THE_SAME_AGAIN);
-        let may = match self.asked.get(sha256) {
-            Some((last, _)) if last == of => false,
-            Some((_, at)) => now.since(*at) >= ASK_AGAIN,
-            None => self.asked.len() < REMEMBERED,
+        self.asked.values_mut().for_each(|asked| asked.retain(|_, at| now.since(*at) < ASK_THE_SAME_AGAIN));
+        let lately = |asked: &&BTreeMap<String, Steady>| {
+            asked.get(sha256).is_some_and(|at| now.since(*at) < ASK_AGAIN)
         };
+        let others = self.asked.values().filter(lately).count();
+        let asked = self.asked.entry(of.clone()).or_default();
+        let may = others < ASKED_AT_ONCE && asked.len() < ASKED_OF_ONE && !asked.contains_key(sha256);
         if may {
-            self.asked.insert(sha256.to_owned(), (of.clone(), now));
+            asked.insert(sha256.to_owned(), now);
         }
         may
     }
 
     fn may_send(&mut self, sha256: &str, to: &Principal, now: Steady) -> bool {
-        self.relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
-        let key = (to.clone(), sha256.to_owned());
-        let may = self.relayed.len() < REMEMBERED && !self.relayed.contains_key(&key);
+        let relayed = self.relayed.entry(to.clone()).or_default();
+        relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
+        let may = relayed.len() < SENT_TO_ONE && !relayed.contains_key(sha256);
         if may {
-            self.relayed.insert(key, now);
+            relayed.insert(sha256.to_owned(), now);
         }
         may
+    }
+
+    /// What could not be taken when it came may be by now.
+    fn ask_anew(&mut self) {
+        self.asked.clear();
+    }
+
+    /// Whether an order that others have may be on its way here.
+    pub(super) fn waits(&self, now: Steady) -> bool {
+        self.asked.values().flat_map(BTreeMap::values).any(|at| now.since(*at) < ANSWER)
     }
 }
 
@@ -92,11 +112,18 @@ impl Custodian {
         let (effect, change) = match taken {
             Taken::Told { effect, change } => (effect, change),
             Taken::Known | Taken::Full => {
+                if taken == Taken::Full {
+                    self.admission.forget_order(header);
+                }
                 let refused = if taken == Taken::Full { Refused::Full } else { Refused::Replayed(id) };
                 self.admission.count_refusal(refused.reason());
                 return Err(refused);
             }
         };
+        if let Effect::Inapplicable { .. } = effect {
+            // It may have come before what it builds on.
+            self.admission.forget_order(header);
+        }
         let about = match content {
             Content::Hold(hold) => hold.nodes.clone(),
             _ => Vec::new(),
@@ -142,7 +169,7 @@ impl Custodian {
             Change::Held(nodes) => {
                 let nodes = if nodes.is_empty() { self.nodes_of(cluster) } else { nodes };
                 for name in nodes {
-                    self.with_node(cluster, &name, now, |node, _| node.void_approvals());
+                    self.with_node(cluster, &name, now, |node, cx| node.hold(header.issued_at, cx));
                 }
             }
             Change::Distrusted { principal, lift: false, .. } => {
@@ -160,6 +187,7 @@ impl Custodian {
         self.admission.set_trust_root(cluster, Some(allowed_signers));
         let orders = self.orders.entry(cluster).or_default();
         orders.judge_under(self.admission.trust(cluster));
+        self.exchange.ask_anew();
         for name in self.nodes_of(cluster) {
             self.with_node(cluster, &name, now, |node, _| node.void_approvals());
         }
@@ -210,6 +238,10 @@ impl Custodian {
             return Ok(());
         }
         let bytes = relay.envelope.as_bytes();
+        if self.orders.values().any(|orders| orders.has(&relay.envelope)) {
+            // Another, who was asked too, was faster.
+            return Ok(());
+        }
         let body = self.admission.admit(bytes, now)?;
         if body.header.kind.is_order() {
             return self.hear_order(&body.header, &body.content, bytes, now);
