@@ -129,6 +129,12 @@ impl Client {
         }
     }
 
+    /// Throws away all that waits in a queue.
+    pub fn purge(&self, queue: &str) {
+        let purge = self.channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default());
+        self.runtime.block_on(purge).expect("purged");
+    }
+
     /// Ends listening.
     pub fn untap(&self, tap: Tap) {
         let delete = self.channel.queue_delete(tap.0.as_str().into(), QueueDeleteOptions::default());

@@ -1,25 +1,18 @@
 //! `holdfast approve`: an operator's signed consent to open nodes, once, soon.
 
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use holdfast_core::admission::PERMISSION_LIFE_MAX;
-use holdfast_core::id::{ClusterName, MessageId, NodeName};
-use holdfast_core::message::{Approval, Content, Kind};
-use holdfast_core::topology::{Exchange, routing_key};
-use holdfast_edge::broker::{Broker, BrokerSettings, Outgoing};
-use holdfast_edge::config::BrokerConfig;
-use holdfast_edge::outgoing::seal_message;
+use holdfast_core::id::{MessageId, NodeName};
+use holdfast_core::message::{Approval, Content, Effect, Kind, plain_text};
+use holdfast_edge::clock;
 use holdfast_edge::vault::NodeIdentity;
-use holdfast_edge::{clock, files};
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::operator::Operator;
+use crate::order::{Done, Road, Sent, Signed, send, sign};
 
 /// How long the nodes are watched for an effect: where other operators' approvals are missing, there will be none.
 const WATCH: Duration = Duration::from_secs(10);
@@ -27,15 +20,14 @@ const WATCH: Duration = Duration::from_secs(10);
 /// The time between two looks at a node that is watched.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long custodians' answers are waited for at most: what counts is whether the nodes open.
+const ANSWERS: Duration = Duration::from_secs(3);
+
 /// What `approve` is asked for.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The operator's configuration
-    #[arg(long, default_value = "operator.toml")]
-    config: PathBuf,
-    /// The cluster; not needed where the configuration has only one
-    #[arg(long)]
-    cluster: Option<ClusterName>,
+    #[command(flatten)]
+    road: Road,
     /// A node that may be opened; repeatable
     #[arg(long, required_unless_present = "all")]
     node: Vec<NodeName>,
@@ -45,146 +37,100 @@ pub(crate) struct Arguments {
     /// For how many minutes the approval counts
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u8).range(1..=15))]
     minutes: u8,
-    /// Write instead of sending: to this file if it ends in .json, which takes one node, else into this folder, a file for each
-    /// node; `holdfast-setup deliver` takes them to a custodian
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
     /// Do not wait to see whether the nodes open
     #[arg(long)]
     no_wait: bool,
-    /// Print what was done as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Serialize)]
-struct Approved {
-    id: MessageId,
-    cluster: ClusterName,
+struct What {
     node: NodeName,
-    expires_at: holdfast_core::time::Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<bool>,
 }
 
-struct Signed {
-    id: MessageId,
-    node: NodeName,
-    identity: Arc<NodeIdentity>,
-    envelope: Vec<u8>,
-    routing_key: String,
-}
-
 /// Signs an approval for each node, and sends or writes them.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator::load(&arguments.config)?;
-    let (name, cluster) = operator.cluster(arguments.cluster.as_ref())?;
+    let road = &arguments.road;
+    let operator = road.load()?;
+    let (name, cluster) = operator.cluster(road.cluster.as_ref())?;
     let nodes: Vec<_> = if arguments.all { cluster.nodes.keys().cloned().collect() } else { arguments.node.clone() };
-    let issued_at = clock::wall();
     let life = Duration::from_secs(u64::from(arguments.minutes) * 60).min(PERMISSION_LIFE_MAX);
-    let expires_at = issued_at.after(life);
+    let expires_at = clock::wall().after(life);
     let mut signed = Vec::new();
-    for node in nodes {
-        let Some(config) = cluster.nodes.get(&node) else {
-            let known = cluster.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
-            anyhow::bail!("cluster {name} has no node {node}, it has: {known}");
-        };
+    for node in &nodes {
+        cluster.known_node(name, node)?;
         let content = Content::Approval(Approval { node: node.clone() });
-        let id = cluster.manifest.id();
-        let (message, envelope) =
-            seal_message(&operator.key, &operator.principal, id, content, issued_at, Some(expires_at))?;
-        let routing_key = routing_key(id, &operator.principal, Kind::Approval.as_str());
-        signed.push(Signed { id: message, node, identity: config.identity.clone(), envelope, routing_key });
+        signed.push(sign(&operator, cluster, content, Some(life), format!("approval-{node}"))?);
     }
-
+    let done = |signed: &Signed, node: &NodeName, open| Done {
+        id: signed.id,
+        kind: Kind::Approval.as_str(),
+        cluster: name.clone(),
+        what: What { node: node.clone(), open },
+        expires_at: Some(expires_at),
+        file: None,
+        answers: Vec::new(),
+        unanswered: Vec::new(),
+    };
+    if let Some(output) = &road.output {
+        let files = road.write(output, &signed)?;
+        let written = signed.iter().zip(&nodes).zip(files);
+        let all: Vec<_> =
+            written.map(|((signed, node), file)| Done { file: Some(file), ..done(signed, node, None) }).collect();
+        road.print(&all)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let broker = road.broker(&operator)?;
+    for (signed, node) in signed.iter().zip(&nodes) {
+        road.say(&format!("{node}: approval {} of {}, valid until {expires_at}", signed.id, operator.principal));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut done = Vec::new();
-    if let Some(output) = &arguments.output {
-        let one_file = output.extension().is_some_and(|extension| extension == "json");
-        anyhow::ensure!(!one_file || signed.len() == 1, "{} is one file: name one node, or a folder", output.display());
-        if !one_file {
-            std::fs::create_dir_all(output).with_context(|| format!("{} cannot be made", output.display()))?;
-        }
-        for signed in signed {
-            let file = match one_file {
-                true => output.clone(),
-                false => output.join(format!("approval-{}-{}.json", signed.node, signed.id)),
-            };
-            files::create(&file, &signed.envelope, 0o644)?;
-            say(arguments, &format!("{}: approval {} written to {}", signed.node, signed.id, file.display()));
-            let (id, node, cluster) = (signed.id, signed.node, name.clone());
-            done.push(Approved { id, cluster, node, expires_at, file: Some(file), open: None });
-        }
-        say(arguments, "take each to every custodian before it expires: holdfast-setup deliver FILE");
-    } else {
-        let Some(broker) = &operator.broker else {
-            anyhow::bail!(
-                "{} names no [broker]: add one, or write the approvals to files with --output and take them to the \
-                 custodians with holdfast-setup deliver",
-                arguments.config.display()
-            );
-        };
-        runtime.block_on(publish(broker, &signed))?;
-        for signed in &signed {
-            say(arguments, &format!("{}: approval {} sent, valid until {expires_at}", signed.node, signed.id));
-        }
-        let opened = if arguments.no_wait { Vec::new() } else { runtime.block_on(watch_all(&signed)) };
-        for (number, signed) in signed.into_iter().enumerate() {
-            let open = opened.get(number).copied();
-            if let Some(open) = open {
-                let word = if open { "open" } else { "still sealed: `holdfast status` says what it waits for" };
-                say(arguments, &format!("{}: {word}", signed.node));
-            }
-            let (id, node, cluster) = (signed.id, signed.node, name.clone());
-            done.push(Approved { id, cluster, node, expires_at, file: None, open });
-        }
+    let identities: Vec<_> = nodes.iter().filter_map(|node| Some(cluster.nodes.get(node)?.identity.clone())).collect();
+    let (sent, opened) = runtime.block_on(async {
+        let wait = Duration::from_secs(road.wait).min(ANSWERS);
+        let sent = send(broker, &operator, cluster, &signed, Instant::now() + wait, |_| ());
+        if arguments.no_wait { (sent.await, Vec::new()) } else { tokio::join!(sent, watch_all(identities)) }
+    });
+    if let Some(trouble) = &sent.trouble {
+        anyhow::bail!("the approval was not delivered: {trouble}");
     }
-    if arguments.json {
-        serde_json::to_writer(std::io::stdout(), &done)?;
-        writeln!(std::io::stdout())?;
+    let mut all = Vec::new();
+    for (number, (signed, node)) in signed.iter().zip(&nodes).enumerate() {
+        let open = opened.get(number).copied();
+        road.say(&format!("{node}: {}", in_words(&sent, signed.id, open)));
+        let (answers, unanswered) = (sent.answers(signed.id).cloned().collect(), sent.unanswered(signed.id));
+        all.push(Done { answers, unanswered, ..done(signed, node, open) });
     }
+    road.print(&all)?;
     // Sent is done: whether it was enough is the custodians' to say.
     Ok(ExitCode::SUCCESS)
 }
 
-fn say(arguments: &Arguments, line: &str) {
-    if !arguments.json {
-        // A closed stdout is no reason to stop half-way through.
-        let _ = writeln!(std::io::stdout(), "{line}");
+/// What became of an approval: what was seen of the node, and what custodians say.
+fn in_words(sent: &Sent, id: MessageId, open: Option<bool>) -> String {
+    let answers: Vec<_> = sent.answers(id).collect();
+    let heard = format!("{} of {} custodians have it", answers.len(), sent.custodians());
+    if open == Some(true) {
+        return "open".to_owned();
     }
-}
-
-/// Publishes the approvals, and returns when the broker has each of them in every orders queue.
-async fn publish(config: &BrokerConfig, signed: &[Signed]) -> anyhow::Result<()> {
-    let (broker, mut events) = Broker::spawn(BrokerSettings {
-        url: config.url.clone(),
-        username: config.username.to_string(),
-        password: config.password.clone(),
-        tls: config.tls.clone(),
-        queues: Vec::new(),
-        connection_name: format!("holdfast approve {}", config.username),
+    let still = if open == Some(false) { "still sealed; " } else { "" };
+    let missing = answers.iter().find_map(|answer| match &answer.effect {
+        Effect::Waiting { have, need } => Some(format!("approved by {have} of {need} operators")),
+        Effect::Inapplicable { why } => Some(plain_text(why)),
+        Effect::InForce {} => None,
     });
-    let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
-    for signed in signed {
-        let message = Outgoing {
-            exchange: Exchange::Orders,
-            routing_key: signed.routing_key.clone(),
-            body: signed.envelope.clone(),
-        };
-        let sent = broker.publish_confirmed(message).await;
-        sent.with_context(|| format!("the approval for {} was not delivered", signed.node))?;
+    let see = "`holdfast status` says what it waits for";
+    match missing {
+        Some(missing) => format!("{still}{missing} ({heard}); {see}"),
+        None => format!("{still}{heard}; {see}"),
     }
-    broker.close().await;
-    drain.abort();
-    Ok(())
 }
 
 /// Whether each node is seen open before the time is up.
-async fn watch_all(signed: &[Signed]) -> Vec<bool> {
+async fn watch_all(nodes: Vec<Arc<NodeIdentity>>) -> Vec<bool> {
     let deadline = Instant::now() + WATCH;
-    let watches: Vec<_> = signed.iter().map(|signed| tokio::spawn(watch(signed.identity.clone(), deadline))).collect();
+    let watches: Vec<_> = nodes.into_iter().map(|node| tokio::spawn(watch(node, deadline))).collect();
     let mut opened = Vec::new();
     for watch in watches {
         opened.push(watch.await.unwrap_or(false));

@@ -8,6 +8,7 @@ mod doctor;
 mod init;
 mod lab;
 mod operator;
+mod order;
 mod output;
 mod status;
 
@@ -35,6 +36,16 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Sign your consent to open sealed nodes, once, within minutes
     Approve(approve::Arguments),
+    /// Keep a cluster or nodes of it shut, whatever happens to them
+    Hold(order::hold::Arguments),
+    /// Say that a hold may end
+    Release(order::release::Arguments),
+    /// Seal every node, and hold the cluster shut
+    Seal(order::seal::Arguments),
+    /// Make the word of a captured custodian or sentinel count for nothing
+    Distrust(order::distrust::Arguments),
+    /// Put another allowed_signers file in force at the custodians
+    Trust(order::trust::Arguments),
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
     Doctor(doctor::Arguments),
@@ -58,6 +69,11 @@ fn main() -> ExitCode {
         Command::Init(arguments) => return init::run(&arguments),
         Command::Adopt(arguments) => return adopt::run(&arguments),
         Command::Approve(arguments) => approve::run(&arguments),
+        Command::Hold(arguments) => order::hold::run(&arguments),
+        Command::Release(arguments) => order::release::run(&arguments),
+        Command::Seal(arguments) => order::seal::run(&arguments),
+        Command::Distrust(arguments) => order::distrust::run(&arguments),
+        Command::Trust(arguments) => order::trust::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Broker(command) => broker::run(&command),
@@ -73,4 +89,14 @@ fn main() -> ExitCode {
         let _ = writeln!(std::io::stderr(), "holdfast: {}", plain_lines(&format!("{error:#}")));
         if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_can_be_read() {
+        Cli::command().debug_assert();
+    }
 }

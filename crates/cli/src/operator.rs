@@ -9,7 +9,7 @@ use holdfast_core::trust::{AllowedSigners, Namespace};
 use holdfast_edge::config::{
     BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeConfig, NodeSection, Spanned, one_cluster,
 };
-use holdfast_edge::keys::SigningKey;
+use holdfast_edge::keys::OperatorKey;
 use serde::Deserialize;
 
 /// An operator's configuration, loaded.
@@ -17,8 +17,8 @@ pub(crate) struct Operator {
     /// The operator.
     pub(crate) principal: Principal,
     /// The operator's key.
-    pub(crate) key: SigningKey,
-    /// The file that it is in.
+    pub(crate) key: OperatorKey,
+    /// The file that it, or its public half, is in.
     pub(crate) key_path: PathBuf,
     /// The trust root, as this machine has it.
     pub(crate) allowed_signers: AllowedSigners,
@@ -60,12 +60,22 @@ struct ClusterSection {
     sentinel: Option<Spanned<String>>,
 }
 
+impl OperatedCluster {
+    /// The node with this name, or which there are.
+    pub(crate) fn known_node(&self, cluster: &ClusterName, node: &NodeName) -> anyhow::Result<&NodeConfig> {
+        self.nodes.get(node).ok_or_else(|| {
+            let known = self.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
+            anyhow::anyhow!("cluster {cluster} has no node {node}, it has: {known}")
+        })
+    }
+}
+
 impl Operator {
     /// Reads the configuration at `path` and every file that it names.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let source = ConfigFile::read(path)?;
         let file: File = source.parse()?;
-        let key = source.signing_key(&file.key)?;
+        let key = source.operator_key(&file.key)?;
         let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
         source.check_listed(&key, &file.principal, Namespace::Approval, &allowed_signers)?;
         source.check_clusters(&file.clusters)?;

@@ -238,7 +238,7 @@ impl Admission {
     }
 
     fn examine(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
-        let envelope = Envelope::parse(bytes)?;
+        let envelope = Envelope::parse_from(bytes, &self.trust)?;
         let (header, unread) = read_header(envelope.body())?;
         let roles = self.clusters.get(&header.cluster).ok_or(Refused::Cluster(header.cluster))?;
         if !roles.allow(header.kind, &header.from) {

@@ -3,11 +3,13 @@
 //! What lives here: the outer form, and whether the signature is one that counts. What the body says, when, and to whom is
 //! `message`'s and `admission`'s. The body stays bytes until its signature has been verified; nothing is parsed before.
 
+use std::borrow::Cow;
+
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
 
 use crate::id::Principal;
-use crate::sshsig::{PublicKeyError, SIGNATURE_MAX, Signature, SignatureError};
+use crate::sshsig::{PublicKey, PublicKeyError, SIGNATURE_MAX, Signature, SignatureError};
 use crate::time::Timestamp;
 use crate::trust::{AllowedSigners, Namespace, TrustRefusal};
 
@@ -73,14 +75,25 @@ impl EnvelopeError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
-    body: String,
-    signature: String,
+struct Wire<'a> {
+    #[serde(borrow)]
+    body: Cow<'a, str>,
+    #[serde(borrow)]
+    signature: Cow<'a, str>,
 }
 
 impl Envelope {
     /// Reads an envelope. It is well formed then, and nothing more: see [`Envelope::verify`].
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
+        Self::parse_by(bytes, |_| None)
+    }
+
+    /// The same, where the signer's key is one that `signers` lists, as it mostly is.
+    pub fn parse_from(bytes: &[u8], signers: &AllowedSigners) -> Result<Self, EnvelopeError> {
+        Self::parse_by(bytes, |blob| signers.key(blob))
+    }
+
+    fn parse_by<'k>(bytes: &[u8], known: impl Fn(&[u8]) -> Option<&'k PublicKey>) -> Result<Self, EnvelopeError> {
         if bytes.len() > ENVELOPE_MAX {
             return Err(EnvelopeError::Oversized(bytes.len()));
         }
@@ -88,9 +101,10 @@ impl Envelope {
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(EnvelopeError::Malformed("expected a JSON object".to_owned()));
         }
-        let wire: Wire = serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
-        let signature = Signature::parse(&wire.signature)?;
-        let body = BASE64_STANDARD.decode(&wire.body).map_err(|_| EnvelopeError::Body)?;
+        let wire: Wire<'_> =
+            serde_json::from_slice(bytes).map_err(|error| EnvelopeError::Malformed(error.to_string()))?;
+        let signature = Signature::parse_by(&wire.signature, known)?;
+        let body = BASE64_STANDARD.decode(wire.body.as_bytes()).map_err(|_| EnvelopeError::Body)?;
         Ok(Self { body, signature })
     }
 

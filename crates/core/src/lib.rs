@@ -22,6 +22,7 @@ pub mod share;
 pub mod sight;
 pub mod sshsig;
 pub mod status;
+mod text;
 pub mod time;
 pub mod topology;
 pub mod trust;

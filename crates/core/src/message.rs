@@ -3,8 +3,12 @@
 //! docs/PROTOCOL.md specifies the same in words. A body is JSON; its bytes are what is signed, so they are kept as they
 //! came and never written again. Every structure refuses unknown and doubled fields.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -388,7 +392,7 @@ pub struct Heartbeat {
     pub policy_sha256: String,
     /// SHA-256 of the allowed_signers file, in hexadecimal.
     pub allowed_signers_sha256: String,
-    /// The version of the trust orders that it follows; 0 while the allowed_signers file is the configured one.
+    /// The highest version of a trust order that was in force there; 0 if none was.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub trust_version: u32,
     /// The holds that it obeys; the latest [`HOLDS_REPORTED`].
@@ -404,10 +408,13 @@ pub struct Heartbeat {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orders: Vec<String>,
     /// What it sees of each node.
+    #[serde(deserialize_with = "distinct")]
     pub nodes: BTreeMap<NodeName, NodeReport>,
     /// Messages that it refused since it started, by reason, over all clusters.
+    #[serde(deserialize_with = "distinct")]
     pub rejected: BTreeMap<String, u64>,
     /// Shares of this cluster that it submitted since it started, by result.
+    #[serde(deserialize_with = "distinct")]
     pub submissions: BTreeMap<String, u64>,
 }
 
@@ -478,8 +485,8 @@ pub struct NodeReport {
 }
 
 /// What a custodian waits for before it releases its share to a node that is not open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
 pub enum Needs {
     /// The node to answer.
     Contact,
@@ -506,6 +513,34 @@ pub enum Needs {
     Generation,
 }
 
+/// [`Needs`] as it is written. serde's own reading of a tagged enum ignores what it does not know beside the tag.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireNeeds<'a> {
+    #[serde(borrow)]
+    what: Cow<'a, str>,
+    have: Option<u8>,
+    need: Option<u8>,
+}
+
+impl<'de> Deserialize<'de> for Needs {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let WireNeeds { what, have, need } = WireNeeds::deserialize(from)?;
+        let needs = match (&*what, have, need) {
+            ("approvals", Some(have), Some(need)) => Self::Approvals { have, need },
+            ("contact", None, None) => Self::Contact,
+            ("evidence", None, None) => Self::Evidence,
+            ("policy", None, None) => Self::Policy,
+            ("budget", None, None) => Self::Budget,
+            ("share", None, None) => Self::Share,
+            ("others", None, None) => Self::Others,
+            ("generation", None, None) => Self::Generation,
+            _ => return Err(D::Error::custom("needs is none of those that there are")),
+        };
+        Ok(needs)
+    }
+}
+
 /// A body: header and content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Body {
@@ -530,16 +565,18 @@ pub enum BodyError {
 }
 
 #[derive(Deserialize)]
-struct Leading {
+struct Leading<'a> {
     v: u32,
-    kind: String,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire<'a> {
     v: u32,
-    kind: String,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
     id: MessageId,
     cluster: ClusterId,
     from: Principal,
@@ -558,18 +595,30 @@ pub struct Unread<'a>(&'a RawValue);
 pub fn read_header(bytes: &[u8]) -> Result<(Header, Unread<'_>), BodyError> {
     let malformed = |e: serde_json::Error| BodyError::Malformed(e.to_string());
     expect_object(bytes)?;
-    let leading: Leading = serde_json::from_slice(bytes).map_err(malformed)?;
-    if leading.v != VERSION {
-        return Err(BodyError::Version);
-    }
-    let kind = Kind::from_wire(&leading.kind).ok_or(BodyError::Kind)?;
-    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(malformed)?;
+    // Once over the bytes where they are as they should be; only what is not is looked at again, for which of the three it is.
+    let wire: Wire<'_> = match serde_json::from_slice(bytes) {
+        Ok(wire) => wire,
+        Err(error) => {
+            let leading: Leading<'_> = serde_json::from_slice(bytes).map_err(malformed)?;
+            known(leading.v, &leading.kind)?;
+            return Err(malformed(error));
+        }
+    };
+    let kind = known(wire.v, &wire.kind)?;
     if kind.permits() != wire.expires_at.is_some() {
         let what = if kind.permits() { "expires_at is missing" } else { "only what permits something has expires_at" };
         return Err(BodyError::Malformed(what.to_owned()));
     }
     let Wire { id, cluster, from, issued_at, expires_at, content, .. } = wire;
     Ok((Header { kind, id, cluster, from, issued_at, expires_at }, Unread(content)))
+}
+
+/// The kind, if both version and kind are ones that this build speaks.
+fn known(version: u32, kind: &str) -> Result<Kind, BodyError> {
+    if version != VERSION {
+        return Err(BodyError::Version);
+    }
+    Kind::from_wire(kind).ok_or(BodyError::Kind)
 }
 
 /// Reads the content that belongs to `header`.
@@ -603,6 +652,36 @@ fn expect_object(bytes: &[u8]) -> Result<(), BodyError> {
     }
 }
 
+/// Reads a map in which no key stands twice: serde's own would take the last.
+fn distinct<'de, D, K, V>(from: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    K: Deserialize<'de> + Ord,
+    V: Deserialize<'de>,
+{
+    struct Distinct<K, V>(PhantomData<(K, V)>);
+
+    impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Visitor<'de> for Distinct<K, V> {
+        type Value = BTreeMap<K, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut map = BTreeMap::new();
+            while let Some((key, value)) = from.next_entry()? {
+                if map.insert(key, value).is_some() {
+                    return Err(A::Error::custom("a key stands twice"));
+                }
+            }
+            Ok(map)
+        }
+    }
+
+    from.deserialize_map(Distinct(PhantomData))
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
@@ -612,7 +691,7 @@ fn program_version<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Erro
     let version = String::deserialize(from)?;
     match version.len() <= PROGRAM_VERSION_MAX && version.bytes().all(|b| b.is_ascii_graphic()) {
         true => Ok(version),
-        false => Err(serde::de::Error::custom("version is not one of a program")),
+        false => Err(D::Error::custom("version is not one of a program")),
     }
 }
 
@@ -644,7 +723,7 @@ impl Body {
         let header = &self.header;
         let wire = Wire {
             v: VERSION,
-            kind: header.kind.as_str().to_owned(),
+            kind: header.kind.as_str().into(),
             id: header.id,
             cluster: header.cluster,
             from: header.from.clone(),

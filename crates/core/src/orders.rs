@@ -46,15 +46,15 @@ pub const RELEASED_KEPT: usize = 1024;
 /// Settled matters whose envelopes are passed on to whoever missed them.
 pub const SETTLED_KEPT: usize = 32;
 
-/// The bytes of their envelopes: eight changes of a large trust root by two operators.
-pub const SETTLED_BYTES: usize = 1024 * 1024;
+/// The bytes of their envelopes: two changes of the largest trust root by two operators, dozens of an ordinary one.
+pub const SETTLED_BYTES: usize = 256 * 1024;
 
-/// The bytes of nodes and reasons in the holds of a heartbeat: with everything else in it, it has to fit an envelope, whatever an
-/// operator writes.
+/// The bytes of nodes and reasons in the holds of a heartbeat: an operator who writes much must not take the room in which others'
+/// orders are named.
 pub const HOLDS_REPORTED_BYTES: usize = 8 * 1024;
 
 /// How many orders are passed on at most, and so named in a heartbeat.
-pub const PASSED_ON_MAX: usize = 128;
+pub const PASSED_ON_MAX: usize = 96;
 
 /// The orders of one cluster, as they are on the custodian's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -264,9 +264,9 @@ impl Orders {
         }
     }
 
-    /// The version of the trust root in force; 0 while it is the configured one.
+    /// The highest version of a trust order that was in force, also where the configured file was replaced since; 0 if none was.
     pub fn trust_version(&self) -> u32 {
-        self.trust.as_ref().filter(|trusted| !trusted.allowed_signers.is_empty()).map_or(0, |trusted| trusted.version)
+        self.trust.as_ref().map_or(0, |trusted| trusted.version)
     }
 
     /// The holds in force, for a heartbeat: the latest, as many as fit.
@@ -343,15 +343,14 @@ impl Orders {
             return Taken::Known;
         }
         let of_his = self.holds.iter().filter(|other| other.by == header.from);
-        let (count, bytes) = of_his.fold((0, envelope.len()), |(count, bytes), other| {
-            (count + 1, bytes + other.kept.envelope.len())
-        });
+        let (count, bytes) =
+            of_his.fold((0, envelope.len()), |(count, bytes), other| (count + 1, bytes + other.kept.envelope.len()));
         if count >= HOLDS_PER_OPERATOR || bytes > HOLDS_BYTES_PER_OPERATOR {
             return Taken::Full;
         }
         let nodes = hold.nodes.clone();
         self.holds.push(standing);
-        Taken::Told { effect: Effect::InForce, change: Some(Change::Held(nodes)) }
+        Taken::Told { effect: Effect::InForce {}, change: Some(Change::Held(nodes)) }
     }
 
     fn release(
@@ -419,7 +418,7 @@ impl Orders {
         if wanted == in_force && trust.version == self.trust_version() {
             return settled_already();
         }
-        let version = self.trust.as_ref().map_or(0, |trusted| trusted.version);
+        let version = self.trust_version();
         if trust.version <= version {
             return inapplicable(&format!("version {version} was in force already: number it higher"));
         }
@@ -507,7 +506,7 @@ impl Orders {
         let settled = motion.settle(rules, now);
         self.keep(settled.kept.clone());
         let change = settle(self, &settled);
-        Taken::Told { effect: Effect::InForce, change: Some(change) }
+        Taken::Told { effect: Effect::InForce {}, change: Some(change) }
     }
 
     /// Who has said so, and counts.
@@ -613,7 +612,7 @@ impl Voice {
 }
 
 fn settled_already() -> Taken {
-    Taken::Told { effect: Effect::InForce, change: None }
+    Taken::Told { effect: Effect::InForce {}, change: None }
 }
 
 fn inapplicable(why: &str) -> Taken {

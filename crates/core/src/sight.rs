@@ -10,7 +10,8 @@
 //! connection, and so with one process. Tickets belong to the epoch they were got in. When contact was lost and the node then
 //! answers sealed, tickets of the epoch that last saw it open are offered, one at a time: one that resumes proves the same
 //! process, [`Evidence::InPlace`]; two that were really offered and declined prove another, [`Evidence::Restart`]; when
-//! they run out before that, nothing is proven.
+//! they run out before that, nothing is proven. Where nobody listened at the node's address and then somebody does, the first of
+//! them is offered in the very handshake of the connection that is to be kept: it is one handshake less while the node is sealed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,6 +43,10 @@ const REFRESH: Duration = Duration::from_secs(20 * 60);
 /// for ever.
 const GATHER_MAX: usize = 2 * TICKETS_KEPT;
 
+/// How long a node that was just seen open is asked for no more tickets than prove its next restart: it has become the active one of its
+/// cluster by then, and its clients wait for that.
+const SETTLING: Duration = Duration::from_millis(250);
+
 /// How long a node that does not answer is knocked at fast; afterwards at the pace of the polls.
 const KNOCKING: Duration = Duration::from_secs(60);
 
@@ -64,6 +69,13 @@ const CLOSE_LOOK: Duration = Duration::from_millis(40);
 /// The shortest time between two looks, whoever asks for them: a flood of events must not become a flood of requests.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
+/// A node at which nobody listens is knocked at again after this part of the time that it has been away: what waiting for the next
+/// knock adds to an outage is then nothing beside the outage. A knock that is refused costs two packets.
+const KNOCK_PART: u32 = 64;
+
+/// The shortest time between two such knocks.
+const KNOCK_MIN: Duration = Duration::from_millis(3);
+
 /// How a node is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watch {
@@ -71,16 +83,17 @@ pub struct Watch {
     pub direct: bool,
     /// The time between two looks at a node that answers.
     pub poll: Duration,
-    /// The time between two knocks at a node that does not.
+    /// The longest time between two knocks at a node that was just lost.
     pub knock: Duration,
 }
 
 /// What the edge is to do next with a node. Each is answered once: see the `handle_*` functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Connect in a full handshake without a ticket, keep the connection, ask for the status: [`Sight::handle_status`] or
-    /// [`Sight::handle_lost`].
-    Open(ConnectionId),
+    /// Connect, keep the connection, ask for the status: [`Sight::handle_status`], [`Sight::handle_lost`] or
+    /// [`Sight::handle_refused`]. A ticket is offered to whoever takes the connection. Declined in a full handshake, that is told first:
+    /// [`Sight::handle_declined`]. A connection that resumes is not kept: it does not prove the node's identity.
+    Open(ConnectionId, Option<TicketId>),
     /// Ask for the status on the kept connection: [`Sight::handle_status`] or [`Sight::handle_lost`].
     Poll(ConnectionId),
     /// Connect once more beside the kept connection, offering a ticket or none, ask for the status, and close:
@@ -179,10 +192,16 @@ pub struct Sight {
     next_connection: ConnectionId,
     side: Option<Purpose>,
     tickets: Vec<Ticket>,
+    /// The ticket that goes with the connection that is being made to be kept.
+    offered: Option<Ticket>,
+    /// Whether the last connection that was to be kept was refused: who takes the next one has only just begun to listen.
+    nobody_listened: bool,
     /// The epoch in which the node was last seen open.
     open_epoch: Option<ConnectionId>,
     incident: Option<Incident>,
     ever_open: bool,
+    /// Since when the node is seen open.
+    open_since: Steady,
     /// When the kept connection was begun, and how many in a row answered and did not last.
     kept_since: Steady,
     short_lives: u8,
@@ -219,9 +238,12 @@ impl Sight {
             next_connection: 1,
             side: None,
             tickets: Vec::new(),
+            offered: None,
+            nobody_listened: false,
             open_epoch: None,
             incident: None,
             ever_open: false,
+            open_since: now.steady,
             kept_since: now.steady,
             short_lives: 0,
             looked_beside: None,
@@ -265,7 +287,8 @@ impl Sight {
 
     /// Whether a restart that came now could be proven: enough tickets of the process that was last seen open.
     pub fn restart_provable(&self, now: Now) -> bool {
-        let of_use = self.tickets.iter().filter(|t| Some(t.epoch) == self.open_epoch && t.confirmed && t.is_fresh(now));
+        let kept = self.tickets.iter().chain(&self.offered);
+        let of_use = kept.filter(|t| Some(t.epoch) == self.open_epoch && t.confirmed && t.is_fresh(now));
         self.watch.direct && !self.shared_address && of_use.count() >= usize::from(DECLINES_THAT_PROVE)
     }
 
@@ -360,6 +383,7 @@ impl Sight {
             self.gather_budget = GATHER_MAX;
             self.refreshed = now.steady;
         }
+        self.offered = None;
         for ticket in self.tickets.iter_mut().filter(|t| t.epoch == id) {
             ticket.confirmed = true;
         }
@@ -390,6 +414,9 @@ impl Sight {
         if kept != id {
             return;
         }
+        self.nobody_listened = false;
+        // Spent, or of no use any more.
+        self.actions.extend(self.offered.take().map(|ticket| Action::Discard(ticket.id)));
         let long = now.steady.since(self.lost_at) > KNOCKING && self.seen == Seen::Lost;
         // A peer that answers once and hangs up must not make a loop of handshakes.
         let short = now.steady.since(self.kept_since) < SHORT_LIFE;
@@ -410,6 +437,32 @@ impl Sight {
             self.attention_until = self.attention_until.max(now.steady + ATTENTION);
             self.begin_incident();
             self.observations.push_back(Observation::Lost);
+        }
+    }
+
+    /// Nobody listens at the node's address: the connection `id` was refused, and the ticket that it was to offer is still there.
+    pub fn handle_refused(&mut self, id: ConnectionId, now: Now) {
+        if self.kept_id() != Some(id) {
+            return;
+        }
+        if let Some(ticket) = self.offered.take_if(|ticket| Some(ticket.epoch) == self.open_epoch) {
+            self.tickets.push(ticket);
+        }
+        self.handle_lost(id, now);
+        self.nobody_listened = true;
+        let away = now.steady.since(self.lost_at);
+        if let Kept::Down { next } = &mut self.kept {
+            *next = (*next).min(now.steady + (away / KNOCK_PART).max(KNOCK_MIN));
+        }
+    }
+
+    /// The ticket that the connection `id` was to offer was seen to leave, and was declined in a full handshake.
+    pub fn handle_declined(&mut self, id: ConnectionId) {
+        if self.kept_id() == Some(id)
+            && let Some(ticket) = self.offered.take()
+            && Some(ticket.epoch) == self.open_epoch
+        {
+            self.weigh(Side::Full { offered: true });
         }
     }
 
@@ -454,13 +507,15 @@ impl Sight {
                     self.actions.push_back(Action::Poll(*id));
                 }
                 Kept::Down { .. } => {
+                    self.offered = self.ticket_for_the_door(now);
+                    let offer = self.offered.as_ref().map(|ticket| ticket.id);
                     let id = self.next_connection;
                     self.next_connection += 1;
                     self.kept_since = now.steady;
                     let asked = Some(now);
                     self.kept =
                         Kept::Up { id, answered: false, asked, next: now.steady, open: false, ignore_answer: false };
-                    self.actions.push_back(Action::Open(id));
+                    self.actions.push_back(Action::Open(id, offer));
                 }
             }
         }
@@ -476,7 +531,7 @@ impl Sight {
         };
         let up = matches!(self.kept, Kept::Up { answered: true, .. });
         let refresh = (up && self.side.is_none()).then(|| self.refreshed + REFRESH);
-        [look, refresh, self.beside_at()].into_iter().flatten().min()
+        [look, refresh, self.settled_at(), self.beside_at()].into_iter().flatten().min()
     }
 
     /// What the edge is to do next.
@@ -522,6 +577,7 @@ impl Sight {
         }
         self.ever_open = true;
         if news {
+            self.open_since = now.steady;
             self.observations.push_back(Observation::Opened);
         }
     }
@@ -566,6 +622,9 @@ impl Sight {
         if !undecided || self.seen != Seen::Sealed || self.side.is_some() {
             return;
         }
+        if self.incident.as_ref().is_some_and(|incident| incident.declined >= DECLINES_THAT_PROVE) {
+            return self.conclude(Evidence::Restart);
+        }
         let open_epoch = self.open_epoch;
         // Newest first: the likeliest to be accepted by a process that still lives.
         match self.tickets.iter().rposition(|t| Some(t.epoch) == open_epoch && t.is_fresh(now)) {
@@ -578,15 +637,29 @@ impl Sight {
         }
     }
 
+    /// The ticket to be offered in the next connection that is to be kept. None, unless the connection before was refused: a
+    /// process that hangs takes connections all the same, and would use up every ticket. And never the last ones.
+    fn ticket_for_the_door(&mut self, now: Now) -> Option<Ticket> {
+        let open_epoch = self.open_epoch;
+        let undecided = self.incident.as_ref().is_some_and(|incident| incident.evidence.is_none());
+        let of_use = |t: &Ticket| Some(t.epoch) == open_epoch && t.is_fresh(now);
+        if !std::mem::take(&mut self.nobody_listened)
+            || !undecided
+            || self.side.is_some()
+            || !self.restart_provable(now)
+        {
+            return None;
+        }
+        let newest = self.tickets.iter().rposition(of_use)?;
+        Some(self.tickets.remove(newest))
+    }
+
     fn weigh(&mut self, outcome: Side) {
         let Some(incident) = &mut self.incident else { return };
         match outcome {
             Side::Resumed { .. } => self.conclude(Evidence::InPlace),
             Side::Full { offered: true } => {
-                incident.declined += 1;
-                if incident.declined >= DECLINES_THAT_PROVE {
-                    self.conclude(Evidence::Restart);
-                }
+                incident.declined = incident.declined.saturating_add(1);
             }
             // Never offered, or no handshake: spent, and it proves nothing.
             Side::Full { offered: false } | Side::Failed => {}
@@ -609,6 +682,7 @@ impl Sight {
         // While others may be opening the node, it has better things to do than to give out tickets. Each that was declined
         // brought a new one.
         let busy = self.incident.is_some() && now.steady < self.attention_until;
+        let enough = if now.steady < self.open_since + SETTLING { DECLINES_THAT_PROVE.into() } else { TICKETS_KEPT };
         let oldest = self.tickets.iter().position(|t| t.epoch == kept && t.confirmed);
         match oldest {
             Some(oldest) if overdue && self.watch.direct && of_epoch >= TICKETS_KEPT => {
@@ -616,13 +690,21 @@ impl Sight {
                 self.side = Some(Purpose::Check { kept });
                 self.actions.push_back(Action::Side(Some(ticket.id)));
             }
-            _ if of_epoch < TICKETS_KEPT && self.gather_budget > 0 && !busy => {
+            _ if of_epoch < enough && self.gather_budget > 0 && !busy => {
                 self.gather_budget -= 1;
                 self.side = Some(Purpose::Gather);
                 self.actions.push_back(Action::Side(None));
             }
             _ => {}
         }
+    }
+
+    /// When the tickets that can wait are to be got of a node that opened.
+    fn settled_at(&self) -> Option<Steady> {
+        let Kept::Up { id: kept, answered: true, .. } = self.kept else { return None };
+        let few = self.tickets.iter().filter(|t| t.epoch == kept).count() < TICKETS_KEPT;
+        let free = self.seen == Seen::Open && self.side.is_none() && self.gather_budget > 0;
+        (few && free).then(|| self.open_since + SETTLING)
     }
 
     /// When the node is to be looked at beside the connection that owes an answer, if it still does by then.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::id::{ClusterId, ClusterName, Principal};
+use crate::message::Kind;
 
 /// The virtual host that holds everything of Holdfast, so that it can share a broker with others.
 pub const VHOST: &str = "holdfast";
@@ -41,6 +42,13 @@ pub const SENTINEL_TTL_MILLIS: u64 = PEERS_TTL_MILLIS;
 pub const SENTINEL_MAX_LENGTH: u64 = 20_000;
 /// The same in bytes.
 pub const SENTINEL_MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Answers that may wait for an operator: of each custodian to each of many orders, for as long as anybody waits for them.
+pub const OPERATOR_MAX_LENGTH: u64 = 1_000;
+/// The same in bytes.
+pub const OPERATOR_MAX_BYTES: u64 = 2 * 1024 * 1024;
+/// How long an answer waits for an operator: whoever ordered is there, or gone.
+pub const OPERATOR_TTL_MILLIS: u64 = PEERS_TTL_MILLIS;
 
 /// How long a drill order waits for a conductor: as long as a permission lives at most.
 pub const CONDUCTOR_TTL_MILLIS: u64 = 15 * 60 * 1_000;
@@ -102,6 +110,11 @@ pub fn peers_queue(custodian: &Principal) -> String {
 /// A sentinel's queue.
 pub fn sentinel_queue(sentinel: &Principal) -> String {
     format!("holdfast.sentinel.{sentinel}")
+}
+
+/// The queue of what custodians answer to an operator's orders and approvals.
+pub fn operator_queue(operator: &Principal) -> String {
+    format!("holdfast.operator.{operator}")
 }
 
 /// The queue of a cluster's drill orders, which one conductor at a time reads.
@@ -200,7 +213,7 @@ pub fn definitions(parties: &Parties) -> Result<Value, TopologyError> {
     }
     for (operator, clusters) in &roles.operators {
         let own: Vec<_> = clusters.iter().map(|c| c.id).collect();
-        out.permissions(operator, &[(Exchange::Orders, &own)], &[]);
+        out.operator(operator, &own);
     }
     for cluster in parties.clusters.iter().filter(|c| !c.conductors.is_empty()) {
         out.conductor(cluster.id);
@@ -330,6 +343,24 @@ impl Definitions {
             }
         }
         self.permissions(sentinel, &[(Exchange::Events, clusters)], &[queue]);
+    }
+
+    fn operator(&mut self, operator: &Principal, clusters: &[ClusterId]) {
+        let queue = operator_queue(operator);
+        self.queue(
+            &queue,
+            json!({
+                "x-message-ttl": OPERATOR_TTL_MILLIS,
+                "x-max-length": OPERATOR_MAX_LENGTH,
+                "x-max-length-bytes": OPERATOR_MAX_BYTES,
+                "x-overflow": "drop-head",
+                "x-delivery-limit": PEERS_DELIVERY_LIMIT,
+            }),
+        );
+        for id in clusters {
+            self.bind(Exchange::Reports, &queue, &format!("{id}.*.{}", Kind::Acknowledgement.as_str()));
+        }
+        self.permissions(operator, &[(Exchange::Orders, clusters)], &[queue]);
     }
 
     fn conductor(&mut self, cluster: ClusterId) {
@@ -484,7 +515,7 @@ mod tests {
                 r"^(holdfast\.custodian\.custodian-2\.orders|holdfast\.custodian\.custodian-2\.peers)$".to_owned(),
             ),
             ("sentinel-1", r"^(holdfast\.events)$".to_owned(), r"^(holdfast\.sentinel\.sentinel-1)$".to_owned()),
-            ("alice", r"^(holdfast\.orders)$".to_owned(), "^$".to_owned()),
+            ("alice", r"^(holdfast\.orders)$".to_owned(), r"^(holdfast\.operator\.alice)$".to_owned()),
         ];
         for (user, write, read) in expected {
             let entry = entry(&made, "permissions", user, None);
@@ -510,7 +541,7 @@ mod tests {
     fn every_queue_is_a_bounded_quorum_queue_and_bound_per_cluster() {
         let made = definitions(&two_clusters()).expect("good parties");
         let queues = made["queues"].as_array().expect("a list");
-        assert_eq!(queues.len(), 3 * 2 + 1 + 1);
+        assert_eq!(queues.len(), 3 * 2 + 1 + 1 + 1);
         for queue in queues {
             let arguments = &queue["arguments"];
             assert_eq!((&arguments["x-queue-type"], &queue["durable"]), (&json!("quorum"), &json!(true)), "{queue}");

@@ -252,6 +252,11 @@ impl AllowedSigners {
         self.signers.iter()
     }
 
+    /// The key with these bytes, if a line lists it.
+    pub fn key(&self, blob: &[u8]) -> Option<&PublicKey> {
+        self.signers.iter().map(Signer::key).find(|key| key.as_blob() == blob)
+    }
+
     /// Whether some key speaks for `principal` in `namespace` at `at`.
     pub fn can_sign(&self, principal: &Principal, namespace: Namespace, at: Timestamp) -> bool {
         let theirs = self.signers.iter().filter(|signer| signer.principal == *principal);

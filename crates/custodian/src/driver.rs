@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Output, RESTART_PROVABLE, Start, State};
@@ -13,7 +13,7 @@ use holdfast_core::id::{ClusterId, MessageId, NodeName};
 use holdfast_core::message::{AuditReport, Content, Lock};
 use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
 use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
-use holdfast_edge::audit::{AUDIT_FILE, AuditLog};
+use holdfast_edge::audit::{AUDIT_FILE, AuditError, AuditLog};
 use holdfast_edge::broker::Outgoing;
 use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery};
 use holdfast_edge::clock::Clock;
@@ -36,8 +36,8 @@ use crate::sandbox::Enforced;
 /// The state file's name in the state folder.
 pub(crate) const STATE_FILE: &str = "state.json";
 
-/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals are far below.
-const STATE_MAX: usize = 16 * 1024 * 1024;
+/// The largest state file that is read: 64 clusters of 64 nodes with all their approvals and orders are below.
+const STATE_MAX: usize = 64 * 1024 * 1024;
 
 /// How many reports of nodes may wait: each node has at most a few under way.
 const REPORTS_MAX: usize = 1024;
@@ -51,6 +51,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// After how many checks sound shares are tried again as well.
 const CHECKS_PER_SHARE: u32 = 10;
 
+/// How long an entry that only tells what was seen may wait for the release that follows from it, to reach the disk with that.
+const NOTED_MAX: Duration = Duration::from_millis(100);
+
+/// The time between two tries to bring such entries to a disk that takes none.
+const FLUSH_AGAIN: Duration = Duration::from_secs(5);
+
 type Key = (ClusterId, NodeName);
 
 /// The running custodian.
@@ -62,6 +68,8 @@ pub(crate) struct Driver {
     core: Custodian,
     audit: AuditLog,
     audit_ok: bool,
+    /// When entries that the audit log has only noted are to be on disk.
+    flush_at: Option<Instant>,
     /// Whether the core's state has to be written, and whether the last try reached the disk.
     dirty: bool,
     /// What came from the broker and is not acknowledged yet; the broker hands out only so many.
@@ -125,6 +133,7 @@ impl Driver {
             core,
             audit,
             audit_ok: true,
+            flush_at: None,
             dirty: false,
             unsaved: Vec::new(),
             state_ok: true,
@@ -157,6 +166,7 @@ impl Driver {
             // There is always a heartbeat to come; were there none, the inbox's ticks would still wake it.
             let idle = self.clock.now().steady + INBOX_INTERVAL;
             let wake = self.clock.instant(self.core.next_timeout().unwrap_or(idle));
+            let wake = self.flush_at.map_or(wake, |at| wake.min(at));
             let happened = tokio::select! {
                 Some(report) = self.reports.recv() => Happened::Report(report),
                 Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),
@@ -177,6 +187,10 @@ impl Driver {
                 Happened::Ordered(Order::Reload) => self.reload(),
                 Happened::Ordered(Order::Stop) => break,
             }
+            if self.flush_at.is_some_and(|at| at <= Instant::now()) {
+                let flushed = self.audit.flush();
+                self.answer_for(flushed);
+            }
         }
         self.stop().await
     }
@@ -189,8 +203,10 @@ impl Driver {
                 tracing::warn!(node = %name, why, "somebody answers at the node's address who is not the node");
                 self.core.handle_identity(cluster, &name, Err(why.clone()), now);
             }
-            Report::Lost(_, why) => tracing::debug!(node = %name, why, "no contact with the node"),
-            Report::Ticket(_) | Report::Status(..) | Report::Side(_) => {}
+            Report::Lost(_, why) | Report::Refused(_, why) => {
+                tracing::debug!(node = %name, why, "no contact with the node");
+            }
+            Report::Ticket(_) | Report::Status(..) | Report::Declined(_) | Report::Side(_) => {}
         }
         self.core.handle_sight(cluster, &name, now, |sight| node::drive(&report, sight, now));
     }
@@ -425,15 +441,27 @@ impl Driver {
 
     fn append(&mut self, entry: &Entry) {
         tracing::info!(entry = %serde_json::to_string(entry).unwrap_or_default(), "audit");
-        let appended = self.audit.append(self.clock.now().wall, entry);
-        if let Err(error) = &appended {
+        let at = self.clock.now().wall;
+        if !entry.only_tells() {
+            let appended = self.audit.append(at, entry).map(drop);
+            return self.answer_for(appended);
+        }
+        self.flush_at.get_or_insert_with(|| Instant::now() + NOTED_MAX);
+        if let Err(error) = self.audit.note(at, entry) {
+            self.answer_for(Err(error));
+        }
+    }
+
+    fn answer_for(&mut self, written: Result<(), AuditError>) {
+        if let Err(error) = &written {
             tracing::error!(%error, "the audit log cannot be written: no share is released until it can");
         }
-        self.note_audit(appended.is_ok());
+        self.note_audit(written.is_ok());
     }
 
     fn note_audit(&mut self, ok: bool) {
         self.audit_ok = ok;
+        self.flush_at = self.flush_at.filter(|_| !ok).map(|_| Instant::now() + FLUSH_AGAIN);
         self.core.handle_audit(report(&self.audit, ok));
     }
 

@@ -9,6 +9,7 @@ use holdfast_core::custodian::{Answer, Outcome};
 use holdfast_core::id::Principal;
 use holdfast_core::message::{Lock, Submission};
 use holdfast_core::release::{Attempt, ReleaseOrder};
+use holdfast_core::seal_status::SealStatus;
 use holdfast_edge::audit::Recorded;
 use holdfast_edge::clock::{self, Clock};
 use holdfast_edge::store::ShareStore;
@@ -23,8 +24,8 @@ pub(crate) struct Release {
     pub(crate) order: ReleaseOrder,
     pub(crate) record: Recorded,
     pub(crate) identity: Arc<NodeIdentity>,
-    /// One on which the node proved its identity a moment ago, if there is one.
-    pub(crate) spare: Option<Connection>,
+    /// One on which the node proved its identity a moment ago, if there is one, and what it reported there.
+    pub(crate) spare: Option<(Connection, SealStatus)>,
     pub(crate) store: ShareStore,
     pub(crate) custodian: Principal,
     pub(crate) generation: u32,
@@ -71,8 +72,9 @@ async fn submit(release: Release) -> Result<Answer, (Lock, String)> {
 }
 
 /// The first two locks on a connection that is there already. If they do not hold on it, a new one says why.
-async fn check_spare(spare: Option<Connection>, expected: Expected) -> Option<Sealed> {
-    Proven::by(spare?)?.check(expected).await.ok()
+async fn check_spare(spare: Option<(Connection, SealStatus)>, expected: Expected) -> Option<Sealed> {
+    let (connection, reported) = spare?;
+    Proven::by(connection, reported)?.check(expected).await.ok()
 }
 
 fn lock(error: &ReleaseError) -> Lock {

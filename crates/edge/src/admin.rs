@@ -12,10 +12,12 @@ use std::time::Duration;
 use holdfast_core::seal_status::SealStatus;
 use holdfast_core::time::Timestamp;
 use reqwest::{Client, Method, Response, StatusCode, redirect};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::tls::{self, PeerRefusal, SpkiPin, TlsError};
+use crate::vault::NodeIdentity;
 
 /// How long a connection and its handshake may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -129,10 +131,19 @@ impl Admin {
 
     /// The same, for a Vault whose key is one of `pins` as well, if there are any.
     pub fn pinned(url: &str, ca_pem: &[u8], pins: &[SpkiPin]) -> Result<Self, AdminError> {
+        Self::over(url, tls::client_config(ca_pem, pins)?)
+    }
+
+    /// For one node, which proves its identity as it does to a custodian.
+    pub fn of_node(node: &NodeIdentity) -> Result<Self, AdminError> {
+        Self::over(&format!("https://{}", node.address()), node.tls().clone())
+    }
+
+    fn over(url: &str, tls: ClientConfig) -> Result<Self, AdminError> {
         let base =
             address(url).map_err(|why| AdminError::Address { url: url.chars().take(WORDS_MAX).collect(), why })?;
         let client = Client::builder()
-            .tls_backend_preconfigured(tls::client_config(ca_pem, pins)?)
+            .tls_backend_preconfigured(tls)
             .https_only(true)
             .no_proxy()
             .redirect(redirect::Policy::none())

@@ -9,7 +9,8 @@
 //! '\n' | sha256sum` prints what line 8 has to say. The chain shows a change in the middle; who could rewrite the whole
 //! file could rewrite the chain too, and so the head travels in heartbeats, where others keep it.
 //!
-//! Writing blocks until the disk has it, as it must; that is a few milliseconds.
+//! Writing blocks until the disk has it, as it must; that is a few milliseconds. An entry that only tells what was seen can be
+//! noted instead: it is chained at once, and reaches the disk together with the next entry, and before it.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -33,6 +34,9 @@ pub const AUDIT_FILE: &str = "audit.jsonl";
 /// The longest line, in bytes: an order of 64 KiB fits as its digest, not as itself, and nothing longer is worth a line.
 pub const LINE_MAX: usize = 64 * 1024;
 
+/// How many bytes of entries may be noted and not be on disk: with the entry that follows they are within what is read of the end.
+const NOTED_MAX: usize = LINE_MAX;
+
 /// How much of the file's end is read to find its last complete line: behind that one there may be two torn ones, the note
 /// of an earlier cut and the entry that was written with it.
 const TAIL: u64 = 4 * LINE_MAX as u64;
@@ -49,6 +53,9 @@ pub struct AuditLog {
     /// The bytes of a torn line that are to be told of in the next line.
     cut: Option<u64>,
     position: Position,
+    /// Lines that follow `position` and are not in the file yet, and where the log will stand with them.
+    noted: Vec<u8>,
+    noted_position: Position,
 }
 
 /// Where the log stands: its last line's number, and that line's digest, which seals all before it.
@@ -186,11 +193,12 @@ impl AuditLog {
         let (position, good) = tail.last_line().map_err(|why| AuditError::Damaged { path: path.clone(), why })?;
         let torn = tail.file_len - good;
         let cut = (torn > 0).then_some(torn);
-        let log = Self { path, file, good, doubt: torn > 0, cut, position };
+        let (noted, noted_position) = (Vec::new(), position);
+        let log = Self { path, file, good, doubt: torn > 0, cut, position, noted, noted_position };
         Ok((log, Opened { position, cut }))
     }
 
-    /// Where the log stands.
+    /// Where the log stands, as far as it is on disk.
     pub fn head(&self) -> Position {
         self.position
     }
@@ -200,16 +208,34 @@ impl AuditLog {
     /// When it fails, the entry is not part of the log, whatever of it reached the file; the next call clears that away
     /// first, and so a disk that was full needs nobody to mend the log.
     pub fn append<E: Serialize + ?Sized>(&mut self, at: Timestamp, entry: &E) -> Result<Position, AuditError> {
-        let mut lines = Vec::new();
-        let mut position = self.position;
+        let mut lines = self.noted.clone();
+        let mut position = self.noted_position;
         if let Some(bytes) = self.cut {
             position = push_line(&mut lines, position, at, &Cut { kind: "log-cut", bytes })?;
         }
         position = push_line(&mut lines, position, at, entry)?;
-        self.write(&lines)?;
-        self.position = position;
+        self.write(&lines, position)?;
         self.cut = None;
         Ok(position)
+    }
+
+    /// Chains `entry`, which tells what was seen and permits nothing, to the log. It is on disk when the next entry is, or after
+    /// [`AuditLog::flush`]; a process that ends before has not told it.
+    pub fn note<E: Serialize + ?Sized>(&mut self, at: Timestamp, entry: &E) -> Result<(), AuditError> {
+        if self.cut.is_some() || self.noted.len() >= NOTED_MAX {
+            return self.append(at, entry).map(drop);
+        }
+        self.noted_position = push_line(&mut self.noted, self.noted_position, at, entry)?;
+        Ok(())
+    }
+
+    /// Returns when all that was noted is on disk. When that fails, it stays noted.
+    pub fn flush(&mut self) -> Result<(), AuditError> {
+        if self.noted.is_empty() {
+            return Ok(());
+        }
+        let (lines, position) = (self.noted.clone(), self.noted_position);
+        self.write(&lines, position)
     }
 
     /// Records that a share is about to be released, and gives the lock that says so. `details` is the caller's: who, on what
@@ -226,10 +252,13 @@ impl AuditLog {
         Ok(Recorded { attempt: attempt.clone(), position })
     }
 
-    fn write(&mut self, lines: &[u8]) -> Result<(), AuditError> {
+    /// Writes the lines that follow those on disk, and those that were noted are among them.
+    fn write(&mut self, lines: &[u8], position: Position) -> Result<(), AuditError> {
         if self.write_behind_good(lines).map_err(|source| AuditError::Write { path: self.path.clone(), source })? {
             self.good += lines.len() as u64;
             self.doubt = false;
+            self.noted.clear();
+            (self.position, self.noted_position) = (position, position);
             Ok(())
         } else {
             Err(AuditError::Deleted { path: self.path.clone() })
@@ -538,6 +567,45 @@ mod tests {
             "details": {"cause": "restart"},
         });
         assert_eq!(entries(&path), [expected]);
+    }
+
+    #[test]
+    fn what_is_noted_reaches_the_disk_before_the_record_and_with_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join(AUDIT_FILE);
+        let (mut log, _) = AuditLog::open(&path).expect("a new log");
+        let before = log.append(NOON, &json!({"n": 1})).expect("written");
+        log.note(NOON, &json!({"n": 2})).expect("noted");
+        log.note(NOON, &json!({"n": 3})).expect("noted");
+        assert_eq!(log.head(), before, "no head is told that is not on disk");
+        let on_disk = || verify(io::BufReader::new(File::open(&path).expect("there"))).expect("whole").position;
+        assert_eq!(on_disk(), before);
+        let lock = log.record(NOON, &attempt(), &json!({})).expect("written");
+        assert_eq!((lock.position().seq, on_disk(), log.head()), (4, lock.position(), lock.position()));
+
+        log.note(NOON, &json!({"n": 5})).expect("noted");
+        log.flush().expect("written");
+        assert_eq!((on_disk().seq, log.head()), (5, on_disk()));
+        log.flush().expect("nothing to do");
+        assert_eq!(on_disk().seq, 5);
+
+        for _ in 0..3 {
+            log.note(NOON, &json!({"filler": "x".repeat(LINE_MAX / 2)})).expect("noted");
+        }
+        assert_eq!(on_disk().seq, 8, "only so much is noted");
+    }
+
+    #[test]
+    fn what_was_noted_and_not_flushed_was_not_told() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join(AUDIT_FILE);
+        let (mut log, _) = AuditLog::open(&path).expect("a new log");
+        let before = log.append(NOON, &json!({"n": 1})).expect("written");
+        log.note(NOON, &json!({"n": 2})).expect("noted");
+        drop(log);
+        let (mut log, opened) = AuditLog::open(&path).expect("it opens");
+        assert_eq!((opened.position, opened.cut), (before, None));
+        log.append(NOON, &json!({"n": 3})).expect("written");
     }
 
     #[test]

@@ -19,7 +19,9 @@ pub use toml::Spanned;
 
 use crate::broker::{BrokerUrl, PASSWORD_MAX, Password};
 use crate::files;
-use crate::keys::SigningKey;
+#[cfg(feature = "operator")]
+use crate::keys::OperatorKey;
+use crate::keys::{Sign, SigningKey};
 use crate::tls::{self, CA_PEM_MAX, SpkiPin};
 use crate::vault::NodeIdentity;
 
@@ -129,6 +131,12 @@ impl ConfigFile {
         SigningKey::load(&self.resolve(path)).map_err(|e| self.refuse(path, e))
     }
 
+    /// An operator's key, wherever it lives.
+    #[cfg(feature = "operator")]
+    pub fn operator_key(&self, path: &Spanned<PathBuf>) -> Result<OperatorKey, ConfigError> {
+        OperatorKey::load(&self.resolve(path), crate::keys::agent_socket()).map_err(|e| self.refuse(path, e))
+    }
+
     /// The trust root.
     pub fn allowed_signers(&self, path: &Spanned<PathBuf>) -> Result<AllowedSigners, ConfigError> {
         let bytes = self.read_file(path, ALLOWED_SIGNERS_MAX + 1)?;
@@ -138,7 +146,7 @@ impl ConfigFile {
     /// Refuses a signing key that the trust root does not list for `principal` in `namespace`: nobody would believe it.
     pub fn check_listed(
         &self,
-        key: &SigningKey,
+        key: &impl Sign,
         principal: &Spanned<Principal>,
         namespace: Namespace,
         trust: &AllowedSigners,
@@ -149,7 +157,7 @@ impl ConfigFile {
         if trust.signers().any(listed) {
             return Ok(());
         }
-        let (name, public) = (principal.get_ref(), key.public_openssh(""));
+        let (name, public) = (principal.get_ref(), key.public_key());
         Err(self.refuse(
             principal,
             format!(

@@ -45,6 +45,11 @@ pub enum Report {
     Status(ConnectionId, SealStatus),
     /// The kept connection could not be made, was closed, or gave no sound answer in time; and why, for people.
     Lost(ConnectionId, String),
+    /// Nobody listens at the node's address: no connection could be made there to be kept, and the ticket that it was to offer is
+    /// still here. Why, for people.
+    Refused(ConnectionId, String),
+    /// The ticket that was offered on the connection that is kept was seen to leave, and was declined in a full handshake.
+    Declined(ConnectionId),
     /// What came of a connection beside the kept one.
     Side(Side),
 }
@@ -66,6 +71,8 @@ pub fn drive(report: &Report, sight: &mut Sight, now: Now) {
         Report::Ticket(ticket) => sight.handle_ticket(*ticket, now),
         Report::Status(connection, status) => sight.handle_status(*connection, status.clone(), now),
         Report::Lost(connection, _) => sight.handle_lost(*connection, now),
+        Report::Refused(connection, _) => sight.handle_refused(*connection, now),
+        Report::Declined(connection) => sight.handle_declined(*connection),
         Report::Side(outcome) => sight.handle_side(*outcome, now),
     }
 }
@@ -81,7 +88,14 @@ pub struct NodeHandle {
 }
 
 /// The last connection on which the node declined a ticket, in a full handshake, and then said that it is sealed; and when.
-type Spare = Arc<Mutex<Option<(Connection, Instant)>>>;
+type Spare = Arc<Mutex<Option<Declined>>>;
+
+#[derive(Debug)]
+struct Declined {
+    connection: Connection,
+    reported: SealStatus,
+    at: Instant,
+}
 
 impl NodeHandle {
     /// Has the task carry out what the node's sight asks for. Returns at once.
@@ -90,11 +104,11 @@ impl NodeHandle {
         let _ = self.actions.send(action);
     }
 
-    /// The connection on which the node declined a ticket just now, if there is one: its identity is proven on it, so that a
-    /// release need not make another.
-    pub fn take_proven(&self) -> Option<Connection> {
-        let (connection, made) = lock(&self.proven).take()?;
-        (made.elapsed() < PROVEN_KEPT && connection.is_usable()).then_some(connection)
+    /// The connection on which the node declined a ticket just now, if there is one, and what the node then reported on it: its
+    /// identity is proven on it, so that a release need not make another.
+    pub fn take_proven(&self) -> Option<(Connection, SealStatus)> {
+        let Declined { connection, reported, at } = lock(&self.proven).take()?;
+        (at.elapsed() < PROVEN_KEPT && connection.is_usable()).then_some((connection, reported))
     }
 }
 
@@ -153,6 +167,8 @@ struct KeptEnd {
     /// Whether this was the connection's first request, right after its handshake.
     first: bool,
     outcome: Result<(Connection, Result<SealStatus, AskError>), ConnectError>,
+    /// The ticket that was to be offered, where nobody listened.
+    unspent: Option<Ticket>,
 }
 
 struct SideEnd {
@@ -161,7 +177,7 @@ struct SideEnd {
     refused: Option<String>,
     not_after: Option<Timestamp>,
     tickets: Vec<Ticket>,
-    proven: Option<Connection>,
+    proven: Option<(Connection, SealStatus)>,
 }
 
 enum Event {
@@ -209,7 +225,10 @@ impl<K: Clone> Task<K> {
 
     async fn begin(&mut self, action: Action) -> Result<(), Unheard> {
         match action {
-            Action::Open(id) => self.kept = Kept::Asked(Box::pin(open(Arc::clone(&self.identity), id))),
+            Action::Open(id, offer) => {
+                let ticket = offer.and_then(|id| self.tickets.remove(&id));
+                self.kept = Kept::Asked(Box::pin(open(Arc::clone(&self.identity), id, ticket)));
+            }
             Action::Poll(id) => match std::mem::replace(&mut self.kept, Kept::None) {
                 Kept::Idle(kept, connection, _) if kept == id => {
                     self.kept = Kept::Asked(Box::pin(ask(connection, id, false)));
@@ -236,19 +255,28 @@ impl<K: Clone> Task<K> {
     }
 
     async fn end_kept(&mut self, end: KeptEnd) -> Result<(), Unheard> {
-        let KeptEnd { id, first, outcome } = end;
+        let KeptEnd { id, first, outcome, unspent } = end;
         self.kept = Kept::None;
+        self.tickets.extend(unspent.map(|ticket| (ticket.id(), ticket)));
         let (mut connection, answer) = match outcome {
             Ok(made) => made,
             Err(error) => {
                 if error.refusal().is_some() {
                     self.reports.send(Report::IdentityRefused(error.to_string())).await?;
                 }
-                return self.reports.send(Report::Lost(id, error.to_string())).await;
+                let lost = if error.nobody_listens() { Report::Refused } else { Report::Lost };
+                return self.reports.send(lost(id, error.to_string())).await;
             }
         };
-        if first && connection.handshake() == Handshake::Full {
+        if connection.handshake() == Handshake::Resumed {
+            // It is the process of before, whoever it is by now: only a full handshake is kept.
+            return self.reports.send(Report::Lost(id, "the process of before answers".to_owned())).await;
+        }
+        if first {
             self.reports.send(Report::Identity { not_after: connection.certificate_not_after() }).await?;
+            if connection.ticket_was_offered() {
+                self.reports.send(Report::Declined(id)).await?;
+            }
         }
         self.drop_proven(|made| answer.as_ref().is_ok_and(|s| !s.is_open()) && made.elapsed() < PROVEN_KEPT);
         match answer {
@@ -271,15 +299,15 @@ impl<K: Clone> Task<K> {
             self.reports.send(Report::Identity { not_after: end.not_after }).await?;
         }
         self.keep(end.tickets).await?;
-        if let Some(connection) = end.proven {
-            *lock(&self.proven) = Some((connection, Instant::now()));
+        if let Some((connection, reported)) = end.proven {
+            *lock(&self.proven) = Some(Declined { connection, reported, at: Instant::now() });
         }
         self.reports.send(Report::Side(end.outcome)).await
     }
 
     /// Closes the spare connection, unless it may stay.
     fn drop_proven(&self, may_stay: impl Fn(Instant) -> bool) {
-        lock(&self.proven).take_if(|(_, made)| !may_stay(*made));
+        lock(&self.proven).take_if(|declined| !may_stay(declined.at));
     }
 
     async fn keep(&mut self, tickets: Vec<Ticket>) -> Result<(), Unheard> {
@@ -296,7 +324,7 @@ impl<K: Clone> Task<K> {
 }
 
 /// A panic while it is held leaves the value whole: it is changed in one step.
-fn lock(spare: &Spare) -> MutexGuard<'_, Option<(Connection, Instant)>> {
+fn lock(spare: &Spare) -> MutexGuard<'_, Option<Declined>> {
     spare.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -320,16 +348,17 @@ async fn next_side(side: &mut Option<Running<SideEnd>>) -> Event {
     }
 }
 
-async fn open(identity: Arc<NodeIdentity>, id: ConnectionId) -> KeptEnd {
-    match identity.connect(None).await {
-        Ok(connection) => ask(connection, id, true).await,
-        Err(error) => KeptEnd { id, first: true, outcome: Err(error) },
+async fn open(identity: Arc<NodeIdentity>, id: ConnectionId, mut offer: Option<Ticket>) -> KeptEnd {
+    match identity.connect_offering(&mut offer).await {
+        Ok(connection) if connection.handshake() == Handshake::Full => ask(connection, id, true).await,
+        Ok(connection) => KeptEnd { id, first: true, outcome: Ok((connection, Err(AskError::Closed))), unspent: None },
+        Err(error) => KeptEnd { id, first: true, outcome: Err(error), unspent: offer },
     }
 }
 
 async fn ask(mut connection: Connection, id: ConnectionId, first: bool) -> KeptEnd {
     let answer = connection.seal_status().await;
-    KeptEnd { id, first, outcome: Ok((connection, answer)) }
+    KeptEnd { id, first, outcome: Ok((connection, answer)), unspent: None }
 }
 
 async fn beside(identity: Arc<NodeIdentity>, offer: Option<Ticket>) -> SideEnd {
@@ -341,8 +370,8 @@ async fn beside(identity: Arc<NodeIdentity>, offer: Option<Ticket>) -> SideEnd {
         }
     };
     // The node's tickets come before the answer. Without an answer, those that came are kept: the handshake stands.
-    let status = connection.seal_status_within(SIDE_ANSWER).await;
-    let sealed = status.ok().map(|status| !status.is_open());
+    let status = connection.seal_status_within(SIDE_ANSWER).await.ok();
+    let sealed = status.as_ref().map(|status| !status.is_open());
     let outcome = match connection.handshake() {
         Handshake::Resumed => Side::Resumed { sealed },
         Handshake::Full => Side::Full { offered: connection.ticket_was_offered() },
@@ -350,7 +379,7 @@ async fn beside(identity: Arc<NodeIdentity>, offer: Option<Ticket>) -> SideEnd {
     let not_after = connection.certificate_not_after();
     let tickets = connection.take_tickets();
     let declined = outcome == Side::Full { offered: true };
-    let proven = (declined && sealed == Some(true)).then_some(connection);
+    let proven = status.filter(|status| declined && !status.is_open()).map(|status| (connection, status));
     SideEnd { outcome, refused: None, not_after, tickets, proven }
 }
 

@@ -1,18 +1,125 @@
-//! Questions to a person at the terminal, and that nobody is there to be asked.
+//! Questions to a person at the terminal, what may be seen of the answers, and that nobody is there to be asked.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+
+use rustix::io::Errno;
+use rustix::stdio::stdin;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 256;
 
+/// What a terminal sends for Ctrl-C and Ctrl-D, while it makes no signals of them.
+const CANCEL: [u8; 2] = [3, 4];
+
+/// What a terminal sends to take the last character back.
+const TAKE_BACK: [u8; 2] = [8, 127];
+
+/// Whether somebody is at the terminal to be asked.
+pub fn is_there() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Asks, and takes only a whole "yes" for one. None where nobody is at the terminal.
 pub fn confirm(question: &str) -> Option<bool> {
-    let stdin = io::stdin();
-    stdin.is_terminal().then(|| {
+    is_there().then(|| {
         let mut answer = String::new();
         let asked = write!(io::stderr(), "{question} [yes/no] ")
             .and_then(|()| io::stderr().flush())
-            .and_then(|()| stdin.lock().take(ANSWER_MAX).read_line(&mut answer));
+            .and_then(|()| io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer));
         asked.is_ok() && answer.trim() == "yes"
     })
+}
+
+/// Tells something that is of use only while the command waits.
+pub fn tell(line: &str) {
+    // Whoever cannot see it sees a command that waits.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Why nothing was taken. No message has anything in it of what was typed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HiddenError {
+    /// The person broke it off.
+    #[error("broken off")]
+    Cancelled,
+    /// More came than there is room for.
+    #[error("more than {0} bytes were given")]
+    TooMuch(usize),
+    /// Reading failed, or the terminal cannot be kept from showing it.
+    #[error("standard input cannot be {action}: {source}")]
+    Input {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: Errno,
+    },
+}
+
+/// Reads one line of at most `max` bytes from standard input; at a terminal it is asked for, and nothing of it is shown. What
+/// was typed is wiped when dropped, and never was moved: not by way of the standard library's reader, whose buffer is not wiped.
+pub fn read_hidden(prompt: &str, max: usize) -> Result<Zeroizing<Vec<u8>>, HiddenError> {
+    let terminal = is_there();
+    let quiet = if terminal { Some(Quiet::begin()?) } else { None };
+    if terminal {
+        // Where it cannot be shown, the person sees a terminal that waits.
+        let _ = write!(io::stderr(), "{prompt}").and_then(|()| io::stderr().flush());
+    }
+    let mut typed = Zeroizing::new(vec![0; max]);
+    let read = read_line(&mut typed, terminal);
+    drop(quiet);
+    if terminal {
+        let _ = writeln!(io::stderr());
+    }
+    typed.truncate(read?);
+    Ok(typed)
+}
+
+/// One byte at a time: what lies behind the line is not ours to read.
+fn read_line(typed: &mut [u8], terminal: bool) -> Result<usize, HiddenError> {
+    let mut filled = 0;
+    loop {
+        let mut byte = Zeroizing::new([0]);
+        match rustix::io::read(stdin(), byte.as_mut_slice()) {
+            Ok(0) => return Ok(filled),
+            Err(Errno::INTR) => continue,
+            Err(source) => return Err(HiddenError::Input { action: "read", source }),
+            Ok(_) => {}
+        }
+        match byte[0] {
+            b'\n' | b'\r' if filled > 0 || terminal => return Ok(filled),
+            key if terminal && CANCEL.contains(&key) => return Err(HiddenError::Cancelled),
+            key if terminal && TAKE_BACK.contains(&key) => filled = filled.saturating_sub(1),
+            _ if filled == typed.len() => return Err(HiddenError::TooMuch(filled)),
+            key => {
+                typed[filled] = key;
+                filled += 1;
+            }
+        }
+    }
+}
+
+/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
+/// that Ctrl-C ended would leave it silent.
+struct Quiet {
+    before: Termios,
+}
+
+impl Quiet {
+    fn begin() -> Result<Self, HiddenError> {
+        let failed = |source| HiddenError::Input { action: "kept from being shown", source };
+        let before = tcgetattr(stdin()).map_err(failed)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        tcsetattr(stdin(), OptionalActions::Flush, &quiet).map_err(failed)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // A terminal that is gone needs nothing any more.
+        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
+    }
 }

@@ -9,7 +9,7 @@ use holdfast_core::id::Principal;
 use holdfast_core::sshsig::{HashAlg, PublicKey, Signature, SignatureError, armor, signed_data};
 use holdfast_core::time::Timestamp;
 use holdfast_core::trust::{AllowedSigners, Namespace};
-use holdfast_edge::keys::{KeyError, SigningKey};
+use holdfast_edge::keys::{KeyError, Sign as _, SigningKey};
 use p256::ecdsa::signature::Signer;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -63,7 +63,7 @@ fn we_verify(file: &str, who: &str, namespace: Namespace, at: &str, signature: &
     let Ok(signers) = AllowedSigners::parse(file) else { return false };
     let signature = Signature::parse(signature).expect("a sound signature");
     let who: Principal = who.parse().expect("a name");
-    let time = format!("{}-{}-{}T{}:{}:{}Z", &at[..4], &at[4..6], &at[6..8], &at[8..10], &at[10..12], &at[12..14]);
+    let time = format!("{}-{}-{}T{}:{}:{}.000Z", &at[..4], &at[4..6], &at[6..8], &at[8..10], &at[10..12], &at[12..14]);
     let at: Timestamp = time.parse().expect("a time");
     signers.authorise(&who, namespace, signature.public_key(), at).is_ok()
         && signature.verify(namespace.as_str(), message).is_ok()
@@ -283,7 +283,7 @@ fn what_openssh_refuses_in_a_trust_root_we_refuse_too() {
 fn an_envelope_is_checked_by_hand_with_nothing_but_openssh() {
     let dir = TempDir::new().expect("a directory");
     let key = SigningKey::generate().expect("random numbers");
-    let bytes = key.seal(Namespace::Report, b"{\"v\":1}");
+    let bytes = key.seal(Namespace::Report, b"{\"v\":1}").expect("a file signs");
     let envelope: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
     let field = |name: &str| envelope[name].as_str().expect("text").to_owned();
     assert_eq!(field("body"), "eyJ2IjoxfQ==");

@@ -135,11 +135,11 @@ impl Driver {
                 tracing::warn!(node = %place.node, why, "somebody answers at the node's address who is not the node");
                 self.core.handle_identity_refused(&place, why.clone());
             }
-            Report::Lost(_, why) => {
+            Report::Lost(_, why) | Report::Refused(_, why) => {
                 tracing::debug!(node = %place.node, why, "no contact with the node");
                 self.core.handle_lost_because(&place, why.clone());
             }
-            Report::Ticket(_) | Report::Status(..) | Report::Side(_) => {}
+            Report::Ticket(_) | Report::Status(..) | Report::Declined(_) | Report::Side(_) => {}
         }
         let now = self.clock.now();
         self.core.handle_node(&place, now, |sight| node::drive(&report, sight, now));

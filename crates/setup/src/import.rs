@@ -4,7 +4,6 @@
 //! one. A share bears no mark of the set that it belongs to, so nothing but the server can tell, when shares open it.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,11 +11,8 @@ use clap::Args;
 use holdfast_core::id::Principal;
 use holdfast_core::share::{Share, ShareError};
 use holdfast_edge::store::{Installed, StoreError};
-use rustix::io::Errno;
-use rustix::stdio::stdin;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use holdfast_edge::terminal::{self, HiddenError};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use crate::host::{HostArguments, HostError};
 use crate::manifest::{ManifestArguments, ManifestError};
@@ -24,12 +20,6 @@ use crate::output;
 
 /// The most that is read, in bytes: the hexadecimal text, and what stands around it in a file.
 const TYPED_MAX: usize = 128;
-
-/// What a terminal sends for Ctrl-C and Ctrl-D, while it makes no signals of them.
-const CANCEL: [u8; 2] = [3, 4];
-
-/// What a terminal sends to take the last character back.
-const TAKE_BACK: [u8; 2] = [8, 127];
 
 /// Put a share that somebody holds in the clear to rest on this host
 ///
@@ -81,13 +71,8 @@ enum ImportError {
     #[error("{0}; nothing was changed")]
     NotAShare(ShareError),
     /// Reading failed, or the terminal cannot be kept from showing it.
-    #[error("standard input cannot be {action}: {source}")]
-    Input {
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: Errno,
-    },
+    #[error(transparent)]
+    Input(HiddenError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -167,72 +152,16 @@ fn import(arguments: &Arguments) -> Result<Report, ImportError> {
     })
 }
 
-/// Reads one line, into memory that never moves and is wiped. Not by way of the standard library's reader, whose buffer is
-/// never wiped.
+/// Reads the share, and keeps nothing of what was typed.
 fn ask(prompt: &str) -> Result<Share, ImportError> {
-    let terminal = io::stdin().is_terminal();
-    let quiet = if terminal { Some(Quiet::begin()?) } else { None };
-    if terminal {
-        // Where it cannot be shown, the person sees a terminal that waits.
-        let _ = write!(io::stderr(), "{prompt}").and_then(|()| io::stderr().flush());
-    }
-    let mut typed = Zeroizing::new([0; TYPED_MAX]);
-    let read = read_line(&mut typed, terminal);
-    drop(quiet);
-    if terminal {
-        let _ = writeln!(io::stderr());
-    }
-    let text = typed[..read?].trim_ascii();
+    let typed = terminal::read_hidden(prompt, TYPED_MAX).map_err(|error| match error {
+        HiddenError::Cancelled => ImportError::Cancelled,
+        HiddenError::TooMuch(_) => ImportError::TooMuch,
+        HiddenError::Input { .. } => ImportError::Input(error),
+    })?;
+    let text = typed.trim_ascii();
     if text.is_empty() {
         return Err(ImportError::Nothing);
     }
     Share::from_text(text).map_err(ImportError::NotAShare)
-}
-
-/// One byte at a time: what lies behind the line is not ours to read.
-fn read_line(typed: &mut [u8; TYPED_MAX], terminal: bool) -> Result<usize, ImportError> {
-    let mut filled = 0;
-    loop {
-        let mut byte = Zeroizing::new([0]);
-        match rustix::io::read(stdin(), byte.as_mut_slice()) {
-            Ok(0) => return Ok(filled),
-            Err(Errno::INTR) => continue,
-            Err(source) => return Err(ImportError::Input { action: "read", source }),
-            Ok(_) => {}
-        }
-        match byte[0] {
-            b'\n' | b'\r' if filled > 0 || terminal => return Ok(filled),
-            key if terminal && CANCEL.contains(&key) => return Err(ImportError::Cancelled),
-            key if terminal && TAKE_BACK.contains(&key) => filled = filled.saturating_sub(1),
-            _ if filled == TYPED_MAX => return Err(ImportError::TooMuch),
-            key => {
-                typed[filled] = key;
-                filled += 1;
-            }
-        }
-    }
-}
-
-/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
-/// that Ctrl-C ended would leave it silent.
-struct Quiet {
-    before: Termios,
-}
-
-impl Quiet {
-    fn begin() -> Result<Self, ImportError> {
-        let failed = |source| ImportError::Input { action: "kept from being shown", source };
-        let before = tcgetattr(stdin()).map_err(failed)?;
-        let mut quiet = before.clone();
-        quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
-        tcsetattr(stdin(), OptionalActions::Flush, &quiet).map_err(failed)?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for Quiet {
-    fn drop(&mut self) {
-        // A terminal that is gone needs nothing any more.
-        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
-    }
 }

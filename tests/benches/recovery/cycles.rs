@@ -1,6 +1,7 @@
 //! One crash after the other, each seen by the same eyes: `kill -9`, a start, the first answer that it is sealed, the first that
 //! it is open.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast_tests::lab::Lab;
@@ -43,9 +44,7 @@ pub(crate) fn floor(cycles: usize) -> Vec<f64> {
             server.crash();
             let client = server.eyes();
             let sealed = sealed_seen(&client, &server.url, LOOK);
-            let answers: Vec<_> = server.shares.iter().map(|share| client.submit(&server.url, share)).collect();
-            let last = answers.last().and_then(Option::as_ref);
-            assert!(last.is_some_and(|status| !status.sealed), "three good shares did not open it: {answers:?}");
+            open(&client, &server);
             let took = milliseconds(sealed.elapsed());
             eprintln!("  {cycle} of {cycles}: {took:.1} ms");
             took
@@ -53,9 +52,39 @@ pub(crate) fn floor(cycles: usize) -> Vec<f64> {
         .collect()
 }
 
+/// The same client, timed as everybody else is: by eyes beside it, which learn only by asking that the node is open.
+pub(crate) fn floor_seen(cycles: usize) -> Vec<f64> {
+    let mut server = Server::start();
+    (1..=cycles)
+        .map(|cycle| {
+            stay_idle(part_of(PHASE));
+            server.crash();
+            let (client, eyes) = (server.eyes(), server.eyes());
+            sealed_seen(&client, &server.url, LOOK);
+            let sealed = sealed_seen(&eyes, &server.url, LOOK);
+            let took = thread::scope(|scope| {
+                scope.spawn(|| open(&client, &server));
+                milliseconds(open_seen(&eyes, &server.url, LOOK, sealed))
+            });
+            eprintln!("  {cycle} of {cycles}: {took:.1} ms");
+            took
+        })
+        .collect()
+}
+
+/// Opens it with all shares, one after the other on the client's connection.
+fn open(client: &Eyes, server: &Server) {
+    let answers: Vec<_> = server.shares.iter().map(|share| client.submit(&server.url, share)).collect();
+    let last = answers.last().and_then(Option::as_ref);
+    assert!(last.is_some_and(|status| !status.sealed), "three good shares did not open it: {answers:?}");
+}
+
 /// From the first answer that the node is sealed to the first that it is open.
 pub(crate) fn watch(eyes: &Eyes, url: &str, look: Duration) -> Duration {
-    let sealed = sealed_seen(eyes, url, look);
+    open_seen(eyes, url, look, sealed_seen(eyes, url, look))
+}
+
+fn open_seen(eyes: &Eyes, url: &str, look: Duration, sealed: Instant) -> Duration {
     while !eyes.is_open(url) {
         assert!(sealed.elapsed() < PATIENCE, "{url} stays sealed: {:?}", eyes.look(url));
         pause(look);

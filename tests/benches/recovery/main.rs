@@ -153,6 +153,7 @@ fn measure(arguments: &Arguments) -> Report {
     }
     if wanted(Part::Floor) {
         report.floor = series("floor", || cycles::floor(cycles));
+        report.floor_seen = series("floor_seen", || cycles::floor_seen(cycles));
     }
     if wanted(Part::Pollers) {
         let (five, fifteen) = timed("poller_5s and poller_15s", || poller::both(cycles));

@@ -32,6 +32,8 @@ pub(crate) struct Report {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) floor: Option<Series>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) floor_seen: Option<Series>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restart: Option<Series>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) no_broker: Option<Series>,
@@ -88,14 +90,16 @@ impl Report {
     pub(crate) fn begin() -> Self {
         let date = Zoned::now().with_time_zone(TimeZone::UTC).date().to_string();
         let (machine, versions) = (machine::this(), Versions::default());
-        let (floor, restart, no_broker, poller_5s, poller_15s, rest) = (None, None, None, None, None, None);
-        Self { date, machine, versions, floor, restart, no_broker, poller_5s, poller_15s, rest }
+        let (floor, floor_seen, restart, no_broker) = (None, None, None, None);
+        let (poller_5s, poller_15s, rest) = (None, None, None);
+        Self { date, machine, versions, floor, floor_seen, restart, no_broker, poller_5s, poller_15s, rest }
     }
 
     /// The kinds of crashes that were measured, by name.
     pub(crate) fn series(&self) -> Vec<(&'static str, &Series)> {
         let all = [
             ("floor", &self.floor),
+            ("floor_seen", &self.floor_seen),
             ("restart", &self.restart),
             ("no_broker", &self.no_broker),
             ("poller_5s", &self.poller_5s),

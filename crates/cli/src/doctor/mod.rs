@@ -18,6 +18,7 @@ use holdfast_edge::checkup::{
     secret_file,
 };
 use holdfast_edge::clock;
+use holdfast_edge::keys::{AgentKey, OperatorKey, Sign as _};
 use holdfast_edge::vault::Expected;
 
 use crate::operator::{OperatedCluster, Operator};
@@ -69,8 +70,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn own_key(operator: &Operator) -> Vec<Finding> {
     let Operator { principal, key, key_path, allowed_signers, .. } = operator;
     let mut findings = Vec::new();
-    if let Ok(me) = std::fs::metadata("/proc/self") {
-        findings.push(secret_file("key-file", "your key", key_path, me.uid()));
+    match key {
+        OperatorKey::Agent(key) => findings.push(agents_key(key)),
+        OperatorKey::File(_) | OperatorKey::Locked(_) => {
+            if let Ok(me) = std::fs::metadata("/proc/self") {
+                findings.push(secret_file("key-file", "your key", key_path, me.uid()));
+            }
+        }
+    }
+    if let OperatorKey::Locked(_) = key {
+        let what = "your key has a passphrase: it is asked for whenever you sign";
+        findings.push(Finding::ok("key-passphrase", what));
     }
     let now = clock::wall();
     for (namespace, what) in [(Namespace::Approval, "approvals"), (Namespace::Order, "orders")] {
@@ -79,14 +89,26 @@ fn own_key(operator: &Operator) -> Vec<Finding> {
                 Finding::ok("own-key", format!("your {what} count: allowed_signers has your key with {namespace}"))
             }
             Err(why) => {
-                let line =
-                    format!("{principal} namespaces=\"holdfast.order,holdfast.approval\" {}", key.public_openssh(""));
+                let line = format!("{principal} namespaces=\"holdfast.order,holdfast.approval\" {}", key.public_key());
                 let remedy = format!("have this line in allowed_signers, everywhere: {line}");
                 Finding::failed("own-key", format!("your {what} do not count: {why}"), remedy)
             }
         });
     }
     findings
+}
+
+/// Whether the agent has the key. A signature is not tried: a token would want to be touched for it.
+fn agents_key(key: &AgentKey) -> Finding {
+    let (name, fingerprint) = (key.public_key().type_name(), key.public_key().fingerprint());
+    match key.find() {
+        Ok(()) => Finding::ok("key-agent", format!("the ssh-agent holds your key, {name} {fingerprint}")),
+        Err(why) => {
+            let remedy =
+                "until it does, you can sign nothing; look with ssh-add -L: docs/OPERATIONS.md, \"Keys that sign\"";
+            Finding::failed("key-agent", format!("your key cannot be used: {why}"), remedy)
+        }
+    }
 }
 
 /// The manifest, held against the configuration and the trust root.

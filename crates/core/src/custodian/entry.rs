@@ -200,3 +200,10 @@ pub enum Entry {
         node: NodeName,
     },
 }
+
+impl Entry {
+    /// Whether it tells what was seen and nothing hangs on it: the disk may get it together with what follows from it.
+    pub fn only_tells(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Sealed { .. } | Self::Cause { .. })
+    }
+}

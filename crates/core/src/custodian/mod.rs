@@ -5,6 +5,7 @@
 //! disk stops every [`Output::Release`] after it. Nothing here does I/O, so a simulation can run thousands of years of it.
 
 mod entry;
+mod heartbeat;
 mod incident;
 mod node;
 mod orders;
@@ -434,7 +435,7 @@ impl Custodian {
                 Effect::Inapplicable { why: "a hold is in force: release it, and then approve again".to_owned() }
             }
             Some(Needs::Policy) => Effect::Inapplicable { why: "the policy says hold for this cause".to_owned() },
-            _ => Effect::InForce,
+            _ => Effect::InForce {},
         };
         self.acknowledge(cluster, id, effect, std::slice::from_ref(name));
     }
@@ -502,7 +503,7 @@ impl Custodian {
         let (peers, configured) = (settings.peers(), hex::encode(self.settings.allowed_signers.digest()));
         let trust = self.admission.trust(id);
         let rules = settings.rules(&peers, trust, &configured);
-        let heartbeat = Heartbeat {
+        let mut heartbeat = Heartbeat {
             version: self.settings.version.clone(),
             site: self.settings.site.clone(),
             started_at: self.started.wall,
@@ -522,6 +523,7 @@ impl Custodian {
             rejected: self.admission.rejected().iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
             submissions,
         };
+        heartbeat::fit(&mut heartbeat);
         self.outputs.push_back(Output::Publish { cluster: id, content: Content::Heartbeat(Box::new(heartbeat)) });
     }
 

@@ -176,11 +176,11 @@ impl Node {
 
     /// Says, once after each opening, that the next restart will be known for one.
     fn say_provable(&mut self, cx: &mut Context<'_>) {
-        let provable = self.sight.seen() == Seen::Open && self.sight.restart_provable(cx.now);
-        if provable && !self.said_provable {
+        self.said_provable &= self.sight.seen() == Seen::Open;
+        if !self.said_provable && self.sight.seen() == Seen::Open && self.sight.restart_provable(cx.now) {
             cx.outputs.push_back(Output::RestartProvable { cluster: self.cluster, node: self.name.clone() });
+            self.said_provable = true;
         }
-        self.said_provable = provable;
     }
 
     fn observe(&mut self, observation: Observation, cx: &mut Context<'_>) {

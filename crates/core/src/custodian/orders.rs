@@ -50,9 +50,7 @@ pub(super) struct Exchange {
 impl Exchange {
     fn may_ask(&mut self, sha256: &str, of: &Principal, now: Steady) -> bool {
         self.asked.values_mut().for_each(|asked| asked.retain(|_, at| now.since(*at) < ASK_THE_SAME_AGAIN));
-        let lately = |asked: &&BTreeMap<String, Steady>| {
-            asked.get(sha256).is_some_and(|at| now.since(*at) < ASK_AGAIN)
-        };
+        let lately = |asked: &&BTreeMap<String, Steady>| asked.get(sha256).is_some_and(|at| now.since(*at) < ASK_AGAIN);
         let others = self.asked.values().filter(lately).count();
         let asked = self.asked.entry(of.clone()).or_default();
         let may = others < ASKED_AT_ONCE && asked.len() < ASKED_OF_ONE && !asked.contains_key(sha256);

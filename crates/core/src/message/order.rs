@@ -121,8 +121,8 @@ pub struct Acknowledgement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Effect {
-    /// It is in force.
-    InForce,
+    /// It is in force. With braces: of a tagged variant without, serde would take any other field.
+    InForce {},
     /// It takes more operators.
     Waiting {
         /// How many distinct operators have said so.

@@ -1,3 +1,5 @@
+//! Orders of one cluster: who may begin and end what, what lapses, and what never comes back.
+
 use super::*;
 use crate::id::ClusterId;
 use crate::message::{Body, Kind};
@@ -82,7 +84,7 @@ impl Desk {
         let header = self.header(from, Kind::Hold, when);
         let nodes = nodes.iter().map(|node| node.parse().expect("a name")).collect();
         let content = Content::Hold(Hold { nodes, reason: None });
-        assert!(matches!(self.take(&header, &content, when), Taken::Told { effect: Effect::InForce, .. }));
+        assert!(matches!(self.take(&header, &content, when), Taken::Told { effect: Effect::InForce {}, .. }));
         (header, content)
     }
 
@@ -119,7 +121,7 @@ fn a_hold_takes_one_operator_and_its_end_two() {
     let taken = desk.take(&second.0, &second.1, at(3));
     let by = vec![name("alice"), name("bob")];
     let change = Some(Change::Released(hold.0.id, by));
-    assert_eq!(taken, Taken::Told { effect: Effect::InForce, change });
+    assert_eq!(taken, Taken::Told { effect: Effect::InForce {}, change });
     assert!(!desk.held("vault-1"));
     for (header, content) in [&hold, &first, &again, &second] {
         let taken = desk.take(header, content, at(4));
@@ -143,7 +145,7 @@ fn voices_count_together_only_within_a_quarter_of_an_hour() {
     assert_eq!(desk.take(&backdated.0, &backdated.1, at(18)), waiting(1), "a stolen key revives no voice that lapsed");
     assert!(desk.held("vault-1"));
     let fresh = desk.release("alice", &hold, at(20));
-    assert!(matches!(desk.take(&fresh.0, &fresh.1, at(20)), Taken::Told { effect: Effect::InForce, .. }));
+    assert!(matches!(desk.take(&fresh.0, &fresh.1, at(20)), Taken::Told { effect: Effect::InForce {}, .. }));
 }
 
 #[test]
@@ -154,7 +156,7 @@ fn who_was_away_takes_a_release_however_late_and_before_its_hold() {
     let month = 30 * 24 * 60;
     let mut away = Desk::new();
     assert_eq!(away.take(&one.0, &one.1, at(month)), waiting(1));
-    assert!(matches!(away.take(&two.0, &two.1, at(month)), Taken::Told { effect: Effect::InForce, .. }));
+    assert!(matches!(away.take(&two.0, &two.1, at(month)), Taken::Told { effect: Effect::InForce {}, .. }));
     assert_eq!(away.take(&hold.0, &hold.1, at(month + 1)), Taken::Known);
     assert!(!away.held("vault-1"));
 }
@@ -180,7 +182,10 @@ fn a_release_that_says_something_else_than_the_hold_releases_nothing() {
             let header = away.header(from, Kind::Release, at(1));
             away.take(&header, &Content::Release(release.clone()), at(1));
         }
-        assert!(matches!(away.take(&hold.0, &hold.1, at(2)), Taken::Told { effect: Effect::InForce, .. }), "{wrong}");
+        assert!(
+            matches!(away.take(&hold.0, &hold.1, at(2)), Taken::Told { effect: Effect::InForce {}, .. }),
+            "{wrong}"
+        );
         assert!(away.held("vault-1"), "{wrong}");
     }
 }
@@ -272,7 +277,7 @@ fn a_trust_root_is_replaced_by_two_who_sign_the_same_file() {
     let header = desk.header("carol", Kind::Trust, at(0));
     assert_eq!(desk.take(&header, &other, at(0)), waiting(1), "another file is another matter");
     let header = desk.header("carol", Kind::Trust, at(1));
-    let Taken::Told { effect: Effect::InForce, change: Some(Change::Trusted { version: 1, by, .. }) } =
+    let Taken::Told { effect: Effect::InForce {}, change: Some(Change::Trusted { version: 1, by, .. }) } =
         desk.take(&header, &content, at(1))
     else {
         panic!("two are enough")
@@ -297,7 +302,7 @@ fn a_trust_root_is_replaced_by_two_who_sign_the_same_file() {
 
     // Somebody on the host replaced the configured file: he has decided, and the version still counts.
     desk.orders.notice_configured("another");
-    assert_eq!((desk.orders.trust_root("another"), desk.orders.trust_version()), (None, 0));
+    assert_eq!((desk.orders.trust_root("another"), desk.orders.trust_version()), (None, 1));
     let header = desk.header("alice", Kind::Trust, at(3));
     let again = change(&desk, 1, &file(&[("alice", 0), ("bob", 1)]));
     assert!(matches!(desk.take(&header, &again, at(3)), Taken::Told { effect: Effect::Inapplicable { .. }, .. }));

@@ -14,6 +14,8 @@ struct Scene {
     process: u32,
     open: bool,
     reachable: bool,
+    /// Whether the host says so when nobody listens.
+    refuses: bool,
     /// How many tickets the node gives out on each connection.
     gives: usize,
     /// Which process each ticket is of. A ticket that was offered or thrown away is gone.
@@ -23,6 +25,8 @@ struct Scene {
     observed: Vec<Observation>,
     polls: usize,
     sides: usize,
+    /// How many tickets were declined on connections that were kept.
+    at_the_door: usize,
 }
 
 fn status(open: bool) -> SealStatus {
@@ -40,6 +44,7 @@ impl Scene {
             process: 1,
             open: false,
             reachable: true,
+            refuses: false,
             gives: 1,
             tickets: BTreeMap::new(),
             next_ticket: 1,
@@ -47,6 +52,7 @@ impl Scene {
             observed: Vec::new(),
             polls: 0,
             sides: 0,
+            at_the_door: 0,
         }
     }
 
@@ -94,7 +100,7 @@ impl Scene {
     fn act(&mut self, action: Action) {
         let now = self.now();
         match action {
-            Action::Open(id) if self.reachable => {
+            Action::Open(id, None) if self.reachable => {
                 self.kept = Some(id);
                 self.sight.handle_identity(now);
                 self.give_tickets();
@@ -104,7 +110,9 @@ impl Scene {
                 self.polls += 1;
                 self.sight.handle_status(id, status(self.open), now);
             }
-            Action::Open(id) | Action::Poll(id) => {
+            Action::Open(id, offer) if self.reachable => self.open_offering(id, offer.expect("the other arm")),
+            Action::Open(id, _) if self.refuses => self.sight.handle_refused(id, now),
+            Action::Open(id, _) | Action::Poll(id) => {
                 self.kept = None;
                 self.sight.handle_lost(id, now);
             }
@@ -123,6 +131,20 @@ impl Scene {
             }
             Action::Discard(id) => drop(self.tickets.remove(&id)),
         }
+    }
+
+    fn open_offering(&mut self, id: ConnectionId, offer: TicketId) {
+        let now = self.now();
+        let process = self.tickets.remove(&offer).expect("one that was not offered before");
+        if process == self.process {
+            return self.sight.handle_lost(id, now);
+        }
+        self.at_the_door += 1;
+        self.kept = Some(id);
+        self.sight.handle_identity(now);
+        self.sight.handle_declined(id);
+        self.give_tickets();
+        self.sight.handle_status(id, status(self.open), now);
     }
 
     fn give_tickets(&mut self) {
@@ -314,6 +336,123 @@ fn no_ticket_is_spent_while_the_node_does_not_answer() {
     scene.reachable = true;
     scene.run(SECOND * 2);
     assert_eq!(scene.evidence(), Some(Evidence::InPlace));
+}
+
+/// A node that was open, whose process is gone: its host says that nobody listens.
+fn gone() -> Scene {
+    let mut scene = Scene::open(true);
+    (scene.reachable, scene.refuses, scene.open) = (false, true, false);
+    scene.lose();
+    scene.run(SECOND / 4);
+    assert!(scene.sight.seen() == Seen::Lost && scene.sight.restart_provable(scene.now()));
+    scene
+}
+
+#[test]
+fn where_nobody_listened_the_first_ticket_is_offered_at_the_door() {
+    let mut scene = gone();
+    let sides = scene.sides;
+    (scene.process, scene.reachable) = (2, true);
+    scene.run(SECOND);
+    assert_eq!(scene.evidence(), Some(Evidence::Restart));
+    assert_eq!((scene.at_the_door, scene.sides - sides), (1, 1), "two handshakes in all, and two tickets");
+    let sealed = scene.observed.iter().position(|o| *o == Observation::Sealed);
+    let proven = scene.observed.iter().position(|o| *o == Observation::Evidence(Evidence::Restart));
+    assert!(sealed < proven, "{:?}", scene.observed);
+}
+
+#[test]
+fn one_ticket_declined_at_the_door_proves_nothing() {
+    let mut scene = gone();
+    (scene.process, scene.reachable) = (2, true);
+    scene.until_offered();
+    scene.sight.handle_side(Side::Failed, scene.now());
+    assert_eq!((scene.at_the_door, scene.evidence()), (1, None));
+    for _ in 2..TICKETS_KEPT {
+        scene.until_offered();
+        scene.sight.handle_side(Side::Full { offered: false }, scene.now());
+    }
+    assert_eq!(scene.evidence(), Some(Evidence::Nothing));
+}
+
+#[test]
+fn a_refused_connection_spends_no_ticket() {
+    let mut scene = gone();
+    scene.run(SECOND * 600);
+    assert_eq!((scene.tickets.len(), scene.at_the_door), (TICKETS_KEPT, 0));
+    assert!(scene.sight.restart_provable(scene.now()));
+}
+
+#[test]
+fn the_process_of_before_at_the_door_is_told_by_another_ticket() {
+    let mut scene = gone();
+    scene.reachable = true;
+    scene.run(SECOND);
+    assert_eq!((scene.evidence(), scene.at_the_door), (Some(Evidence::InPlace), 0));
+
+    let mut scene = gone();
+    (scene.reachable, scene.open) = (true, true);
+    scene.run(SECOND);
+    assert_eq!((scene.evidence(), scene.sight.seen()), (None, Seen::Open));
+}
+
+#[test]
+fn a_process_that_takes_connections_and_hangs_does_not_get_every_ticket() {
+    let mut scene = gone();
+    scene.refuses = false;
+    // One goes to whoever takes the connection first, and no more to somebody who does not answer.
+    scene.run(SECOND * 60);
+    assert_eq!(scene.tickets.len(), TICKETS_KEPT - 1);
+    (scene.process, scene.reachable) = (2, true);
+    scene.run(SECOND * 2);
+    assert_eq!((scene.evidence(), scene.at_the_door), (Some(Evidence::Restart), 0));
+}
+
+#[test]
+fn the_last_two_tickets_are_enough_and_a_single_one_stays_for_a_seal() {
+    for (left, at_the_door, evidence) in [(2, 1, Evidence::Restart), (1, 0, Evidence::Nothing)] {
+        let mut scene = gone();
+        scene.sight.tickets.truncate(left);
+        (scene.process, scene.reachable) = (2, true);
+        scene.run(SECOND);
+        assert_eq!((scene.at_the_door, scene.evidence()), (at_the_door, Some(evidence)), "{left} left");
+    }
+}
+
+#[test]
+fn a_node_that_is_away_is_knocked_at_by_how_long_it_has_been() {
+    let mut scene = Scene::open(true);
+    (scene.reachable, scene.refuses) = (false, true);
+    scene.lose();
+    let lost = scene.at;
+    let mut before = None;
+    while scene.at < lost + SECOND * 50 {
+        scene.answer();
+        scene.at = scene.sight.next_timeout().expect("a knock").since_start();
+        let wait = scene.at - before.replace(scene.at).unwrap_or(lost);
+        assert!(wait <= ((scene.at - lost) / KNOCK_PART).max(KNOCK_MIN).min(SECOND / 5), "{wait:?}");
+        assert!(wait >= KNOCK_MIN || scene.at == lost, "{wait:?}");
+        let now = scene.now();
+        scene.sight.handle_timeout(now);
+    }
+}
+
+#[test]
+fn a_node_that_just_opened_is_asked_for_no_more_tickets_than_prove_its_restart() {
+    let mut scene = gone();
+    (scene.process, scene.reachable) = (2, true);
+    scene.run(SECOND);
+    scene.open = true;
+    let of_kept = |scene: &Scene| scene.sight.tickets.iter().filter(|t| Some(t.epoch) == scene.kept).count();
+    while scene.sight.seen() != Seen::Open {
+        scene.run(LOOK_MIN);
+    }
+    let sides = scene.sides;
+    assert!(scene.sight.restart_provable(scene.now()) && of_kept(&scene) < TICKETS_KEPT);
+    scene.run(SETTLING / 2);
+    assert_eq!(scene.sides, sides, "its clients wait for it");
+    scene.run(SETTLING);
+    assert_eq!(of_kept(&scene), TICKETS_KEPT);
 }
 
 #[test]

@@ -84,6 +84,8 @@ impl Truth {
 #[derive(Debug)]
 enum Answer {
     Lost(ConnectionId),
+    Refused(ConnectionId),
+    Declined(ConnectionId),
     Status(ConnectionId, SealStatus),
     Ticket(TicketId),
     Side(Side),
@@ -128,12 +130,19 @@ impl World {
     fn carry_out(&mut self) {
         while let Some((_, action)) = self.watcher.poll_action() {
             match action {
-                Action::Open(id) => match self.truth.answers() {
+                Action::Open(id, offer) => match self.truth.answers() {
+                    Some(process) if offer.is_some_and(|id| self.truth.tickets.remove(&id) == Some(process)) => {
+                        self.answer(Answer::Lost(id));
+                    }
                     Some(process) => {
+                        if offer.is_some() {
+                            self.answer(Answer::Declined(id));
+                        }
                         self.truth.kept.insert(id, process);
                         self.give_ticket(process);
                         self.give_status(id);
                     }
+                    None if self.truth.reachable => self.answer(Answer::Refused(id)),
                     None => self.answer(Answer::Lost(id)),
                 },
                 Action::Poll(id) => match self.truth.kept.get(&id) {
@@ -217,6 +226,8 @@ impl World {
         let now = at(self.now);
         self.watcher.handle_node(&self.place, now, |sight| match answer {
             Answer::Lost(id) => sight.handle_lost(id, now),
+            Answer::Refused(id) => sight.handle_refused(id, now),
+            Answer::Declined(id) => sight.handle_declined(id),
             Answer::Status(id, status) => sight.handle_status(id, status, now),
             Answer::Ticket(id) => sight.handle_ticket(id, now),
             Answer::Side(outcome) => sight.handle_side(outcome, now),

@@ -691,7 +691,8 @@ fn a_follower_that_joins_late_is_waited_for() {
                 world.submissions = 0;
                 world.restart_node(0, MS * 300);
                 world.expect_open("it joined");
-                let most = if world.post.exists { 5 } else { 8 };
+                // A set is complete between two looks of a stand-by, and where there is no broker nobody tells him of it.
+                let most = if world.post.exists { 5 } else { 20 };
                 assert!(world.submissions <= most, "{} shares", world.submissions);
                 world.run(MS * 2_000);
             }
@@ -848,8 +849,8 @@ fn a_marker_dated_ahead_ends_with_the_sight_of_the_node_open() {
             let entries = world.hosts[c].audit.iter();
             entries.filter(|(_, entry)| matches!(entry, Entry::Marker { .. })).count()
         };
-        // Its own clock may say a moment later than their first look.
-        assert!((1..5).all(|c| marks(c) <= 2), "the others looked once or twice");
+        // Their first look may come after the others' word, one by one, and the sentinel's own.
+        assert!((1..5).all(|c| marks(c) <= 5), "the others looked, and no heartbeat brings it back");
         world.restart_node(0, MS * 300);
         assert!(world.until(SOON, World::all_open), "and open it");
     });

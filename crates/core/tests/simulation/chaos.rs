@@ -24,8 +24,8 @@ use crate::story;
 use crate::vault::Piece;
 use crate::world::{EVENTS, Setup, World};
 
-/// The seeds of every test run: some twenty seconds of an unoptimised build.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=100;
+/// The seeds of every test run: some thirty seconds of an unoptimised build.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=70;
 
 /// How many holds there are in one world: no operator gives more than he may.
 const HOLDS_MAX: usize = 20;
@@ -553,9 +553,7 @@ fn what_orders_must_do(world: &mut World, dice: &mut Dice) {
         let peer = world.peer(peer);
         world.distrust_by(&[1, 2], &peer, true);
     }
-    let free = |world: &World| {
-        (0..world.hosts.len()).all(|c| (0..world.vaults.len()).all(|n| !world.obeys_hold(c, n)))
-    };
+    let free = |world: &World| (0..world.hosts.len()).all(|c| (0..world.vaults.len()).all(|n| !world.obeys_hold(c, n)));
     if !world.until(SOON, free) {
         world.fail("released, and still held");
     }

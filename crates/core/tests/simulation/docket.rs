@@ -185,7 +185,8 @@ impl World {
     fn spend(&mut self, c: usize, content: &Content) {
         let Oracle { ordered, dockets, .. } = &mut self.oracle;
         let docket = &mut dockets[c].known;
-        let spent = docket.voices.keys().filter(|id| ordered.get(id).is_some_and(|voice| same(&voice.content, content)));
+        let spent =
+            docket.voices.keys().filter(|id| ordered.get(id).is_some_and(|voice| same(&voice.content, content)));
         let spent: Vec<_> = spent.copied().collect();
         docket.voices.retain(|id, _| !spent.contains(id));
         docket.spent.extend(spent);

@@ -104,7 +104,7 @@ fn a_held_node_that_crashes_stays_shut_until_two_release_it() {
                 let mut world = World::open(generous(setup.clone()));
                 let hold = world.hold_nodes(0, if cluster { &[] } else { &[0] });
                 world.expect_obeyed(1_000, "ordered");
-                world.expect_said(hold, &Effect::InForce);
+                world.expect_said(hold, &Effect::InForce {});
                 world.submissions = 0;
                 world.restart_node(0, MS * 300);
                 world.expect_shut(MS * 30_000, "crashed under a hold");
@@ -225,13 +225,17 @@ fn a_release_reaches_who_slept_through_it_and_nothing_revives_the_hold() {
             world.expect_obeyed(1_000, "ordered");
             // Two do not hear of the releases: somebody deleted them from their queues.
             world.deaf(&[3, 4]);
-            let voices: Vec<_> = [0, 1].map(|operator| {
-                let end = world.end_of(hold);
-                world.order_at(operator, end, 0).1
-            }).into();
-            voices.iter().for_each(|bytes| (0..3).for_each(|c| {
+            let voices: Vec<_> = [0, 1]
+                .map(|operator| {
+                    let end = world.end_of(hold);
+                    world.order_at(operator, end, 0).1
+                })
+                .into();
+            voices.iter().for_each(|bytes| {
+                (0..3).for_each(|c| {
                     world.hear(c, bytes);
-                }));
+                })
+            });
             (0..3).for_each(|c| assert!(!world.obeys_hold(c, 0)));
             world.run(MS * 30_000);
             (3..5).for_each(|c| assert!(world.obeys_hold(c, 0), "it has heard nothing yet"));
@@ -435,7 +439,7 @@ fn a_captured_operator_can_hold_and_neither_silence_nor_release() {
         world.run(MS * 15_000);
         world.expect_obeyed(1, "held");
         let honest = world.hold_nodes(0, &[]);
-        world.expect_said(honest, &Effect::InForce);
+        world.expect_said(honest, &Effect::InForce {});
         for voice in 0..40 {
             let release = Release {
                 hold: MessageId::from_bytes([voice; 16]),
@@ -446,7 +450,13 @@ fn a_captured_operator_can_hold_and_neither_silence_nor_release() {
             world.order(2, Content::Release(release));
         }
         world.run(MS * 1_000);
-        let held: Vec<_> = world.oracle.ordered.iter().filter(|(_, o)| matches!(o.content, Content::Hold(_))).map(|((id, _), _)| *id).collect();
+        let held: Vec<_> = world
+            .oracle
+            .ordered
+            .iter()
+            .filter(|(_, o)| matches!(o.content, Content::Hold(_)))
+            .map(|((id, _), _)| *id)
+            .collect();
         for hold in held {
             world.release_by(&[0, 1], hold);
             world.run(MS * 20);
@@ -473,7 +483,10 @@ fn approvals_do_not_survive_a_hold() {
             world.run(MS * 1_000);
             let refused = world.approve(1, 0);
             world.expect_shut(MS * 5_000, "one approval before the hold, one after it");
-            assert!(world.said(refused).iter().all(|said| matches!(said, Some(Effect::Inapplicable { .. }))), "and it is said");
+            assert!(
+                world.said(refused).iter().all(|said| matches!(said, Some(Effect::Inapplicable { .. }))),
+                "and it is said"
+            );
             world.release_by(&[0, 1], hold);
             world.expect_free(1_000, "released");
             world.expect_shut(MS * 10_000, "what was approved before and meanwhile is void");
@@ -557,9 +570,8 @@ fn a_hold_that_comes_while_an_order_to_release_is_out_withdraws_it() {
             world.run(MS * 2_000);
             let since = world.now;
             world.restart_node(0, MS * 200);
-            let given = |world: &World| {
-                (0..5).filter(|c| world.cause(*c, 0, since) == Some(Cause::Restart)).count() >= 3
-            };
+            let given =
+                |world: &World| (0..5).filter(|c| world.cause(*c, 0, since) == Some(Cause::Restart)).count() >= 3;
             assert!(world.until(SOON, given), "orders were given out");
             world.run(MS * wait);
             if world.vaults[0].is_open() {
@@ -645,7 +657,8 @@ fn a_distrusted_partys_markers_keep_nothing_shut() {
     story(|| {
         for by_sentinel in [true, false] {
             let mut world = World::open(Setup { sentinel: false, ..generous(quiet(1)) });
-            let liar = if by_sentinel { world.people.sentinel.name.clone() } else { world.people.custodians[4].name.clone() };
+            let liar =
+                if by_sentinel { world.people.sentinel.name.clone() } else { world.people.custodians[4].name.clone() };
             let lie = |world: &mut World| {
                 let at = world.wall(0).after(MS * 50);
                 if by_sentinel {
@@ -653,7 +666,12 @@ fn a_distrusted_partys_markers_keep_nothing_shut() {
                 } else {
                     world.kill_custodian(4);
                     let node = world.names[0].clone();
-                    let seen = holdfast_core::message::Sighting { node, seen: Seen::Sealed, cause: Some(Cause::InPlace), seen_at: at };
+                    let seen = holdfast_core::message::Sighting {
+                        node,
+                        seen: Seen::Sealed,
+                        cause: Some(Cause::InPlace),
+                        seen_at: at,
+                    };
                     world.claim(4, Content::Sighting(seen));
                 }
             };
@@ -716,7 +734,7 @@ fn nobody_can_be_distrusted_who_is_no_peer() {
             assert!(world.said(order).iter().all(|said| matches!(said, Some(Effect::Inapplicable { .. }))));
         }
         let hold = world.hold_nodes(0, &[]);
-        world.expect_said(hold, &Effect::InForce);
+        world.expect_said(hold, &Effect::InForce {});
     });
 }
 
@@ -969,7 +987,7 @@ fn an_order_is_acknowledged_only_when_it_is_on_disk() {
         world.for_all(|world, c| world.hosts[c].disk_ok = true);
         world.restart_custodians(0..5);
         world.expect_obeyed(2_000, "it waited in the queues");
-        world.expect_said(hold, &Effect::InForce);
+        world.expect_said(hold, &Effect::InForce {});
     });
 }
 

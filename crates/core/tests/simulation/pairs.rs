@@ -14,7 +14,7 @@ use crate::note;
 use crate::world::{Setup, World};
 
 /// How many triples are drawn.
-const TRIPLES: usize = 120;
+const TRIPLES: usize = 80;
 
 /// The time between two things that happen.
 const GAP: Duration = Duration::from_millis(900);
@@ -165,7 +165,8 @@ impl World {
             Row::CustodianLies => {
                 truth.lied = true;
                 let (node, at) = (self.names[0].clone(), self.wall(50));
-                let seen = Sighting { node: node.clone(), seen: Seen::Sealed, cause: Some(Cause::InPlace), seen_at: at };
+                let seen =
+                    Sighting { node: node.clone(), seen: Seen::Sealed, cause: Some(Cause::InPlace), seen_at: at };
                 self.claim(4, Content::Sighting(seen));
                 let opened = Receipt {
                     node,
@@ -261,7 +262,10 @@ fn run(setup: Setup, rows: &[Row]) {
     assert!(expected.is_none_or(|expected| expected == opened), "open {opened}, {expected:?} expected: {what}");
     if truth.sealed && !opened {
         let in_place = causes.iter().filter(|cause| **cause == Some(Cause::InPlace)).count();
-        assert!(in_place > 0 || truth.sealed_unseen || truth.rebooted || witnesses == 0, "nobody calls it in place: {what}");
+        assert!(
+            in_place > 0 || truth.sealed_unseen || truth.rebooted || witnesses == 0,
+            "nobody calls it in place: {what}"
+        );
     }
     // Whatever it was, people end it, with the right time.
     for c in 0..5 {

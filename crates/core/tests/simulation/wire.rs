@@ -68,7 +68,7 @@ pub(crate) struct Conn {
 
 #[derive(Debug)]
 enum Purpose {
-    Kept { id: ConnectionId, fresh: bool },
+    Kept { id: ConnectionId, fresh: bool, offer: Option<(TicketId, ProcessId)> },
     Side { offer: Option<ProcessId>, outcome: Option<Side> },
     Release(Box<Releasing>),
     Reset { asked: bool },
@@ -118,6 +118,8 @@ pub(crate) enum Reply {
 #[derive(Debug, Clone)]
 pub(crate) enum Report {
     Lost(ConnectionId),
+    Refused(ConnectionId),
+    Declined(ConnectionId),
     Side(Side),
 }
 
@@ -133,8 +135,10 @@ impl World {
     pub(crate) fn act(&mut self, c: usize, n: usize, action: Action) {
         let incarnation = self.hosts[c].incarnation;
         match action {
-            Action::Open(id) => {
-                let conn = self.connect(c, n, Purpose::Kept { id, fresh: true }, None);
+            Action::Open(id, offer) => {
+                let offer = offer.and_then(|id| Some((id, self.edge(c, n).tickets.remove(&id)?)));
+                let purpose = Purpose::Kept { id, fresh: true, offer };
+                let conn = self.connect(c, n, purpose, offer.map(|(_, process)| process));
                 self.edge(c, n).kept = Some((id, conn));
             }
             Action::Poll(id) => {
@@ -210,6 +214,15 @@ impl World {
             Report::Lost(id) => {
                 self.oracle.lost(c, n);
                 self.tell(c, |core, now| core.handle_sight(cluster, &name, now, |sight| sight.handle_lost(id, now)))
+            }
+            Report::Refused(id) => {
+                self.oracle.lost(c, n);
+                self.tell(c, |core, now| {
+                    core.handle_sight(cluster, &name, now, |sight| sight.handle_refused(id, now));
+                })
+            }
+            Report::Declined(id) => {
+                self.tell(c, |core, now| core.handle_sight(cluster, &name, now, |sight| sight.handle_declined(id)))
             }
             Report::Side(side) => {
                 if self.hosts[c].running.is_some() && matches!(side, Side::Full { .. }) {
@@ -408,9 +421,25 @@ impl World {
             conn.process = Some(process);
         }
         match (&mut conn.purpose, reply) {
+            (Purpose::Kept { id: kept, fresh: true, offer }, Reply::Gone) if conn.process.is_none() => {
+                let (kept, offer) = (*kept, *offer);
+                self.conns.remove(&id);
+                if let Some(running) = &mut self.hosts[c].running {
+                    running.edges[n].kept = None;
+                    running.edges[n].tickets.extend(offer);
+                }
+                self.report(c, n, Report::Refused(kept));
+            }
             (_, Reply::Gone) => self.end(id, false),
-            (Purpose::Kept { .. }, Reply::Greeting { .. }) => self.ask(id, Ask::Status, ANSWER),
-            (Purpose::Kept { id: kept, fresh }, Reply::Status(status, at)) => {
+            (Purpose::Kept { .. }, Reply::Greeting { resumed: true, .. }) => self.end(id, false),
+            (Purpose::Kept { id: kept, offer, .. }, Reply::Greeting { .. }) => {
+                let (kept, declined) = (*kept, offer.is_some());
+                self.ask(id, Ask::Status, ANSWER);
+                if declined {
+                    self.report(c, n, Report::Declined(kept));
+                }
+            }
+            (Purpose::Kept { id: kept, fresh, .. }, Reply::Status(status, at)) => {
                 let (kept, fresh) = (*kept, std::mem::replace(fresh, false));
                 let process = conn.process.expect("it was greeted");
                 let sight = Sight { process, open: status.is_open(), at };

@@ -22,6 +22,7 @@ const NONCE_MAX: usize = 36;
 const WORD_MAX: usize = SHARE_LEN.div_ceil(3) * 4;
 
 /// A token, from its file. Wiped when dropped, and not shown.
+#[derive(Clone)]
 pub struct Token(HeaderValue);
 
 /// Where a server has its rotations.
@@ -178,6 +179,11 @@ impl Admin {
         })
     }
 
+    /// Seals the node that is asked. It answers when it is done, and shows that it is sealed before.
+    pub async fn seal(&self, token: &Token) -> Result<(), AdminError> {
+        self.ask_with(Method::PUT, "v1/sys/seal", token, None).await.map(drop)
+    }
+
     async fn ask_with(
         &self,
         method: Method,
@@ -194,7 +200,7 @@ impl Admin {
         let response = request.send().await.map_err(|error| failed(&url, &error))?;
         let status = response.status();
         let body = read(&url, response).await?;
-        if status == StatusCode::OK {
+        if matches!(status, StatusCode::OK | StatusCode::NO_CONTENT) {
             return Ok(body);
         }
         Err(match refused_words(&url, status, &body) {

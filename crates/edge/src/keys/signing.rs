@@ -1,6 +1,6 @@
 //! The key by which a daemon signs what it says: OpenSSH's Ed25519, in a file that only its owner may read.
 //!
-//! An operator's key is not read here: it may live on a token, and `ssh-keygen` or an agent signs with it.
+//! An operator's key may live elsewhere, behind a passphrase or in an agent (`operator`): [`Sign`] is what both can do.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,28 @@ pub const KEY_FILE_MAX: usize = 8 * 1024;
 pub struct SigningKey {
     secret: ed25519_dalek::SigningKey,
     public: PublicKey,
+}
+
+/// Whatever signs messages: a daemon's file, or whichever key an operator has.
+pub trait Sign {
+    /// The public half.
+    fn public_key(&self) -> &PublicKey;
+
+    /// Signs a message's body and puts both into an envelope: the bytes that go on the wire.
+    fn seal(&self, namespace: Namespace, body: &[u8]) -> Result<Vec<u8>, SignError>;
+}
+
+/// Why nothing was signed. A daemon's key always signs; an operator's may be out of reach.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The agent did not sign.
+    #[cfg(feature = "operator")]
+    #[error(transparent)]
+    Agent(#[from] super::AgentError),
+    /// The key stayed locked.
+    #[cfg(feature = "operator")]
+    #[error(transparent)]
+    Passphrase(#[from] super::PassphraseError),
 }
 
 /// Why there is no signing key.
@@ -51,6 +73,14 @@ pub enum KeyError {
         /// The key's type.
         found: String,
     },
+    /// Neither a private key nor the public half of one that may sign.
+    #[error("{} is neither an OpenSSH private key nor the public half of a key in an ssh-agent: {reason}", .path.display())]
+    Operator {
+        /// The file.
+        path: PathBuf,
+        /// Why it is no public key.
+        reason: PublicKeyError,
+    },
     /// The public half is one that nobody accepts.
     #[error("the signing key: {0}")]
     Public(#[from] PublicKeyError),
@@ -60,6 +90,12 @@ pub enum KeyError {
     /// The system gave no random numbers.
     #[error("the system gave no random numbers for a new key: {0}")]
     Random(getrandom::Error),
+}
+
+impl KeyError {
+    pub(super) fn damaged(path: &Path, error: &ssh_key::Error) -> Self {
+        Self::Damaged { path: path.to_owned(), reason: error.to_string() }
+    }
 }
 
 impl SigningKey {
@@ -99,18 +135,12 @@ impl SigningKey {
         armor_ed25519(&self.public, namespace, HashAlg::Sha512, &signature)
     }
 
-    /// Signs a message's body and puts both into an envelope: the bytes that go on the wire.
-    pub fn seal(&self, namespace: Namespace, body: &[u8]) -> Vec<u8> {
-        Envelope::assemble(body, &self.sign(namespace.as_str(), body))
-    }
-
     /// From the bytes of the file at `path`.
-    fn from_openssh(path: &Path, file: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn from_openssh(path: &Path, file: &[u8]) -> Result<Self, KeyError> {
         if file.trim_ascii().is_empty() {
             return Err(KeyError::Empty(path.to_owned()));
         }
-        let damaged = |error: ssh_key::Error| KeyError::Damaged { path: path.to_owned(), reason: error.to_string() };
-        let key = PrivateKey::from_openssh(file).map_err(damaged)?;
+        let key = PrivateKey::from_openssh(file).map_err(|error| KeyError::damaged(path, &error))?;
         if key.is_encrypted() {
             return Err(KeyError::Encrypted(path.to_owned()));
         }
@@ -120,10 +150,20 @@ impl SigningKey {
         }
     }
 
-    fn from_secret(secret: &[u8; 32]) -> Result<Self, KeyError> {
+    pub(super) fn from_secret(secret: &[u8; 32]) -> Result<Self, KeyError> {
         let secret = ed25519_dalek::SigningKey::from_bytes(secret);
         let public = PublicKey::from_ed25519(secret.verifying_key().to_bytes())?;
         Ok(Self { secret, public })
+    }
+}
+
+impl Sign for SigningKey {
+    fn public_key(&self) -> &PublicKey {
+        &self.public
+    }
+
+    fn seal(&self, namespace: Namespace, body: &[u8]) -> Result<Vec<u8>, SignError> {
+        Ok(Envelope::assemble(body, &self.sign(namespace.as_str(), body)))
     }
 }
 
@@ -178,7 +218,8 @@ mod tests {
 
         let line = format!("sentinel-1 namespaces=\"holdfast.event\" {}", loaded.public_openssh("sentinel-1"));
         let signers = AllowedSigners::parse(line).expect("a sound line");
-        let envelope = Envelope::parse(&loaded.seal(Namespace::Event, b"sealed")).expect("an envelope");
+        let envelope =
+            Envelope::parse(&loaded.seal(Namespace::Event, b"sealed").expect("a file signs")).expect("an envelope");
         let who: Principal = "sentinel-1".parse().expect("a name");
         assert_eq!(envelope.body(), b"sealed");
         assert_eq!(envelope.verify(&signers, &who, Namespace::Event, Timestamp::default()), Ok(()));

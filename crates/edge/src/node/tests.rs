@@ -203,10 +203,41 @@ async fn the_connection_that_declined_a_ticket_is_there_for_a_release() {
     assert!(watched.handle.take_proven().is_none(), "nothing was declined");
     node.restart_sealed().await;
     watched.until("a restart", |w| w.saw(&Observation::Evidence(Evidence::Restart))).await;
-    let mut proven = watched.handle.take_proven().expect("it was declined just now");
+    let (mut proven, reported) = watched.handle.take_proven().expect("it was declined just now");
     assert_eq!((proven.handshake(), proven.ticket_was_offered()), (Handshake::Full, true));
-    assert!(proven.seal_status().await.expect("it still answers").sealed);
+    assert!(reported.sealed && proven.seal_status().await.expect("it still answers").sealed);
     assert!(watched.handle.take_proven().is_none(), "it is given out once");
+}
+
+#[tokio::test]
+async fn a_ticket_is_offered_on_the_kept_connection_once_somebody_listens_again() {
+    let (mut node, mut watched) = open().await;
+    node.process.shutdown().await;
+    let knocks = |w: &Watched| w.heard.iter().filter(|r| matches!(r, Report::Refused(..))).count();
+    watched.until("knocks that are refused", |w| knocks(w) > TICKETS_KEPT).await;
+    watched.heard.clear();
+    node.restart_sealed().await;
+    watched.until("a restart", |w| w.saw(&Observation::Evidence(Evidence::Restart))).await;
+    let at = |wanted: fn(&Report) -> bool| watched.heard.iter().position(wanted).expect("reported");
+    let declined = at(|r| matches!(r, Report::Declined(_)));
+    assert!(at(|r| matches!(r, Report::Identity { .. })) < declined, "{:?}", watched.heard);
+    assert!(declined < at(|r| matches!(r, Report::Status(..))), "{:?}", watched.heard);
+    assert_eq!(watched.heard.iter().filter(|r| matches!(r, Report::Side(_))).count(), 1, "{:?}", watched.heard);
+}
+
+#[tokio::test]
+async fn a_connection_that_resumes_is_not_kept() {
+    let (node, mut watched) = open().await;
+    let ticket = watched.heard.iter().rev().find_map(|report| match report {
+        Report::Ticket(id) => Some(*id),
+        _ => None,
+    });
+    watched.heard.clear();
+    watched.handle.act(Action::Open(99, ticket));
+    watched.until("lost", |w| w.heard.iter().any(|r| matches!(r, Report::Lost(99, _)))).await;
+    let kept = |r: &Report| matches!(r, Report::Status(99, _) | Report::Declined(99) | Report::Identity { .. });
+    assert!(!watched.heard.iter().any(kept), "{:?}", watched.heard);
+    drop(node);
 }
 
 #[tokio::test]
@@ -263,8 +294,8 @@ async fn a_seal_in_place_is_told_from_a_restart() {
     node.restart().await;
     watched.until("restarted", |w| w.saw(&Observation::Evidence(Evidence::Restart))).await;
     assert!(watched.saw(&Observation::Lost));
-    let declined = watched.heard.iter().filter(|r| **r == Report::Side(Side::Full { offered: true })).count();
-    assert_eq!(declined, 2, "{:?}", watched.heard);
+    let declined = |r: &&Report| matches!(r, Report::Side(Side::Full { offered: true }) | Report::Declined(_));
+    assert_eq!(watched.heard.iter().filter(declined).count(), 2, "{:?}", watched.heard);
 }
 
 #[tokio::test]
@@ -303,7 +334,7 @@ async fn an_impostor_is_told_from_a_node_that_is_away() {
     node.process.shutdown().await;
     let mut watched = Watched::new(node.identity(), Duration::from_millis(20));
     watched.until("lost", |w| w.saw(&Observation::Lost)).await;
-    assert!(watched.heard.iter().all(|r| matches!(r, Report::Lost(..))), "{:?}", watched.heard);
+    assert!(watched.heard.iter().all(|r| matches!(r, Report::Refused(..))), "{:?}", watched.heard);
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ fn timestamp(kind: u8, text: &str) -> Option<Timestamp> {
     };
     let digits = rest.strip_suffix('Z').filter(|d| d.len() == 10 && d.bytes().all(|b| b.is_ascii_digit()))?;
     let [month, day, hour, minute, second] = [0, 2, 4, 6, 8].map(|at| &digits[at..at + 2]);
-    format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z").parse().ok()
+    format!("{year}-{month}-{day}T{hour}:{minute}:{second}.000Z").parse().ok()
 }
 
 #[cfg(test)]
@@ -75,10 +75,10 @@ mod tests {
     #[test]
     fn reads_the_end_in_both_forms() {
         for year in [2026, 2049, 2050, 2200] {
-            let expected = format!("{year}-07-09T00:00:00Z").parse().expect("a time");
+            let expected = format!("{year}-07-09T00:00:00.000Z").parse().expect("a time");
             assert_eq!(not_after(&certificate(year)), Some(expected));
         }
-        assert_eq!(timestamp(UTC_TIME, "991231235959Z"), "1999-12-31T23:59:59Z".parse().ok());
+        assert_eq!(timestamp(UTC_TIME, "991231235959Z"), "1999-12-31T23:59:59.000Z".parse().ok());
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl ConnectError {
             _ => None,
         }
     }
+
+    /// Whether the host answered that nobody listens there.
+    pub fn nobody_listens(&self) -> bool {
+        matches!(self, Self::Tcp { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
 }
 
 /// Seconds as a person reads them.
@@ -208,6 +213,11 @@ impl NodeIdentity {
         }
     }
 
+    /// What its TLS has to be.
+    pub(crate) fn tls(&self) -> &ClientConfig {
+        &self.tls
+    }
+
     /// Whether only keys that the configuration names are accepted.
     pub fn is_pinned(&self) -> bool {
         self.pinned
@@ -220,13 +230,18 @@ impl NodeIdentity {
 
     /// A new connection to the node. With a ticket the handshake may be resumed; whether it was offered at all, the
     /// connection tells. The ticket is spent, also if this fails.
-    pub async fn connect(&self, offer: Option<Ticket>) -> Result<Connection, ConnectError> {
+    pub async fn connect(&self, mut offer: Option<Ticket>) -> Result<Connection, ConnectError> {
+        self.connect_offering(&mut offer).await
+    }
+
+    /// The same, with a ticket that is spent only when somebody takes the connection: until then it stays where it is.
+    pub async fn connect_offering(&self, offer: &mut Option<Ticket>) -> Result<Connection, ConnectError> {
         let deadline = Instant::now() + self.deadlines.connect;
         let late = || ConnectError::Deadline { address: self.address(), deadline: self.deadlines.connect };
         let stream = self.reach(deadline).await?;
         // A request is one small write, and every millisecond counts: do not wait to fill a packet.
         stream.set_nodelay(true).map_err(|source| ConnectError::Tcp { address: self.address(), source })?;
-        let tickets = Arc::new(ConnectionTickets::new(offer));
+        let tickets = Arc::new(ConnectionTickets::new(offer.take()));
         let mut tls = self.tls.clone();
         tls.resumption = Resumption::store(Arc::clone(&tickets) as _);
         let handshake = TlsConnector::from(Arc::new(tls)).connect(self.server_name.clone(), Watched::new(stream));

@@ -108,6 +108,8 @@ pub enum StateRefusal {
 #[derive(Debug)]
 pub struct Proven {
     connection: Connection,
+    /// What the node reported on it already, if it was asked.
+    reported: Option<SealStatus>,
 }
 
 /// The lock "state": on this connection, just now, the node reported to be sealed and what is expected.
@@ -165,7 +167,7 @@ pub async fn prove(identity: &NodeIdentity) -> Result<Proven, ReleaseError> {
         _ => ReleaseError::Unreachable(error),
     })?;
     match connection.handshake() {
-        Handshake::Full => Ok(Proven { connection }),
+        Handshake::Full => Ok(Proven { connection, reported: None }),
         // Without a ticket there is nothing to resume: the TLS library would be at fault.
         Handshake::Resumed => Err(ReleaseError::Transport(AskError::Closed)),
     }
@@ -173,9 +175,10 @@ pub async fn prove(identity: &NodeIdentity) -> Result<Proven, ReleaseError> {
 
 impl Proven {
     /// By a connection that was made a moment ago to offer a ticket. Where the ticket was declined, the handshake was a full one
-    /// all the same, and nothing but the question for the state was asked on it since; where it was resumed, nothing is proven.
-    pub fn by(connection: Connection) -> Option<Self> {
-        (connection.handshake() == Handshake::Full).then_some(Self { connection })
+    /// all the same, and nothing but the question for the state was asked on it since, which the node answered with `reported`; where
+    /// it was resumed, nothing is proven.
+    pub fn by(connection: Connection, reported: SealStatus) -> Option<Self> {
+        (connection.handshake() == Handshake::Full).then_some(Self { connection, reported: Some(reported) })
     }
 
     /// When the node's certificate ends.
@@ -183,10 +186,14 @@ impl Proven {
         self.connection.certificate_not_after()
     }
 
-    /// Asks the node for its status and holds it against what is expected.
+    /// Asks the node for its status, unless it was asked already, and holds it against what is expected. Whichever it is,
+    /// [`Sealed::submit`] asks once more.
     pub async fn check(self, expected: Expected) -> Result<Sealed, ReleaseError> {
         let mut connection = self.connection;
-        let status = ask_sealed(&mut connection, expected).await?;
+        let status = match self.reported {
+            Some(reported) => hold_against(reported, expected)?,
+            None => ask_sealed(&mut connection, expected).await?,
+        };
         Ok(Sealed { connection, expected, status })
     }
 }
@@ -257,7 +264,10 @@ fn agree(
 }
 
 async fn ask_sealed(connection: &mut Connection, expected: Expected) -> Result<SealStatus, ReleaseError> {
-    let status = connection.seal_status().await.map_err(ReleaseError::Transport)?;
+    hold_against(connection.seal_status().await.map_err(ReleaseError::Transport)?, expected)
+}
+
+fn hold_against(status: SealStatus, expected: Expected) -> Result<SealStatus, ReleaseError> {
     let refusal = if !status.initialized {
         StateRefusal::NotInitialised
     } else if !status.sealed {

@@ -19,8 +19,8 @@ impl Node {
         let entry = Entry::Approval { cluster, node, id: approval.id, from: approval.from.clone() };
         let now = cx.now.wall;
         self.state.approvals.retain(|a| now < a.expires_at);
-        // Under a hold the operator is told to approve again when it is over: this one must not open it then, to his surprise.
-        if !cx.held && self.state.approvals.len() < APPROVALS_MAX {
+        // One that is given while a hold is in force was not meant for the time after it.
+        if self.state.approvals.len() < APPROVALS_MAX && !cx.held {
             self.state.approvals.push(approval);
         }
         if let Some(incident) = &mut self.incident {

@@ -65,7 +65,7 @@ async fn a_certificate_out_of_its_time_is_refused() {
     let ca = TestCa::new();
     let old = ca.issue(&["localhost"], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 2));
     let impostor = Impostor::start(old.tls(), |_| sealed()).await;
-    let not_after = "2020-01-02T00:00:00Z".parse().expect("a time");
+    let not_after = "2020-01-02T00:00:00.000Z".parse().expect("a time");
     assert_eq!(not_the_node(&ca.node(&impostor, &[]), &impostor).await, PeerRefusal::Expired { not_after });
     let early = ca.issue(&["localhost"], |params| params.not_before = rcgen::date_time_ymd(3000, 1, 2));
     let impostor = Impostor::start(early.tls(), |_| sealed()).await;

@@ -1,0 +1,235 @@
+//! What operators order, as they type it: one file for each command. Here is what all of them share: whom it is about, how it is
+//! signed, and how it goes out, to the broker or into files.
+
+pub(crate) mod distrust;
+pub(crate) mod hold;
+pub(crate) mod release;
+pub(crate) mod seal;
+mod send;
+pub(crate) mod trust;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdfast_core::id::{ClusterName, MessageId, Principal};
+use holdfast_core::message::{Content, Effect};
+use holdfast_core::time::Timestamp;
+use holdfast_core::topology::routing_key;
+use holdfast_edge::outgoing::seal_message;
+use holdfast_edge::{clock, files};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::operator::{Named, OperatedCluster, Operator};
+pub(crate) use send::{Answer, Sent, send};
+
+/// Where an order goes: what every such command is asked for.
+#[derive(clap::Args)]
+pub(crate) struct Road {
+    /// The operator's configuration
+    #[arg(long, default_value = "operator.toml")]
+    pub(crate) config: PathBuf,
+    /// The cluster; not needed where the configuration has only one
+    #[arg(long)]
+    pub(crate) cluster: Option<ClusterName>,
+    /// Write to this file instead of sending, or into this folder, a file for each message; `holdfast-setup deliver` takes them to
+    /// a custodian
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// For how many seconds custodians' answers are waited for
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) wait: u64,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A signed message, ready to go out.
+#[derive(Clone)]
+pub(crate) struct Signed {
+    pub(crate) id: MessageId,
+    /// What it is, in its file's name.
+    pub(crate) name: String,
+    pub(crate) envelope: Vec<u8>,
+    pub(crate) routing_key: String,
+}
+
+/// What became of one message, for `--json`.
+#[derive(Serialize)]
+pub(crate) struct Done<T: Serialize> {
+    pub(crate) id: MessageId,
+    pub(crate) kind: &'static str,
+    pub(crate) cluster: ClusterName,
+    #[serde(flatten)]
+    pub(crate) what: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// What custodians answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) answers: Vec<Answer>,
+    /// The custodians that have not answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unanswered: Vec<Principal>,
+}
+
+impl Road {
+    pub(crate) fn load(&self) -> anyhow::Result<Operator> {
+        Ok(Operator::load(&self.config)?)
+    }
+
+    /// Says something to a person; nothing where a program listens.
+    pub(crate) fn say(&self, line: &str) {
+        if !self.json {
+            // A closed stdout is no reason to stop half-way through.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+
+    pub(crate) fn print<T: Serialize>(&self, done: &T) -> anyhow::Result<()> {
+        if self.json {
+            serde_json::to_writer(std::io::stdout(), done)?;
+            writeln!(std::io::stdout())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.wait)
+    }
+
+    /// The broker, or what to do without one.
+    pub(crate) fn broker<'a>(&self, operator: &'a Operator) -> anyhow::Result<&'a holdfast_edge::config::BrokerConfig> {
+        operator.broker.as_ref().with_context(|| {
+            format!(
+                "{} names no [broker]: add one, or write to files with --output and take them to the custodians with \
+                 holdfast-setup deliver",
+                self.config.display()
+            )
+        })
+    }
+
+    /// Writes the messages, where `--output` says so: to one file, or each into the folder. Gives the files.
+    pub(crate) fn write(&self, output: &Path, signed: &[Signed]) -> anyhow::Result<Vec<PathBuf>> {
+        let one_file = output.extension().is_some_and(|extension| extension == "json");
+        anyhow::ensure!(
+            !one_file || signed.len() == 1,
+            "{} is one file, and there are {} messages: name a folder",
+            output.display(),
+            signed.len()
+        );
+        if !one_file {
+            std::fs::create_dir_all(output).with_context(|| format!("{} cannot be made", output.display()))?;
+        }
+        let mut written = Vec::new();
+        for message in signed {
+            let file =
+                if one_file { output.to_owned() } else { output.join(format!("{}-{}.json", message.name, message.id)) };
+            files::create(&file, &message.envelope, 0o644)?;
+            self.say(&format!("{} {} written to {}", message.name, message.id, file.display()));
+            written.push(file);
+        }
+        self.say("take each to every custodian: holdfast-setup deliver FILE");
+        Ok(written)
+    }
+
+    /// Signs one order, and writes or sends it. `tell` puts a custodian's answer into words; the whole answer is for `end`, which
+    /// says what follows, and whether the command has done what it was to do.
+    pub(crate) fn order<T: Serialize>(
+        &self,
+        operator: &Operator,
+        (name, cluster): Named<'_>,
+        content: Content,
+        what: T,
+        tell: impl Fn(&Answer) -> String,
+        end: impl FnOnce(&Sent, MessageId) -> (String, bool),
+    ) -> anyhow::Result<ExitCode> {
+        let kind = content.kind().as_str();
+        let signed = sign(operator, cluster, content, None, kind.to_owned())?;
+        let id = signed.id;
+        let done = |file, answers, unanswered| Done {
+            id,
+            kind,
+            cluster: name.clone(),
+            what,
+            expires_at: None,
+            file,
+            answers,
+            unanswered,
+        };
+        if let Some(output) = &self.output {
+            let file = self.write(output, &[signed])?.pop();
+            self.print(&done(file, Vec::new(), Vec::new()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let broker = self.broker(operator)?;
+        self.say(&format!("{kind} {id} of cluster {name}, signed by {}", operator.principal));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let heard = |answer: &Answer| self.say(&format!("  {}: {}", answer.custodian, tell(answer)));
+        let sent = runtime.block_on(send(broker, operator, cluster, &[signed], self.deadline(), heard));
+        if let Some(trouble) = &sent.trouble {
+            anyhow::bail!("{kind} {id} was not delivered: {trouble}");
+        }
+        for custodian in sent.unanswered(id) {
+            self.say(&format!("  {custodian}: no answer; it will obey when it hears of it"));
+        }
+        if let Some(why) = &sent.unread {
+            self.say(&format!("answers cannot be read: {why}; import what `holdfast broker definitions` prints"));
+        }
+        let (word, well) = end(&sent, id);
+        self.say(&word);
+        let (answers, unanswered) = (sent.answers(id).cloned().collect(), sent.unanswered(id));
+        self.print(&done(None, answers, unanswered))?;
+        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Signs a message about a cluster, now.
+pub(crate) fn sign(
+    operator: &Operator,
+    cluster: &OperatedCluster,
+    content: Content,
+    life: Option<Duration>,
+    name: String,
+) -> anyhow::Result<Signed> {
+    let (kind, of, issued_at) = (content.kind(), cluster.manifest.id(), clock::wall());
+    let expires_at = life.map(|life| issued_at.after(life));
+    let (id, envelope) = seal_message(&operator.key, &operator.principal, of, content, issued_at, expires_at)?;
+    let routing_key = routing_key(of, &operator.principal, kind.as_str());
+    Ok(Signed { id, name, envelope, routing_key })
+}
+
+/// What a custodian made of something that takes several operators, in words.
+pub(crate) fn in_words(effect: &Effect, done: &str) -> String {
+    match effect {
+        Effect::InForce {} => done.to_owned(),
+        Effect::Waiting { have, need } => format!("has heard {have} of {need} operators"),
+        Effect::Inapplicable { why } => format!("cannot: {}", holdfast_core::message::plain_text(why)),
+    }
+}
+
+/// What follows from the answers to something that takes several operators, and whether it went well: somebody took it.
+pub(crate) fn outcome(sent: &Sent, id: MessageId, done: &str, again: &str) -> (String, bool) {
+    let answers: Vec<_> = sent.answers(id).map(|answer| &answer.effect).collect();
+    let in_force = answers.iter().filter(|effect| matches!(effect, Effect::InForce {})).count();
+    let most = answers.iter().filter_map(|effect| match effect {
+        Effect::Waiting { have, need } => Some((*have, *need)),
+        _ => None,
+    });
+    let all = sent.custodians();
+    match most.max() {
+        _ if in_force > 0 => (format!("{done} at {in_force} of {all} custodians"), true),
+        Some((have, need)) => {
+            let more = need.saturating_sub(have);
+            let who =
+                if more == 1 { "one more operator types".to_owned() } else { format!("{more} more operators type") };
+            (format!("{who}, within 15 minutes: {again}"), true)
+        }
+        None if answers.is_empty() => ("no custodian has answered".to_owned(), false),
+        None => ("no custodian can do that".to_owned(), false),
+    }
+}
