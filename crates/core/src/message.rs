@@ -531,6 +531,7 @@ impl<'de> Deserialize<'de> for Needs {
             ("contact", None, None) => Self::Contact,
             ("evidence", None, None) => Self::Evidence,
             ("policy", None, None) => Self::Policy,
+            ("hold", None, None) => Self::Hold,
             ("budget", None, None) => Self::Budget,
             ("share", None, None) => Self::Share,
             ("others", None, None) => Self::Others,
@@ -804,6 +805,25 @@ mod tests {
         let event = APPROVAL.replace("approval", "event");
         assert!(matches!(Body::parse(event.as_bytes()), Err(BodyError::Malformed(_))), "an event does not expire");
         assert!(matches!(Body::parse(&[b'['; 100_000]), Err(BodyError::Malformed(_))));
+    }
+
+    #[test]
+    fn each_need_reads_back_as_it_was_written() {
+        let all = [
+            Needs::Contact,
+            Needs::Evidence,
+            Needs::Approvals { have: 1, need: 2 },
+            Needs::Policy,
+            Needs::Hold,
+            Needs::Budget,
+            Needs::Share,
+            Needs::Others,
+            Needs::Generation,
+        ];
+        for needs in all {
+            let written = serde_json::to_string(&needs).expect("plain data");
+            assert_eq!(serde_json::from_str::<Needs>(&written).ok(), Some(needs), "{written}");
+        }
     }
 
     #[test]
