@@ -255,7 +255,7 @@ fn state(lab: &mut Lab) {
     home.write("state/audit.jsonl", log);
     home.write("state/state.json", "{");
     check(&home.config(), &["--offline"]).expect("failed", "memory", &["state.json", "backup"]);
-    let ahead = json!({"v": 1, "high_water": "2099-01-01T00:00:00.000Z", "permissions": {}, "clusters": {}});
+    let ahead = json!({"v": 2, "high_water": "2099-01-01T00:00:00.000Z", "permissions": {}, "clusters": {}});
     home.write("state/state.json", ahead.to_string());
     check(&home.config(), &["--offline"]).expect("failed", "clock-back", &["2099-01-01", "timedatectl"]);
 }

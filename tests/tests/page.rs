@@ -11,6 +11,7 @@ use holdfast_tests::browser::Browser;
 use holdfast_tests::lab::Lab;
 use holdfast_tests::messages::{self, Draft};
 use holdfast_tests::processes::Signal;
+use holdfast_tests::programs;
 use holdfast_tests::wait::until;
 use jiff::Timestamp;
 use serde_json::json;
@@ -23,6 +24,9 @@ const SCREENS: [(&str, u32, u32); 3] = [("phone", 390, 844), ("laptop", 1280, 80
 /// What somebody might write who is not our friend; at most as long as a receiver reads.
 const HOSTILE: &str = "\"><script>window.planted = 1</script><img src=x onerror='window.planted = 2'>\u{202e}gnilaes";
 
+/// The same as a reason, which an operator's command would not sign if it did not show all that it is.
+const HOSTILE_REASON: &str = "\"><script>window.planted = 3</script>";
+
 #[test]
 fn the_page_tells_what_is_so_while_it_is_so() {
     let mut lab = Lab::up(&[]);
@@ -33,6 +37,7 @@ fn the_page_tells_what_is_so_while_it_is_so() {
 
     follows_a_crash(&mut lab, &browser);
     follows_a_seal(&lab, &browser);
+    follows_a_hold(&lab, &browser);
     fits_each_screen(&browser);
     assert_eq!(browser.script("return window.loaded"), "once", "it was loaded again");
     assert_eq!(browser.complaints(), [""; 0], "what the browser has to complain of");
@@ -97,6 +102,30 @@ fn follows_a_seal(lab: &Lab, browser: &Browser) {
     lab.approve("vault-1");
     browser.until_text(VERDICT, "Yes: 5 ready, 3 needed");
     lab.settle();
+}
+
+/// A node that is open would stay shut: the answer, the node, the hold with what ends it, and the metric say so.
+fn follows_a_hold(lab: &Lab, browser: &Browser) {
+    lab.holdfast(&["hold", "--node", "vault-3", "--reason", HOSTILE_REASON]).well();
+    browser.until_text(VERDICT, "No: vault-3 is held since today");
+    let command = browser.text(&format!("{VERDICT} pre"));
+    assert!(command.starts_with("holdfast release --cluster lab --hold "), "{command}");
+    let shown = browser.until_text("#cluster-lab .holds", "obeyed by 5 of 5");
+    assert!(shown.contains(HOSTILE_REASON) && shown.contains("nobody has released it so far"), "{shown}");
+    browser.until_text("#cluster-lab .nodes", "held: would stay shut");
+    let metrics = lab.read_sentinel("/metrics").expect("metrics");
+    let counted = "holdfast_holds{cluster=\"lab\",node=\"vault-3\"} 1";
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    picture(browser, "held");
+
+    let id = command.rsplit(' ').next().expect("an id");
+    lab.holdfast(&["release", "--hold", id]).well();
+    browser.until_text("#cluster-lab .holds", "released so far by alice");
+    let bob = lab.dir().join("operators/bob.toml").to_string_lossy().into_owned();
+    programs::run("holdfast", &["release", "--hold", id, "--config", &bob]).well();
+    browser.until_text(VERDICT, "Yes: 5 ready, 3 needed");
+    let gone = "return document.querySelectorAll('#cluster-lab .holds').length";
+    until("the section is gone with its hold", || browser.script(gone) == 0);
 }
 
 /// A refusal as a custodian signs it, which says what nobody should.

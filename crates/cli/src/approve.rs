@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         if arguments.no_wait { (sent.await, Vec::new()) } else { tokio::join!(sent, watch_all(identities)) }
     });
     if let Some(trouble) = &sent.trouble {
-        anyhow::bail!("the approval was not delivered: {trouble}");
+        anyhow::bail!("the approval was not delivered: {trouble}; with --output it is written to a file, and carried");
     }
     let mut all = Vec::new();
     for (number, (signed, node)) in signed.iter().zip(&nodes).enumerate() {

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod approve;
+mod audit;
 mod broker;
 mod demo;
 mod doctor;
@@ -49,6 +50,9 @@ enum Command {
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
     Doctor(doctor::Arguments),
+    /// Custodians' audit logs, carried away to be looked at
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// What the message queue has to be told
     #[command(subcommand)]
     Broker(broker::Command),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Command::Trust(arguments) => order::trust::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Audit(command) => audit::run(&command),
         Command::Broker(command) => broker::run(&command),
         Command::Lab(command) => return lab::run(command),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -1,6 +1,7 @@
 //! `holdfast status`: would it open by itself now, and if something waits, for whom and what to type. The words are the
 //! core's (`verdict`), because the sentinel's page says the same.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use comfy_table::{ContentArrangement, Table, presets};
 use holdfast_core::id::{ClusterName, NodeName};
-use holdfast_core::message::Seen;
-use holdfast_core::status::{ClusterStatus, Status};
+use holdfast_core::message::{Seen, plain_text};
+use holdfast_core::status::{ClusterStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::verdict::{self, Verdict};
 use holdfast_edge::clock;
@@ -88,7 +89,7 @@ pub(crate) async fn fetch(url: &str) -> anyhow::Result<Status> {
 async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
     let client =
         reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE).build()?;
-    let unreachable = || format!("the sentinel at {url} cannot be asked: is it running?");
+    let unreachable = || format!("the sentinel at {url} cannot be asked (is it running, and is this its address?)");
     let mut answer = client.get(format!("{url}/api/v1/status")).send().await.with_context(unreachable)?;
     anyhow::ensure!(answer.status().is_success(), "the sentinel at {url} answered {}", answer.status());
     let mut body = Vec::new();
@@ -106,7 +107,9 @@ async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
 
 fn is_well(cluster: &ClusterStatus, only: Option<&NodeName>) -> bool {
     let mut nodes = cluster.nodes.iter().filter(|(name, _)| only.is_none_or(|only| only == *name));
-    cluster.margin >= 0 && nodes.all(|(_, node)| node.seen == Seen::Open)
+    let is_well =
+        |(name, node): (&NodeName, &NodeStatus)| node.seen == Seen::Open && !verdict::is_held(name, node, cluster);
+    cluster.margin >= 0 && nodes.all(is_well)
 }
 
 /// What is known of a cluster, or of one node of it, as text.
@@ -124,7 +127,7 @@ pub(crate) fn render(
     if !verdict.doubts.is_empty() {
         blocks.push(verdict.doubts.join("\n"));
     }
-    let mut nodes = table(["NODE", "SEEN", "SINCE", "CAUSE", "WAITS FOR"]);
+    let mut nodes = table(["NODE", "SEEN", "SINCE", "CAUSE", "BUDGET", "WAITS FOR"]);
     for (node, seen) in shown() {
         let shut = seen.seen != Seen::Open;
         nodes.add_row([
@@ -132,10 +135,14 @@ pub(crate) fn render(
             seen.seen.as_str().to_owned(),
             verdict::ago(seen.since, now),
             seen.cause.filter(|_| shut).map_or_else(String::new, |cause| cause.to_string()),
+            budget(node, cluster),
             verdict::waits(seen),
         ]);
     }
     blocks.push(trimmed(&nodes));
+    if !cluster.holds.is_empty() {
+        blocks.push(trimmed(&holds(cluster, now)));
+    }
     if only.is_none() {
         let mut custodians = table(["CUSTODIAN", "SITE", "HEARD", "PROVEN", "READY"]);
         for (id, custodian) in &cluster.custodians {
@@ -149,14 +156,39 @@ pub(crate) fn render(
         }
         blocks.push(trimmed(&custodians));
     }
-    for (node, _) in shown() {
-        let advice = verdict::advice(name, node, cluster, &option(config));
-        blocks.extend(advice.into_iter().map(|advice| match advice.command {
-            Some(command) => format!("{}\n  {command}", advice.what),
-            None => advice.what,
-        }));
-    }
+    let options = option(config);
+    let of_nodes = shown().flat_map(|(node, _)| verdict::advice(name, node, cluster, now, &options));
+    let advice = verdict::orders_advice(name, cluster, now, &options).into_iter().chain(of_nodes);
+    blocks.extend(advice.map(|advice| match advice.command {
+        Some(command) => format!("{}\n  {command}", advice.what),
+        None => advice.what,
+    }));
     blocks.join("\n\n") + "\n"
+}
+
+fn holds(cluster: &ClusterStatus, now: Timestamp) -> Table {
+    let mut holds = table(["HELD", "SINCE", "BY", "OBEYED BY", "RELEASED BY", "WHY"]);
+    for hold in &cluster.holds {
+        let released: BTreeSet<_> = hold.released_by.keys().collect();
+        holds.add_row([
+            if hold.nodes.is_empty() { "all nodes".to_owned() } else { verdict::names(&hold.nodes) },
+            verdict::moment(hold.held_at, now),
+            hold.by.to_string(),
+            format!("{} of {}", hold.obeyed_by.len(), cluster.custodians.len()),
+            format!("{} of {} {}", released.len(), hold.need, verdict::names(&released)),
+            hold.reason.as_deref().map_or_else(String::new, plain_text),
+        ]);
+    }
+    holds
+}
+
+/// How many automatic openings custodians have left for a node in this hour.
+fn budget(node: &NodeName, cluster: &ClusterStatus) -> String {
+    match verdict::budget(node, cluster) {
+        None => String::new(),
+        Some((fewest, most)) if fewest == most => most.to_string(),
+        Some((fewest, most)) => format!("{fewest}–{most}"),
+    }
 }
 
 /// The configuration as an option that a shell takes; none where it is the default.
@@ -224,7 +256,7 @@ mod tests {
         for part in [
             "Would prod open by itself now? No: vault-1 was sealed on purpose and waits for approvals, 0 of 2.\n",
             "1 of 2 nodes is not open.",
-            "vault-1  sealed  10 s ago  in-place  approvals, 0 of 2 (5 say so)",
+            "vault-1  sealed  10 s ago  in-place          approvals, 0 of 2 (5 say so)",
             "vault-2  open    10 s ago\n",
             "vault-1 was sealed on purpose",
             "\n  holdfast approve --config '/etc/hold fast/alice.toml' --cluster prod --node vault-1\n",
@@ -233,6 +265,30 @@ mod tests {
             assert!(text.contains(part), "{part:?} is missing from:\n{text}");
         }
         assert!(text.lines().all(|line| line == line.trim_end()), "blanks at a line's end:\n{text}");
+    }
+
+    #[test]
+    fn a_hold_is_told_with_who_obeys_and_what_to_type_and_is_not_well() {
+        let mut held = answer();
+        let obeyed_by: Vec<_> = (1..=4).map(|i| format!("custodian-{i}")).collect();
+        let cluster = &mut held["clusters"]["prod"];
+        cluster["holds"] = json!([{
+            "id": "3f".repeat(16), "by": "carol", "held_at": "2026-11-22T09:30:00.000Z", "nodes": ["vault-2"],
+            "reason": "forensics", "released_by": {"bob": 4}, "need": 2, "obeyed_by": obeyed_by,
+        }]);
+        cluster["nodes"]["vault-1"]["ready_unheld"] = json!(5);
+        let text = shown(held.clone(), None, CONFIG);
+        for part in [
+            "No: vault-2 is held since today 09:30 by carol: “forensics”; vault-1 was sealed on purpose and waits",
+            "\nHELD     SINCE        BY     OBEYED BY  RELEASED BY  WHY\n",
+            "\nvault-2  today 09:30  carol  4 of 1     1 of 2 bob   forensics\n",
+            "released so far by bob. To end it, another operator types:\n  holdfast release --cluster prod --hold 3f3f",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing from:\n{text}");
+        }
+        let status: Status = serde_json::from_value(held).expect("a status");
+        let (open, cluster) = ("vault-2".parse().expect("a name"), status.clusters.values().next().expect("one"));
+        assert!(!is_well(cluster, Some(&open)), "it is open, and would not open again");
     }
 
     #[test]

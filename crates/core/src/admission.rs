@@ -34,7 +34,7 @@ pub const RECENT_MAX: usize = 2048;
 pub struct Roles {
     /// Who may send reports.
     pub custodians: BTreeSet<Principal>,
-    /// Who may send events.
+    /// Who may send events, and ask for orders.
     pub sentinels: BTreeSet<Principal>,
     /// Who may approve and order.
     pub operators: BTreeSet<Principal>,
@@ -45,7 +45,7 @@ pub struct Roles {
 impl Roles {
     fn allow(&self, kind: Kind, from: &Principal) -> bool {
         match kind {
-            Kind::Event => self.sentinels.contains(from),
+            Kind::Event | Kind::Ask => self.sentinels.contains(from),
             Kind::Approval | Kind::Hold | Kind::Release | Kind::Distrust | Kind::Trust => self.operators.contains(from),
             Kind::Acknowledgement
             | Kind::Want

@@ -52,7 +52,9 @@ pub enum Kind {
     Acknowledgement,
     /// A custodian asks another for operators' orders that it does not have.
     Want,
-    /// A custodian passes on an order that another asked for.
+    /// A sentinel asks a custodian for operators' orders that it does not have.
+    Ask,
+    /// A custodian passes on an order that somebody asked for.
     Relay,
     /// A custodian tells how it is.
     Heartbeat,
@@ -66,7 +68,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Event,
         Self::Approval,
         Self::Hold,
@@ -75,6 +77,7 @@ impl Kind {
         Self::Trust,
         Self::Acknowledgement,
         Self::Want,
+        Self::Ask,
         Self::Relay,
         Self::Heartbeat,
         Self::Sighting,
@@ -93,6 +96,7 @@ impl Kind {
             Self::Trust => "trust",
             Self::Acknowledgement => "acknowledgement",
             Self::Want => "want",
+            Self::Ask => "ask",
             Self::Relay => "relay",
             Self::Heartbeat => "heartbeat",
             Self::Sighting => "sighting",
@@ -104,7 +108,7 @@ impl Kind {
     /// The namespace in which a message of this kind must be signed.
     pub const fn namespace(self) -> Namespace {
         match self {
-            Self::Event => Namespace::Event,
+            Self::Event | Self::Ask => Namespace::Event,
             Self::Approval => Namespace::Approval,
             Self::Hold | Self::Release | Self::Distrust | Self::Trust => Namespace::Order,
             Self::Acknowledgement
@@ -169,6 +173,8 @@ pub enum Content {
     Acknowledgement(Acknowledgement),
     /// See [`Kind::Want`].
     Want(Want),
+    /// See [`Kind::Ask`].
+    Ask(Want),
     /// See [`Kind::Relay`].
     Relay(Relay),
     /// See [`Kind::Heartbeat`].
@@ -193,6 +199,7 @@ impl Content {
             Self::Trust(_) => Kind::Trust,
             Self::Acknowledgement(_) => Kind::Acknowledgement,
             Self::Want(_) => Kind::Want,
+            Self::Ask(_) => Kind::Ask,
             Self::Relay(_) => Kind::Relay,
             Self::Heartbeat(_) => Kind::Heartbeat,
             Self::Sighting(_) => Kind::Sighting,
@@ -439,8 +446,11 @@ pub struct AuditReport {
     pub seq: u64,
     /// SHA-256 of its last line, in hexadecimal.
     pub head: String,
-    /// Whether the last attempt to write it succeeded.
+    /// Whether the last attempt to write it succeeded, and nothing in it was changed, as far as its custodian knows.
     pub ok: bool,
+    /// The number of the first entry that is not what was written, or is not there, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<u64>,
 }
 
 /// What a custodian sees of one node.
@@ -471,6 +481,9 @@ pub struct NodeReport {
     pub in_flight: bool,
     /// How many more automatic openings the budget allows now.
     pub budget_remaining: u32,
+    /// When it allows one again, where it allows none now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_frees_at: Option<Timestamp>,
     /// When the node's certificate expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_not_after: Option<Timestamp>,
@@ -637,6 +650,7 @@ pub fn read_content(header: &Header, Unread(raw): Unread<'_>) -> Result<Content,
         Kind::Trust => Content::Trust(read(raw)?),
         Kind::Acknowledgement => Content::Acknowledgement(read(raw)?),
         Kind::Want => Content::Want(read(raw)?),
+        Kind::Ask => Content::Ask(read(raw)?),
         Kind::Relay => Content::Relay(read(raw)?),
         Kind::Heartbeat => Content::Heartbeat(Box::new(read(raw)?)),
         Kind::Sighting => Content::Sighting(read(raw)?),
@@ -714,7 +728,7 @@ impl Body {
             Content::Distrust(c) => serde_json::value::to_raw_value(c),
             Content::Trust(c) => serde_json::value::to_raw_value(c),
             Content::Acknowledgement(c) => serde_json::value::to_raw_value(c),
-            Content::Want(c) => serde_json::value::to_raw_value(c),
+            Content::Want(c) | Content::Ask(c) => serde_json::value::to_raw_value(c),
             Content::Relay(c) => serde_json::value::to_raw_value(c),
             Content::Heartbeat(c) => serde_json::value::to_raw_value(c),
             Content::Receipt(c) => serde_json::value::to_raw_value(c),

@@ -9,6 +9,8 @@
 //! What lives here: which orders stand, and which envelopes are passed on to custodians that missed them. What does not:
 //! signatures and roles (`admission`), and what an order does to a node (`custodian`).
 
+mod asked;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -23,6 +25,8 @@ use crate::message::{
 };
 use crate::time::Timestamp;
 use crate::trust::{AllowedSigners, Namespace};
+
+pub use asked::Asked;
 
 /// How far apart operators may sign what takes several of them, and how long the voice of one waits for the others where it was
 /// received: as long as an approval lives.
@@ -567,11 +571,16 @@ impl Standing {
     }
 }
 
+/// By which digest heartbeats name an order that was admitted, and by which it is asked for: SHA-256 of its body, in hexadecimal.
+pub fn digest(envelope: &[u8]) -> String {
+    // It was admitted, so it is one.
+    let body = Envelope::parse(envelope).map(|envelope| envelope.body().to_vec()).unwrap_or_default();
+    hex::encode(Sha256::digest(body))
+}
+
 impl Kept {
     fn of(envelope: &str) -> Self {
-        // It was admitted, so it is one.
-        let body = Envelope::parse(envelope.as_bytes()).map(|envelope| envelope.body().to_vec()).unwrap_or_default();
-        Self { sha256: hex::encode(Sha256::digest(body)), envelope: envelope.to_owned() }
+        Self { sha256: digest(envelope.as_bytes()), envelope: envelope.to_owned() }
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Quorum {
     pub margin_without_largest_site: i32,
     /// Distinct shares that are ready, by node.
     pub ready_by_node: BTreeMap<NodeName, u32>,
+    /// The same without custodians that obey a hold on the node.
+    pub unheld_by_node: BTreeMap<NodeName, u32>,
     /// Whose policy, trust root or threshold is not what most others have. Where no side is the larger, all of them.
     pub diverged: BTreeSet<Principal>,
     /// Whether shares of several generations are reported, or of another than our manifest names.
@@ -67,9 +69,14 @@ pub struct Quorum {
 }
 
 /// Judges the heartbeats that still speak for their custodians.
-pub fn assess(basis: Basis<'_>, heard: &BTreeMap<Principal, Heard>, now: Now) -> Quorum {
-    let fresh: Vec<_> = heard.iter().filter(|(_, h)| h.is_fresh(now)).map(|(name, h)| (name, &h.heartbeat)).collect();
+pub fn assess(basis: Basis<'_>, heard: &BTreeMap<&Principal, &Heard>, now: Now) -> Quorum {
+    let fresh: Vec<_> = heard.iter().filter(|(_, h)| h.is_fresh(now)).map(|(name, h)| (*name, &h.heartbeat)).collect();
     let ready_by_node: BTreeMap<_, _> = basis.nodes.iter().map(|node| (node.clone(), ready(&fresh, node))).collect();
+    let unheld = |node: &NodeName| {
+        let left: Vec<_> =
+            fresh.iter().copied().filter(|(_, beat)| !beat.holds.iter().any(|h| h.covers(node))).collect();
+        (node.clone(), ready(&left, node))
+    };
     let without = |place: Place| {
         let left: Vec<_> = fresh.iter().copied().filter(|custodian| place_of(*custodian) != place).collect();
         basis.nodes.iter().map(|node| ready(&left, node)).min().unwrap_or(0)
@@ -83,6 +90,7 @@ pub fn assess(basis: Basis<'_>, heard: &BTreeMap<Principal, Heard>, now: Now) ->
         margin: margin(ready),
         margin_without_largest_site: margin(least.unwrap_or(ready)),
         ready_by_node,
+        unheld_by_node: basis.nodes.iter().map(unheld).collect(),
         diverged: diverged(basis, &fresh),
         generation_mismatch: fresh.iter().any(|(_, beat)| beat.share.generation != basis.generation),
     }
@@ -153,6 +161,7 @@ pub(crate) mod tests {
             marker_by: None,
             in_flight: false,
             budget_remaining: 12,
+            budget_frees_at: None,
             certificate_not_after: None,
             shared_address: false,
             restart_provable: true,
@@ -166,7 +175,7 @@ pub(crate) mod tests {
             threshold: 3,
             sandboxed: true,
             clock_synchronised: true,
-            audit: AuditReport { seq: 1, head: String::new(), ok: true },
+            audit: AuditReport { seq: 1, head: String::new(), ok: true, broken: None },
             policy_sha256: "policy".to_owned(),
             allowed_signers_sha256: "signers".to_owned(),
             trust_version: 0,
@@ -193,7 +202,7 @@ pub(crate) mod tests {
 
     fn judged(heard: &BTreeMap<Principal, Heard>, now: Now) -> Quorum {
         let nodes = ["vault-1", "vault-2"].map(|name| name.parse().expect("a name")).into();
-        assess(Basis { threshold: 3, generation: 1, nodes: &nodes }, heard, now)
+        assess(Basis { threshold: 3, generation: 1, nodes: &nodes }, &heard.iter().collect(), now)
     }
 
     fn both(x: u8) -> Heartbeat {

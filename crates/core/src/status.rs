@@ -3,13 +3,13 @@
 //! Read-only and public within the monitoring network: no secret, and nothing in it makes anybody release a share. Readers
 //! ignore fields that they do not know, so that a sentinel may be newer than they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
 use crate::id::{ClusterId, ClusterName, IncidentId, MessageId, NodeName, Principal, Site};
-use crate::message::{Heartbeat, Lock, Needs, Seen, Submission};
+use crate::message::{Heartbeat, Lock, Matter, Needs, Seen, Submission};
 use crate::time::Timestamp;
 
 /// The whole document.
@@ -69,6 +69,21 @@ pub struct ClusterStatus {
     pub custodians: BTreeMap<Principal, CustodianStatus>,
     /// Approvals that were heard and have not expired.
     pub approvals: Vec<ApprovalStatus>,
+    /// The holds that custodians say that they obey: first those that most obey, of these the latest.
+    #[serde(default)]
+    pub holds: Vec<HoldStatus>,
+    /// What operators have begun and too few have joined: first what most custodians tell of. The ends of holds are with the holds.
+    #[serde(default)]
+    pub waiting: Vec<WaitingStatus>,
+    /// Whose word counts for nothing, as operators have ordered, and the custodians that say so.
+    #[serde(default)]
+    pub distrusted: BTreeMap<Principal, BTreeSet<Principal>>,
+    /// The trust roots by which custodians say that they judge: first that of most. More than one is a divergence.
+    #[serde(default)]
+    pub trust_versions: Vec<TrustVersionStatus>,
+    /// The trust root by which the sentinel itself judges.
+    #[serde(default)]
+    pub trust: Option<TrustVersion>,
     /// The latest incidents, newest first.
     pub incidents: Vec<IncidentStatus>,
 }
@@ -88,8 +103,17 @@ pub struct NodeStatus {
     pub needs: Vec<(Needs, u32)>,
     /// Since when a marker says that somebody sealed it: the earliest that a custodian tells.
     pub marker: Option<Timestamp>,
+    /// Whose eyes such markers are of, as the custodians tell.
+    #[serde(default)]
+    pub marker_by: BTreeSet<Principal>,
+    /// The custodians whose share may be in it, or on its way, as they say.
+    #[serde(default)]
+    pub in_flight: BTreeSet<Principal>,
     /// How many custodians are ready for it.
     pub ready: u32,
+    /// How many of these obey no hold on it.
+    #[serde(default)]
+    pub ready_unheld: u32,
     /// When its certificate expires.
     pub certificate_not_after: Option<Timestamp>,
     /// Whether several processes were found behind its address.
@@ -108,8 +132,11 @@ pub struct CustodianStatus {
     pub heard_at: Option<Timestamp>,
     /// Whether a heartbeat was heard within the last three heartbeats' time.
     pub up: bool,
-    /// Whether it is ready for every node.
+    /// Whether it is ready for every node, and its word counts.
     pub ready: bool,
+    /// Whether operators have ordered that its word counts for nothing, as enough custodians say.
+    #[serde(default)]
+    pub distrusted: bool,
     /// Its site.
     pub site: Option<Site>,
     /// Whether its policy, trust root or threshold is not what most others have.
@@ -121,8 +148,62 @@ pub struct CustodianStatus {
     /// When its share of the present generation was last part of a set that opened a node.
     #[serde(default)]
     pub share_proven: Option<ShareProof>,
+    /// What the sentinel remembers of its audit log.
+    #[serde(default)]
+    pub audit: Option<AuditWitness>,
     /// Its last heartbeat.
     pub heartbeat: Option<Heartbeat>,
+}
+
+/// Where a custodian said that its audit log stands, and whether that fits what it had said before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditWitness {
+    /// How many entries it had.
+    pub seq: u64,
+    /// SHA-256 of the last of them, in hexadecimal.
+    pub head: String,
+    /// When that was signed.
+    pub issued_at: Timestamp,
+    /// What did not fit, until an operator has accepted it or it has grown old.
+    #[serde(default)]
+    pub doubt: Option<AuditDoubt>,
+}
+
+/// That what a custodian said of its audit log cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditDoubt {
+    /// When it was heard.
+    pub at: Timestamp,
+    /// What does not fit.
+    #[serde(flatten)]
+    pub what: AuditMisfit,
+}
+
+/// What does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum AuditMisfit {
+    /// It had more entries before: its end was cut off, or all of it was written anew.
+    Shorter {
+        /// How many it had.
+        told: u64,
+        /// SHA-256 of the last of those.
+        told_head: String,
+        /// How many it had then.
+        now: u64,
+    },
+    /// An entry was another one before.
+    Otherwise {
+        /// The entry's number.
+        entry: u64,
+        /// SHA-256 of the one that it was.
+        told_head: String,
+    },
+    /// Its custodian itself found that an entry is not what was written.
+    Broken {
+        /// The entry's number.
+        entry: u64,
+    },
 }
 
 /// That a share was part of a set that opened a node.
@@ -150,6 +231,62 @@ pub struct ApprovalStatus {
     pub issued_at: Timestamp,
     /// Until when it counts.
     pub expires_at: Timestamp,
+}
+
+/// One hold, as custodians tell of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// Its id.
+    pub id: MessageId,
+    /// Who ordered it.
+    pub by: Principal,
+    /// When it was signed.
+    pub held_at: Timestamp,
+    /// Its nodes; none means the whole cluster.
+    #[serde(default)]
+    pub nodes: BTreeSet<NodeName>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who wants it to end, and how many custodians have heard so.
+    #[serde(default)]
+    pub released_by: BTreeMap<Principal, u32>,
+    /// How many operators that takes.
+    pub need: u8,
+    /// The custodians that obey it.
+    pub obeyed_by: BTreeSet<Principal>,
+}
+
+/// One thing that operators have begun and too few have joined, as custodians tell of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// What is wanted.
+    pub matter: Matter,
+    /// Who wants it, and how many custodians have heard so.
+    pub by: BTreeMap<Principal, u32>,
+    /// How many operators it takes.
+    pub need: u8,
+    /// The custodians that tell of it.
+    pub told_by: BTreeSet<Principal>,
+}
+
+/// A trust root.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TrustVersion {
+    /// The highest version of a `trust` order that was in force; 0 where it is the configured file, and always was.
+    pub version: u32,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A trust root by which custodians judge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustVersionStatus {
+    /// Which.
+    #[serde(flatten)]
+    pub trust: TrustVersion,
+    /// These custodians.
+    pub custodians: BTreeSet<Principal>,
 }
 
 /// One incident.

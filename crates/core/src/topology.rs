@@ -541,6 +541,7 @@ mod tests {
     fn every_queue_is_a_bounded_quorum_queue_and_bound_per_cluster() {
         let made = definitions(&two_clusters()).expect("good parties");
         let queues = made["queues"].as_array().expect("a list");
+        // Two of each custodian, one of the sentinel, the operator and the conductors.
         assert_eq!(queues.len(), 3 * 2 + 1 + 1 + 1);
         for queue in queues {
             let arguments = &queue["arguments"];

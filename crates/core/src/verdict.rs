@@ -4,17 +4,21 @@
 //! What lives here: sentences. What does not: tables, colours, HTML. Whatever somebody else wrote is made plain before it is
 //! part of a sentence.
 
+mod held;
+
 use std::fmt;
 use std::time::Duration;
 
 use jiff::civil::Weekday;
 
 use crate::cause::Cause;
-use crate::id::{ClusterName, NodeName};
-use crate::message::{Needs, Seen, Submission, plain_text};
+use crate::id::{ClusterName, NodeName, Principal};
+use crate::message::{Needs, NodeReport, Seen, Submission, plain_text};
 use crate::quorum::FRESH;
-use crate::status::{ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
+use crate::status::{AuditMisfit, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
 use crate::time::Timestamp;
+
+pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
 
 /// How long before a certificate expires this is doubtful enough to be said.
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);
@@ -72,8 +76,10 @@ impl fmt::Display for Verdict {
 impl Verdict {
     /// The answer for a cluster, as it stood when the status was put together.
     pub fn of(cluster: &ClusterStatus, status: &Status) -> Self {
-        let stuck = cluster.nodes.iter().filter_map(|(name, node)| stuck(name, node, cluster));
-        let stuck: Vec<_> = stuck.chain(untold(cluster)).collect();
+        let unheld = cluster.nodes.iter().filter(|(name, node)| !is_held(name, node, cluster));
+        let stuck = unheld.filter_map(|(name, node)| stuck(name, node, cluster));
+        let held = held::reasons(cluster, status.at).into_iter();
+        let stuck: Vec<_> = held.chain(stuck).chain(spent(cluster)).chain(untold(cluster)).collect();
         let unheard = (cluster.margin < 0).then(|| unheard(cluster, status)).flatten();
         let (answer, because) = match unheard {
             _ if !stuck.is_empty() => (Answer::No, stuck.join("; ")),
@@ -153,13 +159,49 @@ fn untold(cluster: &ClusterStatus) -> Option<String> {
         let blind = reports.filter(|report| report.ready && !report.restart_provable).count();
         let sighted = node.ready.saturating_sub(u32::try_from(blind).unwrap_or(u32::MAX));
         let needed = u32::from(cluster.threshold);
-        node.seen == Seen::Open && node.ready >= needed && sighted < needed
+        node.seen == Seen::Open && node.ready >= needed && sighted < needed && !is_held(name, node, cluster)
     };
     let untold: Vec<_> = cluster.nodes.iter().filter(is_untold).map(|(name, _)| name.as_str()).collect();
     (!untold.is_empty()).then(|| {
         let nodes = untold.join(", ");
         format!("too few custodians could tell a restart of {nodes} from a seal, and it would wait for approvals")
     })
+}
+
+/// Nodes that too few custodians would open again by themselves, because they did so too often within the hour.
+fn spent(cluster: &ClusterStatus) -> Option<String> {
+    let is_spent = |(name, node): &(&NodeName, &NodeStatus)| {
+        // Of one that is sealed, custodians say what it waits for.
+        let spent = budget_frees_at(name, node, cluster).is_some();
+        spent && node.seen != Seen::Sealed && !is_held(name, node, cluster)
+    };
+    let spent: Vec<_> = cluster.nodes.iter().filter(is_spent).map(|(name, _)| name.as_str()).collect();
+    let have = if spent.len() == 1 { "has" } else { "have" };
+    (!spent.is_empty()).then(|| format!("{} {have} used up the automatic openings of this hour", spent.join(", ")))
+}
+
+/// Until when too few custodians would open a node by themselves, because of their budgets alone. `None` while enough would, or
+/// where more than the budget is in the way.
+pub fn budget_frees_at(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<Timestamp> {
+    let needed = usize::from(cluster.threshold);
+    let mut free: Vec<_> = ready_reports(name, cluster)
+        .map(|report| (report.budget_remaining == 0).then_some(report.budget_frees_at.unwrap_or_default()))
+        .collect();
+    free.sort_unstable();
+    let enough = free.get(needed.checked_sub(1)?).copied().flatten();
+    enough.filter(|_| node.ready >= u32::from(cluster.threshold))
+}
+
+/// How many automatic openings of a node custodians have left in this hour: the fewest and the most; `None` where none tells.
+pub fn budget(name: &NodeName, cluster: &ClusterStatus) -> Option<(u32, u32)> {
+    let left = || ready_reports(name, cluster).map(|report| report.budget_remaining);
+    Some((left().min()?, left().max()?))
+}
+
+/// What custodians say of a node that are ready for it, and whose word counts.
+fn ready_reports<'a>(name: &'a NodeName, cluster: &'a ClusterStatus) -> impl Iterator<Item = &'a NodeReport> {
+    let counting = cluster.custodians.values().filter(|known| known.up && !known.distrusted);
+    counting.filter_map(|known| known.heartbeat.as_ref()?.nodes.get(name)).filter(|report| report.ready)
 }
 
 /// Why too few custodians are heard to tell, where that says nothing of the custodians.
@@ -210,6 +252,8 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         [one] => doubts.push(format!("{one} is not ready.")),
         more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
     }
+    doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
+    doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
         doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
     }
@@ -228,6 +272,35 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     doubts
 }
 
+/// What is wrong with a custodian's audit log, by its own word or by what the sentinel remembers of it: a sentence.
+pub fn audit_trouble(id: &Principal, custodian: &CustodianStatus, now: Timestamp) -> Option<String> {
+    let said = custodian.heartbeat.as_ref().map(|heartbeat| &heartbeat.audit);
+    if let Some(entry) = said.and_then(|audit| audit.broken) {
+        return Some(format!(
+            "The audit log of {id} is not what was written: entry {entry} was changed, or is not there."
+        ));
+    }
+    if said.is_some_and(|audit| !audit.ok) {
+        return Some(format!("{id} cannot write its audit log or its state, and releases nothing until it can."));
+    }
+    let doubt = custodian.audit.as_ref()?.doubt.as_ref()?;
+    let when = moment(doubt.at, now);
+    Some(match doubt.what {
+        AuditMisfit::Shorter { told, now, .. } => format!(
+            "{id} told of {told} entries in its audit log, and then ({when}) of {now}: its end was cut off, or it was \
+             written anew."
+        ),
+        AuditMisfit::Otherwise { entry, .. } => {
+            format!(
+                "{id} told of an entry {entry} in its audit log, and then ({when}) of another one: it was written anew."
+            )
+        }
+        AuditMisfit::Broken { entry } => {
+            format!("{id} found ({when}) that entry {entry} of its audit log was changed, or was not there.")
+        }
+    })
+}
+
 /// The node whose certificate expires first, and when.
 pub fn soonest_expiry(cluster: &ClusterStatus) -> Option<(&NodeName, Timestamp)> {
     cluster.nodes.iter().filter_map(|(name, node)| Some((name, node.certificate_not_after?))).min_by_key(|(_, at)| *at)
@@ -239,12 +312,14 @@ pub fn unready(custodian: &CustodianStatus) -> Option<String> {
         _ if custodian.ready => return None,
         None => "it was never heard from".to_owned(),
         Some(_) if !custodian.up => "it is silent".to_owned(),
+        Some(_) if custodian.distrusted => "its word counts for nothing, as operators have ordered".to_owned(),
         Some(heartbeat) if !heartbeat.share.ok => "its share is not sound".to_owned(),
         Some(heartbeat) if !heartbeat.sandboxed => "its sandbox is off".to_owned(),
         Some(heartbeat) => {
             let nodes: Vec<_> =
                 heartbeat.nodes.iter().filter(|(_, node)| !node.ready).map(|(name, _)| name.as_str()).collect();
             match nodes.get(..NODES_NAMED) {
+                _ if nodes.is_empty() => "it does not serve every node".to_owned(),
                 Some(some) if nodes.len() > NODES_NAMED => format!("not for {} and others", some.join(", ")),
                 _ => format!("not for {}", nodes.join(", ")),
             }
@@ -278,7 +353,13 @@ fn waits_for(needs: Needs) -> String {
 }
 
 /// What a person may do about a node. `options` go into the commands, with a blank before them.
-pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, options: &str) -> Vec<Advice> {
+pub fn advice(
+    name: &ClusterName,
+    node: &NodeName,
+    cluster: &ClusterStatus,
+    now: Timestamp,
+    options: &str,
+) -> Vec<Advice> {
     let Some(status) = cluster.nodes.get(node) else { return Vec::new() };
     let url = plain_text(&status.url);
     let mut all = Vec::new();
@@ -298,12 +379,15 @@ pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, opti
         say(format!("{node} does not answer: {}", plain_text(why)));
     }
     if let Some(at) = status.marker {
+        let by = if status.marker_by.is_empty() { String::new() } else { format!(" by {}", names(&status.marker_by)) };
         say(format!(
-            "{node} was sealed on purpose (seen at {at}). It stays sealed, also through restarts, until operators approve \
+            "{node} was sealed on purpose (seen at {at}{by}). It stays sealed, also through restarts, until operators approve \
              its opening."
         ));
     }
-    if let Some(what) = why_approve(node, status, cluster) {
+    if is_held(node, status, cluster) {
+        say(format!("{node} stays shut while it is held; what else it waits for, it does after that."));
+    } else if let Some(what) = why_approve(node, status, cluster, now) {
         let command = format!("holdfast approve{options} --cluster {name} --node {node}");
         all.push(Advice { what, command: Some(command) });
     }
@@ -313,7 +397,7 @@ pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, opti
         all.push(Advice {
             what: format!(
                 "Only {ready} {are} ready, and it takes {threshold}: bring custodians back, or open {node} with holders' \
-                 shares."
+                 shares (docs/CEREMONIES.md, \"When custodians are lost\")."
             ),
             command: None,
         });
@@ -322,7 +406,7 @@ pub fn advice(name: &ClusterName, node: &NodeName, cluster: &ClusterStatus, opti
 }
 
 /// What an operator's approval is for, in a sentence before the command; none where one would not open the node.
-fn why_approve(node: &NodeName, status: &NodeStatus, cluster: &ClusterStatus) -> Option<String> {
+fn why_approve(node: &NodeName, status: &NodeStatus, cluster: &ClusterStatus, now: Timestamp) -> Option<String> {
     let waits = |what: fn(&Needs) -> bool| status.needs.iter().any(|(needs, _)| what(needs));
     let waiting: Vec<_> = cluster.approvals.iter().filter(|a| a.node == *node).map(|a| a.from.as_str()).collect();
     let so_far =
@@ -337,9 +421,12 @@ fn why_approve(node: &NodeName, status: &NodeStatus, cluster: &ClusterStatus) ->
         ));
     }
     if waits(|needs| *needs == Needs::Budget) {
+        let next = budget_frees_at(node, status, cluster).filter(|at| *at > now);
+        let next = next.map(|at| format!(" Custodians open it by themselves again {}.", moment(at, now)));
         return Some(format!(
-            "{node} has used up its automatic openings of this hour: it goes down again and again. Mend it. To open it \
-             meanwhile{so_far}, an operator types:"
+            "{node} has used up its automatic openings of this hour: it goes down again and again. Mend it.{} An approval opens it \
+             meanwhile{so_far} and refills the budget; an operator types:",
+            next.unwrap_or_default()
         ));
     }
     // Before custodians have told what they wait for, or while the node is down.

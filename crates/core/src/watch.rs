@@ -1,14 +1,17 @@
 //! The sentinel: watches nodes, says what it sees, and keeps what custodians report. It holds no share and no token, and
 //! nothing that it says can make a custodian release a share.
 //!
-//! What lives here: which events are published, the history of incidents, the collected reports, and what is counted. What
-//! does not: sockets, signatures, the database, and how a node is looked at (`sight`).
+//! What lives here: which events are published, the history of incidents, the collected reports, what is counted, and which trust
+//! root is followed. What does not: sockets, signatures, the database, and how a node is looked at (`sight`).
 //!
 //! Only its own eyes decide when an incident ends. A custodian's receipt says so too, and may come late or from a captured
 //! custodian: taken at its word, it would split one incident in two, and the second would look like a seal in place.
 
+mod held;
 mod ledger;
 mod proof;
+mod root;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -16,15 +19,21 @@ use std::time::Duration;
 use crate::admission::REASONS;
 use crate::cause::Cause;
 use crate::id::{ClusterId, ClusterName, NodeName, Principal};
-use crate::message::{Approval, Body, Content, Header, Heartbeat, Needs, Seen, Sighting, Submission};
+use crate::message::{Approval, Body, Content, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want};
 use crate::quorum::{Basis, Heard, Quorum, assess};
 use crate::sight::{Action, Evidence, Observation, Sight, Watch};
-use crate::status::{ApprovalStatus, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof};
+use crate::status::{
+    ApprovalStatus, AuditWitness, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof,
+};
 use crate::time::{Now, Steady, Timestamp};
 
 pub use ledger::{INCIDENTS_KEPT, REPORTS_KEPT};
+pub use root::TrustRoot;
+pub use witness::AUDIT_DOUBT_KEPT;
 
+use held::Said;
 use ledger::Ledger;
+use root::Root;
 
 /// How many approvals of a cluster are kept: more than operators sign in the quarter of an hour that one can live.
 pub const APPROVALS_KEPT: usize = 64;
@@ -58,6 +67,10 @@ pub struct ClusterWatch {
     pub nodes: BTreeMap<NodeName, NodeWatch>,
     /// How many nodes should be open at any time.
     pub min_unsealed: usize,
+    /// SHA-256, in hexadecimal, of the configured allowed_signers file.
+    pub allowed_signers_sha256: String,
+    /// Until when operators have accepted what did not fit in a custodian's audit log.
+    pub audit_accepted: BTreeMap<Principal, Timestamp>,
 }
 
 /// A node that is watched, as the configuration says.
@@ -78,6 +91,10 @@ pub enum Record {
     Report(Box<Body>, Timestamp),
     /// A custodian's share was part of a set that opened a node: it replaces what was known of that custodian.
     Proof(ClusterId, Principal, ShareProof),
+    /// Another trust root is in force: it replaces what was known. With `None`, the configured file is, and nothing is kept.
+    TrustRoot(ClusterId, Option<TrustRoot>),
+    /// A custodian told where its audit log stands: it replaces what was known of that.
+    Audit(ClusterId, Principal, AuditWitness),
 }
 
 /// Counters that only grow, over the life of the process.
@@ -101,6 +118,7 @@ pub struct Watcher {
     rejected: Grown<(Principal, &'static str)>,
     actions: VecDeque<(Place, Action)>,
     events: VecDeque<(ClusterId, Sighting)>,
+    asks: VecDeque<(ClusterId, Want)>,
     records: VecDeque<Record>,
 }
 
@@ -110,8 +128,10 @@ struct Cluster {
     nodes: BTreeMap<NodeName, Node>,
     heard: BTreeMap<Principal, Heard>,
     proofs: BTreeMap<Principal, ShareProof>,
+    audits: BTreeMap<Principal, AuditWitness>,
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
+    root: Root,
 }
 
 #[derive(Debug)]
@@ -131,6 +151,7 @@ impl Watcher {
             rejected: Grown::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
+            asks: VecDeque::new(),
             records: VecDeque::new(),
         };
         watcher.reconfigure(clusters, &BTreeSet::new(), now);
@@ -169,6 +190,20 @@ impl Watcher {
     pub fn restore_proofs(&mut self, cluster: ClusterId, proofs: BTreeMap<Principal, ShareProof>) {
         if let Some(cluster) = self.clusters.get_mut(&cluster) {
             cluster.proofs = proofs;
+        }
+    }
+
+    /// Takes back the trust root that an earlier process followed in a cluster. One that is in force is told of as a change.
+    pub fn restore_trust_root(&mut self, cluster: ClusterId, kept: TrustRoot) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.root.restore(kept);
+        }
+    }
+
+    /// Takes back what an earlier process knew of where the audit logs of a cluster's custodians stand.
+    pub fn restore_audits(&mut self, cluster: ClusterId, audits: BTreeMap<Principal, AuditWitness>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.audits = audits;
         }
     }
 
@@ -211,14 +246,19 @@ impl Watcher {
             // Another sentinel's eyes; ours are as good.
             Content::Event(_) => return,
             Content::Approval(approval) => return cluster.keep_approval(header, approval),
-            // Kept; what custodians make of an order, their heartbeats say.
+            // Between custodians; and what came with an order, `handle_order` was told of.
+            Content::Want(_) | Content::Ask(_) | Content::Relay(_) => return,
             Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {}
-            Content::Want(_) | Content::Relay(_) => return,
             _ if !reports => return,
             Content::Heartbeat(heartbeat) => {
                 if !cluster.keep_heartbeat(header, heartbeat, now) {
                     return;
                 }
+                cluster.follow(now);
+                let want = cluster.root.ask((&header.from, heartbeat), now.steady);
+                self.asks.extend(want.map(|want| (header.cluster, want)));
+                let news = cluster.witness(header, heartbeat, now);
+                self.records.extend(news.map(|news| Record::Audit(header.cluster, header.from.clone(), news)));
                 self.count(header, heartbeat);
             }
             Content::Sighting(sighting) => {
@@ -238,7 +278,16 @@ impl Watcher {
             Content::Refusal(refusal) => cluster.ledger.refusal(&header.from, refusal, header.issued_at),
         }
         self.records.push_back(Record::Report(Box::new(body), now.wall));
-        self.collect();
+        self.collect(now);
+    }
+
+    /// An operator's order was admitted, in this envelope. What custodians make of it, their heartbeats say.
+    pub fn handle_order(&mut self, body: Body, envelope: &[u8], now: Now) {
+        if let Some(cluster) = self.clusters.get_mut(&body.header.cluster) {
+            cluster.root.hear(&body.header, &body.content, envelope);
+            cluster.follow(now);
+        }
+        self.handle_message(body, now);
     }
 
     /// Moves on what is due at `now`.
@@ -257,7 +306,7 @@ impl Watcher {
         for cluster in self.clusters.values_mut() {
             cluster.ledger.settle(now);
         }
-        self.collect();
+        self.collect(now);
     }
 
     /// When [`Watcher::handle_timeout`] is next to be called.
@@ -276,6 +325,19 @@ impl Watcher {
     /// What is to be signed and published next.
     pub fn poll_event(&mut self) -> Option<(ClusterId, Sighting)> {
         self.events.pop_front()
+    }
+
+    /// Which orders a custodian is to be asked for next.
+    pub fn poll_ask(&mut self) -> Option<(ClusterId, Want)> {
+        self.asks.pop_front()
+    }
+
+    /// Which trust root is to be put in force next in which cluster; with `None`, the configured one again. It is written down
+    /// as well.
+    pub fn poll_trust_root(&mut self) -> Option<(ClusterId, Option<TrustRoot>)> {
+        let changed = self.clusters.iter_mut().find_map(|(id, cluster)| Some((*id, cluster.root.poll()?)))?;
+        self.records.push_back(Record::TrustRoot(changed.0, changed.1.clone()));
+        Some(changed)
     }
 
     /// What is to be written down next.
@@ -361,15 +423,15 @@ impl Watcher {
         while let Some(action) = node.sight.poll_action() {
             self.actions.push_back((place.clone(), action));
         }
-        self.collect();
+        self.collect(now);
     }
 
-    fn collect(&mut self) {
+    fn collect(&mut self, now: Now) {
         for (id, cluster) in &mut self.clusters {
             let changed = cluster.ledger.changed.drain(..);
             self.records.extend(changed.map(|incident| Record::Incident(*id, incident)));
             let told: Vec<_> = cluster.ledger.told.drain(..).collect();
-            for (custodian, proof) in told.iter().flat_map(|incident| cluster.prove(incident)) {
+            for (custodian, proof) in told.iter().flat_map(|incident| cluster.prove(incident, now)) {
                 self.records.push_back(Record::Proof(*id, custodian, proof));
             }
         }
@@ -415,12 +477,14 @@ impl Cluster {
     fn new(watch: ClusterWatch, now: Now) -> Self {
         let nodes = watch.nodes.iter().map(|(name, how)| (name.clone(), Node::new(how.how, now))).collect();
         Self {
-            watch,
             nodes,
             heard: BTreeMap::new(),
             proofs: BTreeMap::new(),
+            audits: BTreeMap::new(),
             approvals: VecDeque::new(),
             ledger: Ledger::default(),
+            root: Root::new(watch.allowed_signers_sha256.clone()),
+            watch,
         }
     }
 
@@ -434,8 +498,29 @@ impl Cluster {
         }
         self.heard.retain(|name, _| watch.custodians.contains(name));
         self.proofs.retain(|name, _| watch.custodians.contains(name));
+        self.root.reconfigure(watch.allowed_signers_sha256.clone());
+        self.audits.retain(|name, _| watch.custodians.contains(name));
         self.watch = watch;
         self
+    }
+
+    /// What custodians say that speak now, whatever it is worth.
+    fn said(&self, now: Now) -> Vec<Said<'_>> {
+        let fresh = self.heard.iter().filter(|(_, heard)| heard.is_fresh(now));
+        fresh.map(|(custodian, heard)| (custodian, &heard.heartbeat)).collect()
+    }
+
+    /// Whose word counts for nothing: so many others say so as could open a node.
+    fn distrusted(&self, now: Now) -> BTreeSet<Principal> {
+        held::surely(&held::distrusted(&self.said(now)), self.watch.threshold)
+    }
+
+    /// Goes by the trust root by which custodians do, if there is reason to.
+    fn follow(&mut self, now: Now) {
+        let distrusted = self.distrusted(now);
+        let fresh = self.heard.iter().filter(|(who, heard)| heard.is_fresh(now) && !distrusted.contains(*who));
+        let said: Vec<_> = fresh.map(|(custodian, heard)| (custodian, &heard.heartbeat)).collect();
+        self.root.follow(&said, self.watch.threshold, now.wall);
     }
 
     /// Whether it is the latest so far.
@@ -446,6 +531,15 @@ impl Cluster {
         let heard = Heard { heartbeat: heartbeat.clone(), issued_at: header.issued_at, at: now };
         self.heard.insert(header.from.clone(), heard);
         true
+    }
+
+    /// Remembers where the custodian's audit log stands, and returns it if it is news.
+    fn witness(&mut self, header: &Header, heartbeat: &Heartbeat, now: Now) -> Option<AuditWitness> {
+        let known = self.audits.get(&header.from);
+        let accepted = self.watch.audit_accepted.get(&header.from).copied();
+        let news = witness::witness(known, &heartbeat.audit, header.issued_at, now.wall, accepted)?;
+        self.audits.insert(header.from.clone(), news.clone());
+        Some(news)
     }
 
     fn keep_approval(&mut self, header: &Header, approval: &Approval) {
@@ -462,11 +556,12 @@ impl Cluster {
     }
 
     /// Notes whose shares an incident proved, and returns what is news of it.
-    fn prove(&mut self, incident: &IncidentStatus) -> Vec<(Principal, ShareProof)> {
+    fn prove(&mut self, incident: &IncidentStatus, now: Now) -> Vec<(Principal, ShareProof)> {
         let Some(at) = incident.opened_at else { return Vec::new() };
+        let distrusted = self.distrusted(now);
         let proof = ShareProof { at, node: incident.node.clone(), generation: self.watch.generation };
         let mut news = Vec::new();
-        for custodian in proof::proven(incident, self.watch.threshold) {
+        for custodian in proof::proven(incident, &distrusted, self.watch.threshold) {
             let is_older = |known: &ShareProof| known.generation == proof.generation && known.at >= at;
             if !self.proofs.get(&custodian).is_some_and(is_older) {
                 self.proofs.insert(custodian.clone(), proof.clone());
@@ -480,7 +575,11 @@ impl Cluster {
         let watch = &self.watch;
         let nodes = watch.nodes.keys().cloned().collect();
         let basis = Basis { threshold: watch.threshold, generation: watch.generation, nodes: &nodes };
-        let quorum = assess(basis, &self.heard, now);
+        let said = self.said(now);
+        let told_distrusted = held::distrusted(&said);
+        let distrusted = held::surely(&told_distrusted, watch.threshold);
+        let counting: BTreeMap<_, _> = self.heard.iter().filter(|(who, _)| !distrusted.contains(*who)).collect();
+        let quorum = assess(basis, &counting, now);
         ClusterStatus {
             id,
             shares: watch.shares,
@@ -495,22 +594,37 @@ impl Cluster {
             nodes: self
                 .nodes
                 .iter()
-                .map(|(name, node)| (name.clone(), self.node_status(name, node, &quorum, now)))
+                .map(|(name, node)| (name.clone(), self.node_status(name, node, &quorum, &counting, now)))
                 .collect(),
             custodians: watch
                 .custodians
                 .iter()
-                .map(|who| (who.clone(), self.custodian_status(who, &quorum, now)))
+                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, now)))
                 .collect(),
             approvals: self.approvals.iter().filter(|approval| approval.expires_at > now.wall).cloned().collect(),
+            holds: held::holds(&said),
+            waiting: held::waiting(&said),
+            distrusted: told_distrusted,
+            trust_versions: held::trust_versions(&said),
+            trust: Some(self.root.in_force()),
             incidents: self.ledger.recent().cloned().collect(),
         }
     }
 
-    fn node_status(&self, name: &NodeName, node: &Node, quorum: &Quorum, now: Now) -> NodeStatus {
+    fn node_status(
+        &self,
+        name: &NodeName,
+        node: &Node,
+        quorum: &Quorum,
+        counting: &BTreeMap<&Principal, &Heard>,
+        now: Now,
+    ) -> NodeStatus {
         let seen = node.sight.seen();
-        let fresh = self.heard.values().filter(|heard| heard.is_fresh(now));
-        let reports: Vec<_> = fresh.filter_map(|heard| heard.heartbeat.nodes.get(name)).collect();
+        let fresh = counting.iter().filter(|(_, heard)| heard.is_fresh(now));
+        let reports: Vec<_> = fresh.filter_map(|(who, heard)| Some((*who, heard.heartbeat.nodes.get(name)?))).collect();
+        let flies = reports.iter().filter(|(_, report)| report.in_flight && seen != Seen::Open);
+        let in_flight = flies.map(|(who, _)| (*who).clone()).collect();
+        let reports: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
         let mut needs: Vec<(Needs, u32)> = Vec::new();
         for need in reports.iter().filter_map(|report| report.needs) {
             match needs.iter_mut().find(|(known, _)| *known == need) {
@@ -528,7 +642,10 @@ impl Cluster {
             cause: own.filter(|cause| *cause != Cause::Unknown).or(told.filter(|_| seen != Seen::Open)).or(own),
             needs,
             marker: reports.iter().filter_map(|report| report.marker).min(),
+            marker_by: reports.iter().filter_map(|report| report.marker_by.clone()).collect(),
+            in_flight,
             ready: quorum.ready_by_node.get(name).copied().unwrap_or(0),
+            ready_unheld: quorum.unheld_by_node.get(name).copied().unwrap_or(0),
             certificate_not_after: node.certificate_not_after,
             shared_address: node.sight.shared_address(),
             identity_refused: node.identity_refused.clone(),
@@ -536,20 +653,36 @@ impl Cluster {
         }
     }
 
-    fn custodian_status(&self, who: &Principal, quorum: &Quorum, now: Now) -> CustodianStatus {
+    fn custodian_status(
+        &self,
+        who: &Principal,
+        quorum: &Quorum,
+        distrusted: &BTreeSet<Principal>,
+        now: Now,
+    ) -> CustodianStatus {
         let heard = self.heard.get(who);
         let up = heard.is_some_and(|heard| heard.is_fresh(now));
+        let distrusted = distrusted.contains(who);
         let ready = |heard: &Heard| {
             self.nodes.keys().all(|node| heard.heartbeat.nodes.get(node).is_some_and(|report| report.ready))
         };
         CustodianStatus {
             heard_at: heard.map(|heard| heard.issued_at),
             up,
-            ready: up && heard.is_some_and(ready),
+            ready: up && !distrusted && heard.is_some_and(ready),
+            distrusted,
             site: heard.and_then(|heard| heard.heartbeat.site.clone()),
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
-            share_proven: self.proofs.get(who).filter(|p| p.generation == self.watch.generation).cloned(),
+            share_proven: self
+                .proofs
+                .get(who)
+                .filter(|p| p.generation == self.watch.generation && !distrusted)
+                .cloned(),
+            audit: self.audits.get(who).map(|known| AuditWitness {
+                doubt: witness::standing(known, now.wall, self.watch.audit_accepted.get(who).copied()).cloned(),
+                ..known.clone()
+            }),
             heartbeat: heard.map(|heard| heard.heartbeat.clone()),
         }
     }

@@ -5,15 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Output, RESTART_PROVABLE, Start, State};
 use holdfast_core::id::{ClusterId, MessageId, NodeName};
-use holdfast_core::message::{AuditReport, Content, Lock};
+use holdfast_core::message::{Content, Lock};
 use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
 use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
-use holdfast_edge::audit::{AUDIT_FILE, AuditError, AuditLog};
 use holdfast_edge::broker::Outgoing;
 use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery};
 use holdfast_edge::clock::Clock;
@@ -30,6 +29,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use crate::config::{Config, SandboxMode};
 use crate::inbox;
 use crate::kernel;
+use crate::logbook::{Checked, Logbook};
 use crate::release::{self, Release};
 use crate::sandbox::Enforced;
 
@@ -51,12 +51,6 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// After how many checks sound shares are tried again as well.
 const CHECKS_PER_SHARE: u32 = 10;
 
-/// How long an entry that only tells what was seen may wait for the release that follows from it, to reach the disk with that.
-const NOTED_MAX: Duration = Duration::from_millis(100);
-
-/// The time between two tries to bring such entries to a disk that takes none.
-const FLUSH_AGAIN: Duration = Duration::from_secs(5);
-
 type Key = (ClusterId, NodeName);
 
 /// The running custodian.
@@ -66,10 +60,7 @@ pub(crate) struct Driver {
     clock: Clock,
     sandbox: Option<Enforced>,
     core: Custodian,
-    audit: AuditLog,
-    audit_ok: bool,
-    /// When entries that the audit log has only noted are to be on disk.
-    flush_at: Option<Instant>,
+    logbook: Logbook,
     /// Whether the core's state has to be written, and whether the last try reached the disk.
     dirty: bool,
     /// What came from the broker and is not acknowledged yet; the broker hands out only so many.
@@ -99,6 +90,7 @@ enum Happened {
     Broker(BrokerEvent),
     Inbox,
     Check,
+    LogChecked(Checked),
     Timeout,
     Ordered(Order),
 }
@@ -109,15 +101,12 @@ impl Driver {
         let clock = Clock::start();
         config.settings.sandboxed = host.sandbox.is_some();
         inbox::prepare(&config.state_dir).context("the inbox folder cannot be made")?;
-        let (audit, opened) = AuditLog::open(config.state_dir.join(AUDIT_FILE))?;
-        if let Some(bytes) = opened.cut {
-            tracing::warn!(bytes, "the audit log ended in the middle of a line, which was cut off");
-        }
+        let logbook = Logbook::open(&config.state_dir)?;
         let state = read_state(&config)?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gave no random numbers: {e}"))?;
         let clock_synchronised = kernel::clock_synchronised();
-        let start = Start { boot: host.boot, clock_synchronised, seed, audit: report(&audit, true) };
+        let start = Start { boot: host.boot, clock_synchronised, seed, audit: logbook.report(true) };
         let core = Custodian::new(config.settings.clone(), state, start, clock.now());
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         #[expect(
@@ -131,9 +120,7 @@ impl Driver {
             clock,
             sandbox: host.sandbox,
             core,
-            audit,
-            audit_ok: true,
-            flush_at: None,
+            logbook,
             dirty: false,
             unsaved: Vec::new(),
             state_ok: true,
@@ -166,13 +153,14 @@ impl Driver {
             // There is always a heartbeat to come; were there none, the inbox's ticks would still wake it.
             let idle = self.clock.now().steady + INBOX_INTERVAL;
             let wake = self.clock.instant(self.core.next_timeout().unwrap_or(idle));
-            let wake = self.flush_at.map_or(wake, |at| wake.min(at));
+            let wake = self.logbook.flush_at().map_or(wake, |at| wake.min(at));
             let happened = tokio::select! {
                 Some(report) = self.reports.recv() => Happened::Report(report),
                 Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),
                 Some(event) = next_event(&mut self.broker) => Happened::Broker(event),
                 _ = inbox.tick() => Happened::Inbox,
                 _ = check.tick() => Happened::Check,
+                checked = self.logbook.checked() => Happened::LogChecked(checked),
                 () = sleep_until(wake.into()) => Happened::Timeout,
                 order = signals.next() => Happened::Ordered(order),
             };
@@ -181,15 +169,22 @@ impl Driver {
                 Happened::Report(NodeReport { key, report }) => self.hear_node(key, report),
                 Happened::Outcome(attempt, outcome) => self.core.handle_release(&attempt, outcome, now),
                 Happened::Broker(event) => self.hear_broker(event),
-                Happened::Inbox => self.read_inbox(),
+                Happened::Inbox => {
+                    self.read_inbox();
+                    self.logbook.look(now.wall);
+                    self.report_audit();
+                }
                 Happened::Check => self.check(),
+                Happened::LogChecked(checked) => {
+                    self.logbook.handle_checked(checked, now.wall);
+                    self.report_audit();
+                }
                 Happened::Timeout => self.core.handle_timeout(now),
                 Happened::Ordered(Order::Reload) => self.reload(),
                 Happened::Ordered(Order::Stop) => break,
             }
-            if self.flush_at.is_some_and(|at| at <= Instant::now()) {
-                let flushed = self.audit.flush();
-                self.answer_for(flushed);
+            if self.logbook.flush_if_due(now.wall) {
+                self.report_audit();
             }
         }
         self.stop().await
@@ -371,11 +366,11 @@ impl Driver {
         let recorded = if self.state_ok {
             let cluster = self.config.settings.clusters.get(&attempt.cluster);
             let details = Details::of(cluster.map(|cluster| cluster.generation), order.authority.grounds());
-            self.audit.record(self.clock.now().wall, &attempt, &details).map_err(|error| error.to_string())
+            self.logbook.record(self.clock.now().wall, &attempt, &details).map_err(|error| error.to_string())
         } else {
             Err("the state file cannot be written".to_owned())
         };
-        self.note_audit(recorded.is_ok());
+        self.report_audit();
         let record = match recorded {
             Ok(record) => record,
             Err(why) => {
@@ -442,27 +437,16 @@ impl Driver {
     fn append(&mut self, entry: &Entry) {
         tracing::info!(entry = %serde_json::to_string(entry).unwrap_or_default(), "audit");
         let at = self.clock.now().wall;
-        if !entry.only_tells() {
-            let appended = self.audit.append(at, entry).map(drop);
-            return self.answer_for(appended);
+        if entry.only_tells() {
+            self.logbook.note(at, entry)
+        } else {
+            self.logbook.append(at, entry)
         }
-        self.flush_at.get_or_insert_with(|| Instant::now() + NOTED_MAX);
-        if let Err(error) = self.audit.note(at, entry) {
-            self.answer_for(Err(error));
-        }
+        self.report_audit();
     }
 
-    fn answer_for(&mut self, written: Result<(), AuditError>) {
-        if let Err(error) = &written {
-            tracing::error!(%error, "the audit log cannot be written: no share is released until it can");
-        }
-        self.note_audit(written.is_ok());
-    }
-
-    fn note_audit(&mut self, ok: bool) {
-        self.audit_ok = ok;
-        self.flush_at = self.flush_at.filter(|_| !ok).map(|_| Instant::now() + FLUSH_AGAIN);
-        self.core.handle_audit(report(&self.audit, ok));
+    fn report_audit(&mut self) {
+        self.core.handle_audit(self.logbook.report(self.state_ok));
     }
 
     fn save_if_dirty(&mut self) {
@@ -472,9 +456,11 @@ impl Driver {
         let path = self.config.state_dir.join(STATE_FILE);
         match files::replace(&path, &self.core.state().to_json(), 0o600) {
             Ok(()) => (self.dirty, self.state_ok) = (false, true),
+            // It is tried again with all that happens: once is enough to say so.
             Err(error) => {
-                self.state_ok = false;
-                tracing::error!(%error, "the state cannot be written: no share is released until it can");
+                if std::mem::replace(&mut self.state_ok, false) {
+                    tracing::error!(%error, "the state cannot be written: no share is released until it can");
+                }
             }
         }
     }
@@ -552,6 +538,7 @@ impl Driver {
         service::tell_stopping();
         self.core.handle_stop();
         self.carry_out_all();
+        self.logbook.close(self.clock.now().wall);
         self.nodes.clear();
         if let Some((handle, _)) = self.broker.take() {
             let given_up = handle.close().await;
@@ -596,11 +583,6 @@ fn ticks(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-fn report(audit: &AuditLog, ok: bool) -> AuditReport {
-    let head = audit.head();
-    AuditReport { seq: head.seq, head: head.head_hex(), ok }
 }
 
 /// What the custodian remembers, from its file.

@@ -5,6 +5,7 @@ mod config;
 mod driver;
 mod inbox;
 mod kernel;
+mod logbook;
 mod release;
 mod sandbox;
 

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 pub use toml::Spanned;
 
 use crate::broker::{BrokerUrl, PASSWORD_MAX, Password};
-use crate::files;
+use crate::files::{self, FileError};
 #[cfg(feature = "operator")]
 use crate::keys::OperatorKey;
 use crate::keys::{Sign, SigningKey};
@@ -66,7 +66,10 @@ impl ConfigFile {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let whole = |what: String| ConfigError { file: path.to_owned(), line: None, what };
-        let bytes = files::read_bounded(path, CONFIG_MAX).map_err(|e| whole(e.to_string()))?;
+        let bytes = files::read_bounded(path, CONFIG_MAX).map_err(|error| match error {
+            FileError::Missing { .. } => whole("does not exist here: give its path with --config".to_owned()),
+            other => whole(other.to_string()),
+        })?;
         let text = String::from_utf8(bytes).map_err(|e| {
             let valid = e.utf8_error().valid_up_to();
             let line = line_of(e.as_bytes(), valid);
@@ -158,6 +161,17 @@ impl ConfigFile {
             return Ok(());
         }
         let (name, public) = (principal.get_ref(), key.public_key());
+        // A line for this name and somebody else's key would be one key with two names.
+        if let Some(other) = trust.signers().find(|s| s.principal() != name && s.key() == key.public_key()) {
+            let other = other.principal();
+            return Err(self.refuse(
+                principal,
+                format!(
+                    "the signing key is {other}'s, as allowed_signers has it, and not {name}'s: write {other} here, or \
+                     bring {name}'s own key"
+                ),
+            ));
+        }
         Err(self.refuse(
             principal,
             format!(

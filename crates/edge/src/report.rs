@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -18,14 +19,21 @@ pub const USAGE: u8 = 2;
 pub const FAILED: u8 = 1;
 
 /// Says what was done.
-#[expect(clippy::print_stdout, reason = "what a command reports is its output")]
+#[expect(clippy::print_stderr, reason = "what went wrong goes to standard error")]
 pub fn report(json: bool, report: &(impl Serialize + Display)) -> ExitCode {
-    if json {
-        println!("{}", serde_json::to_string_pretty(report).expect("strings and numbers always become JSON"));
-    } else {
-        println!("{report}");
+    let text = match json {
+        true => serde_json::to_string_pretty(report).expect("strings and numbers always become JSON"),
+        false => report.to_string(),
+    };
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        // It was done all the same. Whoever has read enough (`| head`) knows what they have not read.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("it is done, and its report cannot be written to standard output: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => ExitCode::SUCCESS,
     }
-    ExitCode::SUCCESS
 }
 
 /// Says what went wrong, in this program's name.

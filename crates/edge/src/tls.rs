@@ -179,7 +179,10 @@ fn certificate_refusal(why: &CertificateError) -> PeerRefusal {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => PeerRefusal::UnknownIssuer,
         CertificateError::NotValidForNameContext { expected, presented } => PeerRefusal::WrongName {
             expected: expected.to_str().into_owned(),
-            presented: if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") },
+            presented: match presented[..] {
+                [] => "no name at all".to_owned(),
+                _ => presented.iter().map(|name| plain_name(name)).collect::<Vec<_>>().join(", "),
+            },
         },
         CertificateError::Expired => PeerRefusal::Expired { not_after: Timestamp::default() },
         CertificateError::ExpiredContext { not_after, .. } => PeerRefusal::Expired { not_after: wall(*not_after) },
@@ -194,6 +197,12 @@ fn certificate_refusal(why: &CertificateError) -> PeerRefusal {
         },
         _ => PeerRefusal::BadCertificate(why.to_string()),
     }
+}
+
+/// A name in a certificate as people write it; the library says `DnsName("vault-1.example")`.
+fn plain_name(presented: &str) -> &str {
+    let inner = presented.strip_prefix("DnsName(\"").and_then(|rest| rest.strip_suffix("\")"));
+    inner.or_else(|| presented.strip_prefix("IpAddress(")?.strip_suffix(')')).unwrap_or(presented)
 }
 
 fn wall(time: UnixTime) -> Timestamp {

@@ -9,8 +9,10 @@ use std::time::Duration;
 use holdfast_core::admission::Roles;
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal};
 use holdfast_core::sight::Watch;
+use holdfast_core::time::Timestamp;
 use holdfast_core::trust::{AllowedSigners, Namespace};
 use holdfast_core::watch::{ClusterWatch, NodeWatch, Place};
+use holdfast_edge::clock;
 use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile, NodeSection, Spanned};
 use holdfast_edge::keys::SigningKey;
 use holdfast_edge::listen::ServerTls;
@@ -48,8 +50,6 @@ pub(crate) struct Config {
     pub(crate) tls: Option<ServerTls>,
     /// Where the history is kept, if it is.
     pub(crate) database: Option<PathBuf>,
-    /// Who may say what, by cluster.
-    pub(crate) roles: BTreeMap<ClusterId, Roles>,
     /// What is watched.
     pub(crate) watches: BTreeMap<ClusterId, ClusterWatch>,
     /// Where the nodes are and how they prove it.
@@ -77,6 +77,8 @@ struct ClusterSection {
     ca_cert: Spanned<PathBuf>,
     poll_interval: Option<Spanned<String>>,
     min_unsealed: Option<Spanned<usize>>,
+    #[serde(default)]
+    audit_accepted: BTreeMap<Spanned<Principal>, Spanned<Timestamp>>,
     nodes: Spanned<BTreeMap<Spanned<NodeName>, NodeSection>>,
 }
 
@@ -95,12 +97,11 @@ impl Config {
         }
         let broker = file.broker.as_ref().map(|section| source.broker(section, file.id.get_ref())).transpose()?;
 
-        let (mut roles, mut watches, mut nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut watches, mut nodes) = (BTreeMap::new(), BTreeMap::new());
         let mut ids = Vec::new();
         for (name, section) in file.clusters.get_ref() {
             let cluster = Cluster::load(&source, name.get_ref(), section, &allowed_signers)?;
             ids.push((name, cluster.id));
-            roles.insert(cluster.id, cluster.roles);
             watches.insert(cluster.id, cluster.watch);
             let place = |node| Place { cluster: cluster.id, node };
             nodes.extend(cluster.nodes.into_iter().map(|(node, identity)| (place(node), identity)));
@@ -108,7 +109,22 @@ impl Config {
         source.check_distinct(ids)?;
         let database = file.database.as_ref().map(|path| source.resolve(path));
         let id = file.id.into_inner();
-        Ok(Self { id, signing_key, allowed_signers, broker, listen, tls, database, roles, watches, nodes })
+        Ok(Self { id, signing_key, allowed_signers, broker, listen, tls, database, watches, nodes })
+    }
+}
+
+/// Who may say what in a cluster with these custodians, by this trust root. Everybody whom it knows in a role is heard: nothing
+/// that a sentinel hears permits anything.
+pub(crate) fn roles(custodians: &BTreeSet<Principal>, trust: &AllowedSigners) -> Roles {
+    let listed = |namespaces: &[Namespace]| {
+        let signers = trust.signers().filter(|signer| namespaces.iter().any(|namespace| signer.may_sign(*namespace)));
+        signers.map(|signer| signer.principal().clone()).collect::<BTreeSet<_>>()
+    };
+    Roles {
+        custodians: custodians.clone(),
+        sentinels: listed(&[Namespace::Event]),
+        operators: listed(&[Namespace::Approval, Namespace::Order]),
+        conductors: listed(&[Namespace::Intent]),
     }
 }
 
@@ -143,7 +159,6 @@ impl File {
 
 struct Cluster {
     id: ClusterId,
-    roles: Roles,
     watch: ClusterWatch,
     nodes: BTreeMap<NodeName, Arc<NodeIdentity>>,
 }
@@ -168,17 +183,17 @@ impl Cluster {
             given => given.as_ref().map_or(majority, |min| *min.get_ref()),
         };
         let custodians: BTreeSet<_> = manifest.custodians().iter().map(|member| member.id.clone()).collect();
-        // Everybody whom the trust root knows in a role is heard: nothing that a sentinel hears permits anything.
-        let listed = |namespace| {
-            let signers = trust.signers().filter(move |signer| signer.may_sign(namespace));
-            signers.map(|signer| signer.principal().clone()).collect::<BTreeSet<_>>()
-        };
-        let roles = Roles {
-            custodians: custodians.clone(),
-            sentinels: listed(Namespace::Event),
-            operators: listed(Namespace::Approval),
-            conductors: listed(Namespace::Intent),
-        };
+        let now = clock::wall();
+        for (who, until) in &section.audit_accepted {
+            if !custodians.contains(who.get_ref()) {
+                return Err(source.refuse(who, format!("{} is no custodian of the manifest", who.get_ref())));
+            }
+            if *until.get_ref() > now {
+                let what = "audit_accepted lies ahead: what was not heard yet, nobody can have looked at";
+                return Err(source.refuse(until, what));
+            }
+        }
+        let accepted = section.audit_accepted.iter().map(|(who, until)| (who.get_ref().clone(), *until.get_ref()));
         let watched = nodes.iter().map(|(name, node)| {
             let how = Watch { direct: node.direct, poll, knock: KNOCK };
             (name.clone(), NodeWatch { url: format!("https://{}", node.identity.address()), how })
@@ -191,8 +206,10 @@ impl Cluster {
             custodians,
             nodes: watched.collect(),
             min_unsealed,
+            allowed_signers_sha256: hex::encode(trust.digest()),
+            audit_accepted: accepted.collect(),
         };
         let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
-        Ok(Self { id: manifest.id(), roles, watch, nodes })
+        Ok(Self { id: manifest.id(), watch, nodes })
     }
 }

@@ -10,11 +10,12 @@ use std::time::Instant;
 use anyhow::Context as _;
 use holdfast_core::admission::Admission;
 use holdfast_core::id::ClusterId;
-use holdfast_core::message::{Content, Sighting};
+use holdfast_core::message::{Content, Relay};
 use holdfast_core::status::Status;
-use holdfast_core::time::Timestamp;
+use holdfast_core::time::{Now, Timestamp};
 use holdfast_core::topology::{Exchange, routing_key, sentinel_queue};
-use holdfast_core::watch::{Place, Watcher};
+use holdfast_core::trust::{AllowedSigners, Namespace};
+use holdfast_core::watch::{Place, TrustRoot, Watcher};
 use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery, Outgoing};
 use holdfast_edge::clock::Clock;
 use holdfast_edge::config::ConfigError;
@@ -25,7 +26,7 @@ use holdfast_edge::service::{self, Order, Signals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
-use crate::config::Config;
+use crate::config::{Config, roles};
 use crate::history::{History, Known};
 use crate::metrics::Metrics;
 use crate::web::{self, Question};
@@ -75,15 +76,19 @@ impl Driver {
         let ids: Vec<_> = config.watches.keys().copied().collect();
         let (history, known) = History::open(config.database.as_deref(), &ids);
         let mut core = Watcher::new(config.watches.clone(), clock.now());
-        for Known { cluster, incidents, proofs } in known {
+        for Known { cluster, incidents, proofs, audits, trust_root } in known {
             core.restore(cluster, incidents);
             core.restore_proofs(cluster, proofs);
+            core.restore_audits(cluster, audits);
+            if let Some(kept) = trust_root {
+                core.restore_trust_root(cluster, kept);
+            }
         }
         let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
         tracing::info!(address = %listener.address(), tls = config.tls.is_some(), "serving metrics and status");
-        Ok(Self {
+        let mut driver = Self {
             config_path,
-            admission: Admission::new(config.allowed_signers.clone(), config.roles.clone()),
+            admission: Admission::new(config.allowed_signers.clone(), BTreeMap::new()),
             config,
             clock,
             started_at: clock.now().wall,
@@ -95,7 +100,10 @@ impl Driver {
             history,
             metrics: Metrics::new()?,
             questions: web::serve(listener),
-        })
+        };
+        driver.follow_trust_roots();
+        driver.settle_roles();
+        Ok(driver)
     }
 
     /// Runs until it is told to stop.
@@ -171,20 +179,75 @@ impl Driver {
     fn hear_delivery(&mut self, delivery: Delivery) {
         let now = self.clock.now();
         match &delivery.body {
-            Ok(bytes) => match self.admission.admit(bytes, now) {
-                Ok(body) => self.core.handle_message(body, now),
-                // Whatever waited while this sentinel was away; there can be thousands.
-                Err(refused) if refused.reason() == "expired" => {
-                    tracing::debug!(why = %refused, "a message was refused")
-                }
-                Err(refused) => tracing::warn!(reason = refused.reason(), why = %refused, "a message was refused"),
-            },
+            Ok(bytes) => self.hear_message(bytes, now),
             Err(oversized) => {
                 tracing::warn!(bytes = oversized.bytes, "a message was refused: it is larger than any that is sent");
                 self.admission.count_refusal("oversized");
             }
         }
         delivery.ack();
+    }
+
+    fn hear_message(&mut self, bytes: &[u8], now: Now) {
+        match self.admission.admit(bytes, now) {
+            Ok(body) => match &body.content {
+                Content::Relay(Relay { to, envelope }) if *to == self.config.id => self.hear_relayed(envelope, now),
+                _ if body.header.kind.is_order() => self.core.handle_order(body, bytes, now),
+                _ => self.core.handle_message(body, now),
+            },
+            // Whatever waited while this sentinel was away; there can be thousands.
+            Err(refused) if refused.reason() == "expired" => tracing::debug!(why = %refused, "a message was refused"),
+            Err(refused) => tracing::warn!(reason = refused.reason(), why = %refused, "a message was refused"),
+        }
+        // What was heard may change by whose keys the next message is judged.
+        self.follow_trust_roots();
+    }
+
+    /// An operator's order that a custodian passed on, because this sentinel asked for it. It counts as what it is, and no less.
+    fn hear_relayed(&mut self, envelope: &str, now: Now) {
+        match self.admission.admit(envelope.as_bytes(), now) {
+            Ok(body) if body.header.kind.is_order() => self.core.handle_order(body, envelope.as_bytes(), now),
+            Ok(body) => {
+                tracing::warn!(kind = body.header.kind.as_str(), "what was passed on is no order, and was refused");
+                self.admission.count_refusal("wrong-role");
+            }
+            Err(refused) => tracing::info!(reason = refused.reason(), why = %refused, "an order was refused"),
+        }
+    }
+
+    /// Puts each trust root in force that is to be.
+    fn follow_trust_roots(&mut self) {
+        let mut followed = false;
+        while let Some((cluster, root)) = self.core.poll_trust_root() {
+            followed = true;
+            let trust = root.as_ref().and_then(TrustRoot::parsed);
+            match (&root, &trust) {
+                (Some(root), Some(trust)) => self.tell_of_trust_root(cluster, root.version, trust),
+                _ => {
+                    tracing::warn!(%cluster, "the configured allowed_signers is in force: it was replaced on this host")
+                }
+            }
+            self.admission.set_trust_root(cluster, trust);
+        }
+        if followed {
+            self.settle_roles();
+        }
+    }
+
+    /// Hears everybody whom the trust roots in force know.
+    fn settle_roles(&mut self) {
+        let clusters = self.config.watches.iter();
+        let roles = clusters.map(|(id, watch)| (*id, roles(&watch.custodians, self.admission.trust(*id)))).collect();
+        self.admission.reconfigure(self.config.allowed_signers.clone(), roles);
+    }
+
+    fn tell_of_trust_root(&self, cluster: ClusterId, version: u32, trust: &AllowedSigners) {
+        let sha256 = hex::encode(trust.digest());
+        tracing::info!(%cluster, version, sha256, "operators have put another allowed_signers in force");
+        let (me, key) = (&self.config.id, self.config.signing_key.public_key());
+        if let Err(why) = trust.authorise(me, Namespace::Event, key, self.clock.now().wall) {
+            tracing::error!(%cluster, %why, "by it, nobody takes what this sentinel says");
+        }
     }
 
     fn answer(&self, question: Question) {
@@ -222,7 +285,13 @@ impl Driver {
     fn carry_out_all(&mut self) {
         // First what others wait for.
         while let Some((cluster, sighting)) = self.core.poll_event() {
-            self.publish(cluster, sighting);
+            let cause = sighting.cause.map_or("", |cause| cause.as_str());
+            tracing::info!(node = %sighting.node, seen = sighting.seen.as_str(), cause, "a node was seen to change");
+            self.publish(cluster, Content::Event(sighting));
+        }
+        while let Some((cluster, want)) = self.core.poll_ask() {
+            tracing::info!(of = %want.of, orders = want.sha256.len(), "asking for orders that were missed");
+            self.publish(cluster, Content::Ask(want));
         }
         while let Some((place, action)) = self.core.poll_action() {
             if let Some(handle) = self.nodes.get(&place) {
@@ -239,11 +308,8 @@ impl Driver {
         }
     }
 
-    fn publish(&self, cluster: ClusterId, sighting: Sighting) {
-        let cause = sighting.cause.map_or("", |cause| cause.as_str());
-        tracing::info!(node = %sighting.node, seen = sighting.seen.as_str(), cause, "a node was seen to change");
+    fn publish(&self, cluster: ClusterId, content: Content) {
         let Some(link) = &self.broker else { return };
-        let content = Content::Event(sighting);
         let (me, kind) = (&self.config.id, content.kind());
         match seal_message(&self.config.signing_key, me, cluster, content, self.clock.now().wall, None) {
             Ok((_, body)) => link.handle.publish(Outgoing {
@@ -251,7 +317,7 @@ impl Driver {
                 routing_key: routing_key(cluster, me, kind.as_str()),
                 body,
             }),
-            Err(error) => tracing::error!(%error, "an event is not sent"),
+            Err(error) => tracing::error!(%error, kind = kind.as_str(), "a message is not sent"),
         }
     }
 
@@ -288,7 +354,8 @@ impl Driver {
         let renewed: BTreeSet<_> = self.nodes.keys().filter(|place| !same(place)).cloned().collect();
         self.nodes.retain(|place, _| !renewed.contains(place));
         self.core.reconfigure(self.config.watches.clone(), &renewed, self.clock.now());
-        self.admission.reconfigure(self.config.allowed_signers.clone(), self.config.roles.clone());
+        self.follow_trust_roots();
+        self.settle_roles();
         // What the ended tasks still had to say is about nodes that are not looked at like that any more.
         let left: Vec<_> = std::iter::from_fn(|| self.reports.try_recv().ok()).collect();
         for report in left.into_iter().filter(|report| !renewed.contains(&report.key)) {

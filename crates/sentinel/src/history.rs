@@ -1,6 +1,7 @@
-//! The history: incidents, receipts and refusals, each custodian's last heartbeat and its share's last proof, in SQLite.
+//! The history: incidents, receipts and refusals, each custodian's last heartbeat, its share's last proof and where its audit log
+//! stood, in SQLite; and the trust root that operators put in the place of the configured one.
 //!
-//! It is for people, and nothing depends on it: a database that cannot be used is moved aside or done without, loudly. It is
+//! It is for people, and nothing depends on it (a trust root that is lost is asked for again): a database that cannot be used is moved aside or done without, loudly. It is
 //! written by a thread of its own, because a disk can take its time and a sentinel cannot.
 
 use std::collections::BTreeMap;
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::message::{Body, Content};
-use holdfast_core::status::{IncidentStatus, ShareProof};
+use holdfast_core::status::{AuditWitness, IncidentStatus, ShareProof};
 use holdfast_core::time::Timestamp;
-use holdfast_core::watch::{INCIDENTS_KEPT, Record};
+use holdfast_core::watch::{INCIDENTS_KEPT, Record, TrustRoot};
 use rusqlite::{Connection, OpenFlags, params};
+use serde::de::DeserializeOwned;
 
 /// Records that may wait for the disk: a minute of a large network. Beyond it they are dropped, and that is told.
 const RECORDS_MAX: usize = 4096;
@@ -42,7 +44,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The version of the tables, in `user_version`.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 4;
 
 const TABLES: &str = "
     CREATE TABLE incidents (
@@ -62,8 +64,18 @@ const TABLES: &str = "
 const PROOFS: &str = "
     CREATE TABLE proofs (
         cluster TEXT NOT NULL, custodian TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
-    ) STRICT;
-    PRAGMA user_version = 2;";
+    ) STRICT;";
+
+/// What version 3 brought.
+const AUDITS: &str = "
+    CREATE TABLE audits (
+        cluster TEXT NOT NULL, custodian TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (cluster, custodian)
+    ) STRICT;";
+
+/// What version 4 brought.
+const TRUST_ROOTS: &str = "
+    CREATE TABLE trust_roots (cluster TEXT NOT NULL PRIMARY KEY, content TEXT NOT NULL) STRICT;
+    PRAGMA user_version = 4;";
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +105,10 @@ pub(crate) struct Known {
     pub(crate) incidents: Vec<IncidentStatus>,
     /// When the custodians' shares were last proven.
     pub(crate) proofs: BTreeMap<Principal, ShareProof>,
+    /// The trust root that operators put in the place of the configured one.
+    pub(crate) trust_root: Option<TrustRoot>,
+    /// Where the custodians' audit logs stood.
+    pub(crate) audits: BTreeMap<Principal, AuditWitness>,
 }
 
 /// The history, being written.
@@ -126,8 +142,10 @@ impl History {
         let Some(path) = path else { return (Self { records: None, trouble, writer: None }, Vec::new()) };
         let opened = open_or_move_aside(path).and_then(|database| {
             let known = |id: &ClusterId| {
-                let (incidents, proofs) = (incidents(&database, *id)?, proofs(&database, *id)?);
-                Ok(Known { cluster: *id, incidents, proofs })
+                let incidents = incidents(&database, *id)?;
+                let (proofs, audits) =
+                    (by_custodian(&database, "proofs", *id)?, by_custodian(&database, "audits", *id)?);
+                Ok(Known { cluster: *id, incidents, proofs, audits, trust_root: trust_root(&database, *id)? })
             };
             let known = clusters.iter().map(known).collect::<Result<_, OpenError>>();
             Ok((database, known?))
@@ -226,13 +244,15 @@ fn set_up(database: &Connection) -> Result<(), OpenError> {
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
         SCHEMA => Ok(()),
-        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} COMMIT;"))?),
+        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} {AUDITS} {TRUST_ROOTS} COMMIT;"))?),
+        2 => Ok(database.execute_batch(&format!("BEGIN; {AUDITS} {TRUST_ROOTS} COMMIT;"))?),
+        3 => Ok(database.execute_batch(&format!("BEGIN; {TRUST_ROOTS} COMMIT;"))?),
         0 => {
             let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables > 0 {
                 return Err(OpenError::Foreign);
             }
-            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} COMMIT;"))?)
+            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} {AUDITS} {TRUST_ROOTS} COMMIT;"))?)
         }
         newer => Err(OpenError::Newer(newer)),
     }
@@ -274,19 +294,30 @@ fn incidents(database: &Connection, cluster: ClusterId) -> Result<Vec<IncidentSt
     Ok(known)
 }
 
-/// When a cluster's shares were last proven. A row that cannot be read is left out.
-fn proofs(database: &Connection, cluster: ClusterId) -> Result<BTreeMap<Principal, ShareProof>, OpenError> {
-    let mut select = database.prepare("SELECT custodian, content FROM proofs WHERE cluster = ?1")?;
+/// What a table has of each of a cluster's custodians. A row that cannot be read is left out.
+fn by_custodian<T: DeserializeOwned>(
+    database: &Connection,
+    table: &str,
+    cluster: ClusterId,
+) -> Result<BTreeMap<Principal, T>, OpenError> {
+    let mut select = database.prepare(&format!("SELECT custodian, content FROM {table} WHERE cluster = ?1"))?;
     let rows =
         select.query_map([cluster.to_string()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
     let mut known = BTreeMap::new();
     for row in rows {
         let (custodian, content) = row?;
-        if let (Ok(custodian), Ok(proof)) = (custodian.parse(), serde_json::from_str(&content)) {
-            known.insert(custodian, proof);
+        if let (Ok(custodian), Ok(content)) = (custodian.parse(), serde_json::from_str(&content)) {
+            known.insert(custodian, content);
         }
     }
     Ok(known)
+}
+
+/// The trust root that is kept for a cluster. One that cannot be read is as good as none.
+fn trust_root(database: &Connection, cluster: ClusterId) -> Result<Option<TrustRoot>, OpenError> {
+    let mut select = database.prepare("SELECT content FROM trust_roots WHERE cluster = ?1")?;
+    let mut rows = select.query_map([cluster.to_string()], |row| row.get::<_, String>(0))?;
+    Ok(rows.next().transpose()?.and_then(|content| serde_json::from_str(&content).ok()))
 }
 
 fn write_all(mut database: Connection, waiting: &Receiver<Record>, trouble: &Trouble) {
@@ -318,7 +349,9 @@ fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<
         match record {
             Record::Incident(cluster, incident) => write_incident(&transaction, *cluster, incident)?,
             Record::Report(body, heard_at) => write_report(&transaction, body, *heard_at)?,
-            Record::Proof(cluster, custodian, proof) => write_proof(&transaction, *cluster, custodian, proof)?,
+            Record::Proof(cluster, who, proof) => write_of(&transaction, "proofs", *cluster, who, &json(proof))?,
+            Record::Audit(cluster, who, witness) => write_of(&transaction, "audits", *cluster, who, &json(witness))?,
+            Record::TrustRoot(cluster, root) => write_trust_root(&transaction, *cluster, root.as_ref())?,
         }
     }
     transaction.commit()
@@ -345,7 +378,7 @@ fn write_report(database: &Connection, body: &Body, heard_at: Timestamp) -> rusq
         Content::Distrust(c) => json(c),
         Content::Trust(c) => json(c),
         Content::Acknowledgement(c) => json(c),
-        Content::Want(c) => json(c),
+        Content::Want(c) | Content::Ask(c) => json(c),
         Content::Relay(c) => json(c),
         Content::Receipt(c) => json(c),
         Content::Refusal(c) => json(c),
@@ -376,14 +409,27 @@ fn write_heartbeat(
     Ok(())
 }
 
-fn write_proof(
+/// Writes what a table has of a custodian.
+fn write_of(
     database: &Connection,
+    table: &str,
     cluster: ClusterId,
     custodian: &Principal,
-    proof: &ShareProof,
+    content: &str,
 ) -> rusqlite::Result<()> {
-    let mut insert = database.prepare_cached("INSERT OR REPLACE INTO proofs VALUES (?1, ?2, ?3)")?;
-    insert.execute(params![cluster.to_string(), custodian.as_str(), json(proof)])?;
+    let mut insert = database.prepare_cached(&format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3)"))?;
+    insert.execute(params![cluster.to_string(), custodian.as_str(), content])?;
+    Ok(())
+}
+
+fn write_trust_root(database: &Connection, cluster: ClusterId, root: Option<&TrustRoot>) -> rusqlite::Result<()> {
+    let cluster = cluster.to_string();
+    match root {
+        Some(root) => {
+            database.execute("INSERT OR REPLACE INTO trust_roots VALUES (?1, ?2)", params![cluster, json(root)])?
+        }
+        None => database.execute("DELETE FROM trust_roots WHERE cluster = ?1", [cluster])?,
+    };
     Ok(())
 }
 
@@ -453,6 +499,16 @@ mod tests {
         Record::Proof(CLUSTER, "custodian-1".parse().expect("a name"), proof)
     }
 
+    fn audit(seq: u64) -> Record {
+        let witness = AuditWitness { seq, head: String::new(), issued_at: Timestamp::from_millis(1), doubt: None };
+        Record::Audit(CLUSTER, "custodian-1".parse().expect("a name"), witness)
+    }
+
+    fn trust_root(version: u32) -> Record {
+        let (configured_sha256, allowed_signers) = ("00".to_owned(), "a file\n".to_owned());
+        Record::TrustRoot(CLUSTER, Some(TrustRoot { version, configured_sha256, allowed_signers }))
+    }
+
     fn count(path: &Path, table: &str) -> i64 {
         let database = Connection::open(path).expect("opened");
         database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counted")
@@ -493,8 +549,31 @@ mod tests {
         let (history, known) = History::open(Some(&path), &[CLUSTER]);
         assert_eq!((history.trouble(), known[0].incidents.len()), (None, 1));
         history.write(proof(3));
+        history.write(audit(4));
+        history.write(trust_root(1));
         history.close();
-        assert_eq!(History::open(Some(&path), &[CLUSTER]).1[0].proofs.len(), 1);
+        let known = &History::open(Some(&path), &[CLUSTER]).1[0];
+        assert_eq!((known.proofs.len(), known.audits.values().map(|audit| audit.seq).collect()), (1, vec![4]));
+        assert_eq!(known.trust_root.as_ref().map(|root| root.version), Some(1));
+    }
+
+    #[test]
+    fn the_trust_root_of_last_is_there_again_until_the_configured_one_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history.db");
+        for (records, version) in [
+            (vec![trust_root(1), trust_root(2)], Some(2)),
+            (vec![trust_root(3), Record::TrustRoot(CLUSTER, None)], None),
+            (vec![trust_root(4)], Some(4)),
+        ] {
+            let (history, _) = History::open(Some(&path), &[CLUSTER]);
+            records.into_iter().for_each(|record| history.write(record));
+            history.close();
+            let (history, known) = History::open(Some(&path), &[CLUSTER, ClusterId::from_bytes([2; 16])]);
+            assert_eq!(known[0].trust_root.as_ref().map(|root| root.version), version);
+            assert_eq!(known[1].trust_root, None);
+            history.close();
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_core::message::{Needs, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
+use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
@@ -19,7 +20,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 26] = [
+const GAUGES: [(&str, &str); 29] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -36,7 +37,10 @@ const GAUGES: [(&str, &str); 26] = [
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
     ),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
-    ("holdfast_custodian_audit_ok", "Whether the custodian can write its audit log"),
+    (
+        "holdfast_custodian_audit_ok",
+        "Whether the custodian can write its audit log, and nothing tells of a change in it",
+    ),
     ("holdfast_custodian_clock_offset_seconds", "How far the custodian's clock is ahead of the sentinel's"),
     ("holdfast_custodian_config_diverged", "Whether its policy, trust root or threshold differs from most others'"),
     ("holdfast_quorum_threshold", "Shares that open a node"),
@@ -44,6 +48,12 @@ const GAUGES: [(&str, &str); 26] = [
     ("holdfast_quorum_margin", "Ready minus threshold"),
     ("holdfast_quorum_margin_without_largest_site", "The margin after the loss of the site whose loss costs most"),
     ("holdfast_generation_mismatch", "Whether custodians hold shares of different generations"),
+    ("holdfast_holds", "Holds on the node that custodians say they obey, those on the whole cluster among them"),
+    (
+        "holdfast_hold_since_timestamp_seconds",
+        "When the first of the holds on the node was signed; absent while there is none",
+    ),
+    ("holdfast_sentinel_config_diverged", "Whether the sentinel judges by another trust root than most custodians"),
     ("holdfast_markers", "Custodians that hold a marker: somebody sealed the node"),
     ("holdfast_approvals_waiting", "Approvals that custodians still wait for before the node is opened"),
     ("holdfast_budget_remaining", "Automatic openings that the custodian's budget still allows"),
@@ -124,8 +134,15 @@ fn write_cluster(name: &str, status: &ClusterStatus) {
     for (node, seen) in &status.nodes {
         write_node(&[cluster(), ("node", node.to_string())], seen);
         let markers = fresh(status).filter_map(|(_, c)| c.heartbeat.as_ref()?.nodes.get(node)?.marker).count();
-        gauge!("holdfast_markers", &[cluster(), ("node", node.to_string())]).set(count(markers));
+        let labels = [cluster(), ("node", node.to_string())];
+        gauge!("holdfast_markers", &labels).set(count(markers));
+        let holds = || status.holds.iter().filter(|hold| hold.nodes.is_empty() || hold.nodes.contains(node));
+        gauge!("holdfast_holds", &labels).set(count(holds().count()));
+        if let Some(since) = holds().map(|hold| hold.held_at).min() {
+            gauge!("holdfast_hold_since_timestamp_seconds", &labels).set(seconds(since));
+        }
     }
+    gauge!("holdfast_sentinel_config_diverged", &[cluster()]).set(flag(verdict::trust_diverged(status)));
     for (custodian, known) in &status.custodians {
         write_custodian(name, custodian.as_str(), status, known);
     }
@@ -166,13 +183,15 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     if let Some(heartbeat) = heartbeat {
         gauge!("holdfast_custodian_share_ok", &labels).set(flag(heartbeat.share.ok));
         gauge!("holdfast_custodian_sandboxed", &labels).set(flag(heartbeat.sandboxed));
-        gauge!("holdfast_custodian_audit_ok", &labels).set(flag(heartbeat.audit.ok));
+        let doubted = custodian.audit.as_ref().is_some_and(|audit| audit.doubt.is_some());
+        let well = heartbeat.audit.ok && heartbeat.audit.broken.is_none() && !doubted;
+        gauge!("holdfast_custodian_audit_ok", &labels).set(flag(well));
     }
     for node in status.nodes.keys() {
         let [cluster, custodian_label] = labels.clone();
         let labels = [cluster, ("node", node.to_string()), custodian_label];
         let report = heartbeat.and_then(|heartbeat| heartbeat.nodes.get(node));
-        let ready = custodian.up && report.is_some_and(|report| report.ready);
+        let ready = custodian.up && !custodian.distrusted && report.is_some_and(|report| report.ready);
         gauge!("holdfast_custodian_ready", &labels).set(flag(ready));
         if let Some(report) = report {
             gauge!("holdfast_budget_remaining", &labels).set(report.budget_remaining);
@@ -230,11 +249,12 @@ fn seconds(at: Timestamp) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use holdfast_core::cause::Cause;
-    use holdfast_core::id::{ClusterId, ClusterName, NodeName};
+    use holdfast_core::id::{ClusterId, ClusterName, MessageId, NodeName};
     use holdfast_core::message::Submission;
+    use holdfast_core::status::{HoldStatus, TrustVersion, TrustVersionStatus};
     use holdfast_core::time::Timestamp;
 
     use super::*;
@@ -249,7 +269,10 @@ mod tests {
             cause: None,
             needs,
             marker: None,
+            marker_by: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
             ready: 0,
+            ready_unheld: 0,
             certificate_not_after: Some(Timestamp::from_millis(1_500)),
             shared_address: false,
             identity_refused: None,
@@ -276,6 +299,11 @@ mod tests {
             nodes: nodes.into(),
             custodians: BTreeMap::new(),
             approvals: Vec::new(),
+            holds: Vec::new(),
+            waiting: Vec::new(),
+            distrusted: BTreeMap::new(),
+            trust_versions: Vec::new(),
+            trust: None,
             incidents: Vec::new(),
         };
         Status {
@@ -333,6 +361,42 @@ mod tests {
         for absent in ["holdfast_vault_sealed{cluster=\"prod\",node=\"c\"}", "holdfast_broker_up"] {
             assert!(!lines.iter().any(|line| line.starts_with(absent)), "{absent}");
         }
+    }
+
+    #[test]
+    fn holds_are_counted_for_each_node_that_they_keep_shut_and_nobody_makes_up_a_label() {
+        let metrics = Metrics::new().expect("good buckets");
+        let mut status = status();
+        let hold = |held_at: i64, nodes: &[&str]| HoldStatus {
+            id: MessageId::from_bytes([1; 16]),
+            by: "mallory".parse().expect("a name"),
+            held_at: Timestamp::from_millis(held_at),
+            nodes: nodes.iter().map(|node| node.parse().expect("a name")).collect(),
+            reason: None,
+            released_by: BTreeMap::new(),
+            need: 2,
+            obeyed_by: ["custodian-1".parse().expect("a name")].into(),
+        };
+        let trust = |sha256: &str| TrustVersion { version: 0, sha256: sha256.to_owned() };
+        let cluster = status.clusters.values_mut().next().expect("one");
+        cluster.holds = vec![hold(5_000, &[]), hold(3_000, &["a", "made-up"])];
+        cluster.trust = Some(trust("ours"));
+        let custodians = ["custodian-1".parse().expect("a name")].into();
+        cluster.trust_versions = vec![TrustVersionStatus { trust: trust("theirs"), custodians }];
+        let lines = rendered(&metrics, &status);
+        for expected in [
+            "holdfast_holds{cluster=\"prod\",node=\"a\"} 2",
+            "holdfast_holds{cluster=\"prod\",node=\"b\"} 1",
+            "holdfast_hold_since_timestamp_seconds{cluster=\"prod\",node=\"a\"} 3",
+            "holdfast_hold_since_timestamp_seconds{cluster=\"prod\",node=\"b\"} 5",
+            "holdfast_sentinel_config_diverged{cluster=\"prod\"} 1",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
+        }
+        assert!(!lines.iter().any(|line| line.contains("mallory") || line.contains("made-up")), "{lines:#?}");
+        let lines = rendered(&metrics, &self::status());
+        assert!(lines.iter().any(|line| line == "holdfast_holds{cluster=\"prod\",node=\"a\"} 0"), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.starts_with("holdfast_hold_since_timestamp_seconds{")), "{lines:#?}");
     }
 
     #[test]

@@ -201,13 +201,24 @@ fn a_sound_configuration_is_summed_up() {
 fn a_wrong_configuration_is_refused_with_its_line_and_78() {
     for (from, to, part) in [
         ("database =", "databse =", "sentinel.toml:5: unknown field `databse`"),
-        ("\"sentinel-1\"", "\"sentinel-2\"", "sentinel.toml:1: allowed_signers does not list"),
+        ("\"sentinel-1\"", "\"sentinel-2\"", "sentinel.toml:1: the signing key is sentinel-1's"),
         ("\"signing.key\"", "\"missing.key\"", "sentinel.toml:2: "),
         ("127.0.0.1:0", "0.0.0.0:9640", "sentinel.toml:4: 0.0.0.0:9640 can be reached from elsewhere"),
         ("127.0.0.1:0", "localhost", "sentinel.toml:4: \"localhost\" is not an address"),
         ("database", "tls_cert = \"ca.pem\"\ndatabase", "sentinel.toml:5: tls_cert and tls_key belong together"),
         ("min_unsealed = 1", "min_unsealed = 2", "sentinel.toml:10: is more than there are nodes"),
         ("min_unsealed = 1", "poll_interval = \"1ms\"", "sentinel.toml:10: \"1ms\" is not between"),
+        (
+            "min_unsealed = 1",
+            "audit_accepted = { custodian-9 = \"2026-01-01T00:00:00.000Z\" }",
+            "sentinel.toml:10: custodian-9 is no custodian of the manifest",
+        ),
+        (
+            "min_unsealed = 1",
+            "audit_accepted = { custodian-1 = \"2199-01-01T00:00:00.000Z\" }",
+            "sentinel.toml:10: audit_accepted lies ahead",
+        ),
+        ("min_unsealed = 1", "audit_accepted = { custodian-1 = \"today\" }", "sentinel.toml:10: "),
         ("https:", "http:", "sentinel.toml:13: "),
         ("prod.manifest.json", "ca.pem", "sentinel.toml:8: "),
         ("\"ca.pem\"", "\"prod.manifest.json\"", "sentinel.toml:9: "),

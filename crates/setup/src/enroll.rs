@@ -22,7 +22,7 @@ use holdfast_edge::files::{self, FileError, PUBLIC_MODE};
 use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
 use serde::{Deserialize, Serialize};
 
-use crate::host::{HostError, open_enrollment};
+use crate::host::{HostError, check_owner, open_enrollment};
 use crate::openpgp::{TransportKey, TransportKeyError};
 use crate::output;
 use holdfast_edge::clock::wall as now;
@@ -254,6 +254,7 @@ impl EnrollError {
 }
 
 fn enroll(id: &Principal, site: Option<&Site>, dir: &Path, again: bool) -> Result<Report, EnrollError> {
+    check_owner(dir)?;
     let layout = Layout::new(dir, id);
     // Where its host stands is known from the first time.
     let before = (again && is_there(&layout.enrollment)).then(|| open_enrollment(&layout.enrollment)).transpose()?;

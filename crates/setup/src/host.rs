@@ -1,5 +1,6 @@
 //! What several commands need of a custodian's host: its own keys, the cluster's manifest, and where the share lies.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,6 +12,7 @@ use holdfast_core::envelope::ENVELOPE_MAX;
 use holdfast_edge::files::{self, FileError};
 use holdfast_edge::keys::{AgeIdentity, IdentityError, KeyError, SigningKey};
 use holdfast_edge::store::ShareStore;
+use rustix::process::geteuid;
 
 /// Where a host's own files are.
 #[derive(Args)]
@@ -55,6 +57,14 @@ pub(crate) enum HostError {
         /// What is wrong with it.
         why: CeremonyError,
     },
+    /// Root would write what its custodian could not read.
+    #[error("{} is user {owner}'s, and this runs as root, whose files the custodian could not read: run it as that user, as in runuser -u holdfast -- holdfast-setup …; nothing was changed", .dir.display())]
+    Root {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -63,7 +73,22 @@ pub(crate) enum HostError {
     Signing(#[from] KeyError),
 }
 
+/// Refuses to write as root into a directory that is another user's: the custodian's, who could not read it.
+pub(crate) fn check_owner(dir: &Path) -> Result<(), HostError> {
+    // One that is not there, or is not to be seen, is for whoever opens it to tell.
+    let owner = std::fs::metadata(dir).map_or(0, |meta| meta.uid());
+    if geteuid().is_root() && owner != 0 {
+        return Err(HostError::Root { dir: dir.to_owned(), owner });
+    }
+    Ok(())
+}
+
 impl HostArguments {
+    /// Refuses to write as root into a directory that is the custodian's.
+    pub(crate) fn check_owner(&self) -> Result<(), HostError> {
+        check_owner(&self.dir)
+    }
+
     /// Where a file of the host's is that has a name of its own.
     pub(crate) fn beside(&self, given: Option<&PathBuf>, name: &str) -> PathBuf {
         given.cloned().unwrap_or_else(|| self.dir.join(name))

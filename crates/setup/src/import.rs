@@ -81,6 +81,7 @@ impl ImportError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Manifest(error) => error.exit_code(),
+            Self::Host(HostError::Root { .. }) => output::FAILED,
             Self::Host(_) | Self::Packet { .. } | Self::Store(StoreError::Identity(_)) => output::REFUSED,
             _ => output::FAILED,
         }
@@ -129,6 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn import(arguments: &Arguments) -> Result<Report, ImportError> {
+    arguments.host.check_owner()?;
     let host = arguments.host.open(&arguments.manifest.path)?;
     let me = host.member()?;
     if me.packet_sha256.is_some() {

@@ -124,7 +124,7 @@ impl InstallError {
         match self {
             Self::Manifest(error) => error.exit_code(),
             Self::Store(StoreError::Identity(_)) => output::REFUSED,
-            Self::Store(_) | Self::NotErased(_) => output::FAILED,
+            Self::Host(HostError::Root { .. }) | Self::Store(_) | Self::NotErased(_) => output::FAILED,
             _ => output::REFUSED,
         }
     }
@@ -184,7 +184,20 @@ impl fmt::Display for Report {
         if !self.manifest_compared {
             writeln!(f, "  MANIFEST'S FINGERPRINT NOT COMPARED (--yes): {}", self.manifest_fingerprint)?;
         }
-        writeln!(f, "\nNext:")?;
+        if let Some(kept) = self.kept_generation {
+            writeln!(
+                f,
+                "\nNext, and not before the rotation is verified: until then the old shares open the Vault, and"
+            )?;
+            writeln!(
+                f,
+                "custodian.toml goes on naming the manifest of generation {kept} (docs/CEREMONIES.md, \"Generations\")."
+            )?;
+        } else if self.transport_key.is_some() && !self.transport_key_is_anothers {
+            writeln!(f, "\nNext, when the rotation is verified, if this is a rotation's share (docs/CEREMONIES.md):")?;
+        } else {
+            writeln!(f, "\nNext:")?;
+        }
         writeln!(f, "  1. Name these in the [clusters.{cluster}] section of custodian.toml:")?;
         writeln!(f, "     manifest = {:?}", self.manifest.display().to_string())?;
         writeln!(f, "     share = {:?}", self.share.display().to_string())?;
@@ -202,6 +215,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn install(arguments: &Arguments) -> Result<Report, InstallError> {
+    arguments.host.check_owner()?;
     let host = arguments.host.open(&arguments.manifest.path)?;
     host.member()?;
     let manifest_compared = arguments.manifest.compare(&host)?;

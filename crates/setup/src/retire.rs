@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal};
-use holdfast_edge::audit::{self, AUDIT_FILE, Broken};
+use holdfast_edge::audit::{self, Broken};
 use holdfast_edge::config::{ConfigError, ConfigFile, Spanned, WhichCluster, one_cluster};
 use holdfast_edge::store::{ShareStore, StoreError};
 use serde::de::IgnoredAny;
@@ -178,8 +178,7 @@ fn retire(arguments: &Arguments) -> Result<Report, RetireError> {
     let (by_word, unseen): (Vec<_>, Vec<_>) =
         cluster.nodes.keys().cloned().partition(|node| arguments.opened.contains(node));
     if !unseen.is_empty() {
-        let log = config.resolve(&configured.state_dir).join(AUDIT_FILE);
-        let opened = opened_with(&log, id, generation)?;
+        let opened = opened_with(&config.resolve(&configured.state_dir), id, generation)?;
         let unproven: Vec<_> = unseen.iter().filter(|node| !opened.contains(*node)).collect();
         if !unproven.is_empty() {
             return Err(RetireError::Needed { generation, nodes: list(&unproven) });
@@ -214,13 +213,19 @@ struct Grounds {
 }
 
 /// The nodes that our share of that generation opened, as the last of its set, by a log whose chain holds.
-fn opened_with(path: &Path, cluster: ClusterId, generation: u32) -> Result<BTreeSet<NodeName>, RetireError> {
-    let refused = |why: String| RetireError::Log { path: path.to_owned(), why };
-    let open = || File::open(path).map(BufReader::new).map_err(|error| refused(error.to_string()));
-    audit::verify(open()?).map_err(|broken: Broken| refused(broken.to_string()))?;
+fn opened_with(folder: &Path, cluster: ClusterId, generation: u32) -> Result<BTreeSet<NodeName>, RetireError> {
+    let refused = |path: &Path, why: String| RetireError::Log { path: path.to_owned(), why };
+    let files = audit::files(folder).map_err(|error| refused(folder, error.to_string()))?;
+    audit::verify(&files, &[])
+        .map_err(|Broken { file, line, entry, why }| refused(&file, format!("line {line} (entry {entry}): {why}")))?;
     let (mut sent, mut opened) = (BTreeMap::<NodeName, Option<String>>::new(), BTreeSet::new());
-    for line in open()?.lines() {
-        let line = line.map_err(|error| refused(error.to_string()))?;
+    let mut lines = Vec::new();
+    for file in &files {
+        let reader = File::open(file).map(BufReader::new).map_err(|error| refused(file, error.to_string()))?;
+        lines.push(reader.lines());
+    }
+    for line in lines.into_iter().flatten() {
+        let line = line.map_err(|error| refused(folder, error.to_string()))?;
         // Other lines have other forms.
         let Ok(Line { entry }) = serde_json::from_str(&line) else { continue };
         let Some(node) = entry.node.filter(|_| entry.cluster == Some(cluster)) else { continue };

@@ -220,7 +220,14 @@ fn five_peoples_shares_become_three_custodians_and_two_holders_who_open_it_when_
     assert_eq!(world.rotation(&[])["started"], false);
 
     let rotated = world.rotate(&planned, &old, "-format=table");
-    let report = world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).json();
+    // The second step as the first one printed it: no fingerprint is asked for, and each is compared.
+    let again = planned["again"].as_str().expect("the command").split(' ').map(|word| word.trim_matches('\''));
+    let again: Vec<_> = again.map(|word| if word == "rotated.txt" { text(&rotated.file) } else { word }).collect();
+    let report = holdfast(&[&again[1..], &["--json"]].concat()).json();
+    assert_eq!(
+        (&report["holders"][1]["compared"], &report["custodians"][2]["compared"]),
+        (&"given".into(), &"given".into())
+    );
     assert_eq!((&report["stage"], &report["generation"]), (&"rotated".into(), &1.into()));
     let made = files(&world.path("out"));
     let again = world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).json();
@@ -361,6 +368,9 @@ fn a_rotation_that_was_broken_off_or_is_not_ours_leaves_the_old_shares_valid() {
     let planned = world.adopt_anyway("out-2", &["--previous", text(&manifest)]).json();
     assert_eq!(planned["generation"], 2);
     let rotated = world.rotate(&planned, &old, "-format=json");
+    let forgotten = "is for generation 2, and this would be generation 1: give --previous";
+    world.adopt_anyway("out-2", &["--rotated", text(&rotated.file)]).refused(2, forgotten);
+    assert!(!world.path("out-2/prod.manifest.json").exists(), "nothing of another cluster was written");
     world.adopt_anyway("out", &["--rotated", text(&rotated.file)]).refused(1, "has the files of another rotation");
     world.adopt_anyway("out-2", &["--rotated", text(&rotated.file), "--previous", text(&manifest)]).json();
     let second = world.path("out-2/prod.manifest.json");

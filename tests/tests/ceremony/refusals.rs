@@ -1,13 +1,14 @@
 //! Everything that can be wrong with a ceremony's files, and that each is refused in words that help.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::world::{Done, Gpg, Host, Untouched, Vault, base64, certificates, holdfast, setup, text};
+use crate::world::{Done, Gpg, Host, Untouched, Vault, base64, certificates, holdfast, program, setup, text};
 
 /// Two hosts, somebody's key, and a Vault that must not be asked.
 pub(crate) struct Table {
@@ -286,6 +287,36 @@ fn an_enrollment_overwrites_nothing_and_goes_on_where_it_was_cut_off() {
     enroll("custodian-1", &[]).refused(78, ".enrolling is damaged");
     setup(&["enroll", "--id", "Custodian 1", "--dir", text(&host.dir)]).refused(2, "is not a name");
     setup(&["enroll", "--id", "custodian-1", "--dir", "/proc/nowhere"]).refused(1, "/proc/nowhere");
+}
+
+#[test]
+fn root_does_not_write_what_the_custodian_could_not_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let host = Host::enroll(dir.path(), 1);
+    if fs::metadata(&host.dir).expect("there").uid() != 0 {
+        eprintln!("not root: there is nobody to be taken for");
+        return;
+    }
+    chown(&host.dir, Some(65534), Some(65534)).expect("root may");
+    let before = fs::read(host.file("enrollment.json")).expect("there");
+    let enrollment = host.file("enrollment.json");
+    let manifest = ["--manifest", text(&enrollment)];
+    let packet = [&["--packet", "packet.json"][..], &manifest].concat();
+    host.setup("enroll", &["--again", "--id", "custodian-1"]).refused(1, "is user 65534's, and this runs as root");
+    host.setup("install", &packet).refused(1, "runuser -u holdfast -- holdfast-setup");
+    host.setup("import", &manifest).refused(1, "nothing was changed");
+    assert_eq!(fs::read(host.file("enrollment.json")).expect("there"), before);
+}
+
+#[test]
+fn who_reads_no_report_does_not_undo_what_was_done() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let enroll = ["enroll", "--id", "custodian-1", "--dir", text(dir.path())];
+    let done = Command::new(program("holdfast-setup")).args(enroll).stdout(writer).output().expect("it starts");
+    assert_eq!((done.status.code(), String::from_utf8_lossy(&done.stderr).as_ref()), (Some(0), ""));
+    assert!(dir.path().join("enrollment.json").is_file());
 }
 
 /// Encrypts with gpg, to whom its options say, by way of a file, which is gone afterwards.

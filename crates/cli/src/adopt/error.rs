@@ -98,6 +98,19 @@ pub(super) enum AdoptError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The two steps do not name the same cluster.
+    #[error(
+        "{} is for generation {begun}, and this would be generation {now}: give --previous as in the first step, or as then leave it out; if the first step was the wrong one, give a new directory",
+        .dir.display()
+    )]
+    OtherGeneration {
+        /// The directory.
+        dir: PathBuf,
+        /// What the first step was for.
+        begun: u32,
+        /// What this one is for.
+        now: u32,
+    },
     /// The journal is not one.
     #[error("{} is damaged: {why}; give a new directory", .path.display())]
     Journal {
@@ -115,7 +128,7 @@ impl AdoptError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Init(error) => error.exit_code(),
-            Self::OtherNumbers { .. } => output::USAGE,
+            Self::OtherNumbers { .. } | Self::OtherGeneration { .. } => output::USAGE,
             Self::Previous { .. }
             | Self::Rotated { .. }
             | Self::Count { .. }

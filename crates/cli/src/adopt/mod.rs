@@ -282,12 +282,17 @@ fn begin(directory: &Directory, plan: &mut Plan, rotated: Option<&[u8]>) -> Resu
         // It has files of a rotation.
         Some(journal) if journal.rotated_sha256.is_some() => {
             let same = rotated_sha256.is_none() || journal.rotated_sha256 == rotated_sha256;
-            if !same || journal.generation != plan.generation {
+            if !same {
                 return Err(AdoptError::Another { dir: directory.path().to_owned() });
             }
+            check_generation(directory, &journal, plan)?;
             (plan.id, plan.made_at) = (journal.id, journal.made_at);
         }
-        _ => {
+        // The first step may be taken anew, with other arguments; the second follows the first.
+        journal => {
+            if let (Some(journal), Some(_)) = (&journal, rotated) {
+                check_generation(directory, journal, plan)?;
+            }
             let (id, generation, made_at) = (plan.id, plan.generation, plan.made_at);
             let journal = Journal { v: VERSION, kind: KIND.to_owned(), id, generation, made_at, rotated_sha256 };
             let file = serde_json::to_vec_pretty(&journal).expect("strings and numbers always become JSON");
@@ -298,6 +303,15 @@ fn begin(directory: &Directory, plan: &mut Plan, rotated: Option<&[u8]>) -> Resu
         files::ensure(&directory.path().join("rotated.txt"), rotated, SECRET_MODE)?;
     }
     Ok(())
+}
+
+/// Refuses a second step for another generation than the first one's: its `--previous` was forgotten, or is another cluster's.
+fn check_generation(directory: &Directory, journal: &Journal, plan: &Plan) -> Result<(), AdoptError> {
+    let (begun, now) = (journal.generation, plan.generation);
+    match begun == now {
+        true => Ok(()),
+        false => Err(AdoptError::OtherGeneration { dir: directory.path().to_owned(), begun, now }),
+    }
 }
 
 fn read_journal(directory: &Directory) -> Result<Option<Journal>, AdoptError> {

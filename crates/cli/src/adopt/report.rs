@@ -73,6 +73,12 @@ pub(super) struct Report {
     /// The command that begins the rotation, for OpenBao and for HashiCorp Vault.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rotate: Vec<String>,
+    /// How today's people enter theirs into OpenBao.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enter: Option<String>,
+    /// This command's own second step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    again: Option<String>,
     manifest: Option<PathBuf>,
     /// What each custodian's person compares.
     manifest_fingerprint: Option<String>,
@@ -102,6 +108,7 @@ impl Report {
         stage: Stage,
         standing: Standing,
     ) -> Self {
+        let again = again(arguments, plan, compared);
         let compared = |name| compared.get(name).copied().unwrap_or(Compared::Skipped);
         let sorted = matches!(stage, Stage::Rotated);
         let custodians = plan.candidates.iter().map(|candidate| Recipient {
@@ -140,6 +147,11 @@ impl Report {
                     .into(),
                 _ => Vec::new(),
             },
+            enter: planned.then(|| {
+                let reach = reach(&plan.vault, arguments.ca_cert.display());
+                format!("bao operator rotate-keys {reach} -nonce=NONCE | tee rotated.txt")
+            }),
+            again: planned.then_some(again),
             manifest_fingerprint: if planned { None } else { directory.manifest_fingerprint(&plan.cluster) },
             manifest: (!planned).then(|| directory.manifest(&plan.cluster)),
             allowed_signers: (!planned).then(|| directory.allowed_signers()),
@@ -161,8 +173,9 @@ impl Report {
             writeln!(f, "     {command}")?;
         }
         writeln!(f, "  2. {t} of today's people enter their share each, with the nonce that it printed:")?;
-        writeln!(f, "     bao operator rotate-keys -nonce=NONCE | tee rotated.txt")?;
-        writeln!(f, "  3. The same holdfast adopt again, with --rotated rotated.txt of the last of them.")?;
+        writeln!(f, "     {}", self.enter.as_deref().unwrap_or_default())?;
+        writeln!(f, "  3. The same holdfast adopt again, with what the last of them got:")?;
+        writeln!(f, "     {}", self.again.as_deref().unwrap_or_default())?;
         write!(f, "Today's shares stay valid until {} of the new ones are verified: keep them.", self.threshold)
     }
 
@@ -196,10 +209,15 @@ impl Report {
             writeln!(f, "     Print each holder's sheet, and give it and the .asc to that holder, who tries it:")?;
             writeln!(f, "     gpg --decrypt NAME.share.asc | wc -c    says 66")?;
         }
-        writeln!(f, "  2. When ALL {n} have decrypted theirs, {t} of them verify. A holder:")?;
         writeln!(
             f,
-            "     gpg --decrypt NAME.share.asc | bao operator rotate-keys -verify -nonce=VERIFICATION_NONCE -"
+            "  2. When ALL {n} have decrypted theirs, {t} of them verify, each with a token that may. A holder:"
+        )?;
+        writeln!(f, "     gpg --decrypt NAME.share.asc | \\")?;
+        writeln!(
+            f,
+            "       bao operator rotate-keys -verify {} -nonce=VERIFICATION_NONCE -",
+            reach(&self.vault, "FILE")
         )?;
         writeln!(f, "     A custodian, on its host:")?;
         writeln!(
@@ -276,11 +294,54 @@ impl fmt::Display for Report {
 fn rotate(tool: &str, arguments: &Arguments, plan: &Plan, keys: &[PathBuf]) -> String {
     let keys: Vec<_> = keys.iter().map(|path| path.display().to_string()).collect();
     format!(
-        "{tool} -init -verify -address={} -ca-cert={} -key-shares={} -key-threshold={} -pgp-keys={}",
-        quoted(&plan.vault),
-        quoted(arguments.ca_cert.display()),
+        "{tool} -init -verify {} -key-shares={} -key-threshold={} -pgp-keys={}",
+        reach(&plan.vault, arguments.ca_cert.display()),
         plan.shares(),
         plan.threshold,
         quoted(keys.join(","))
     )
+}
+
+/// Where the tool finds the Vault.
+fn reach(vault: &str, ca_cert: impl fmt::Display) -> String {
+    format!("-address={} -ca-cert={}", quoted(vault), quoted(ca_cert))
+}
+
+/// This command once more, for the second step. It names the fingerprints that were compared, so that nobody is asked twice.
+fn again(arguments: &Arguments, plan: &Plan, compared: &BTreeMap<Principal, Compared>) -> String {
+    let mut words: Vec<String> = vec!["holdfast".to_owned(), "adopt".to_owned()];
+    let mut say = |option: &str, values: Vec<String>| {
+        words.push(option.to_owned());
+        words.extend(values.iter().map(quoted));
+    };
+    say("--cluster", vec![plan.cluster.to_string()]);
+    say("--vault", vec![plan.vault.clone()]);
+    say("--ca-cert", vec![arguments.ca_cert.display().to_string()]);
+    say("--enrollment", arguments.enrollments.iter().map(|path| path.display().to_string()).collect());
+    for person in &plan.people {
+        say("--holder", vec![format!("{}={}", person.name, person.path.display())]);
+    }
+    say("--threshold", vec![plan.threshold.to_string()]);
+    if let Some(previous) = &arguments.previous {
+        say("--previous", vec![previous.display().to_string()]);
+    }
+    for (given, option) in [
+        (arguments.parties.accept_no_recovery, "--accept-no-recovery"),
+        (arguments.parties.accept_no_automatic_opening, "--accept-no-automatic-opening"),
+        (arguments.parties.yes, "--yes"),
+    ] {
+        if given {
+            say(option, Vec::new());
+        }
+    }
+    let candidates = plan.candidates.iter().map(|it| (it.id(), it.signed.fingerprint().to_string()));
+    let people = plan.people.iter().map(|person| (&person.name, person.addressee.fingerprint().to_string()));
+    for (name, fingerprint) in
+        candidates.chain(people).filter(|(name, _)| compared.get(name) != Some(&Compared::Skipped))
+    {
+        say("--fingerprint", vec![format!("{name}={fingerprint}")]);
+    }
+    say("--output", vec![arguments.output.display().to_string()]);
+    say("--rotated", vec!["rotated.txt".to_owned()]);
+    words.join(" ")
 }

@@ -11,7 +11,7 @@ use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::trust::AllowedSigners;
-use holdfast_core::verdict::ago;
+use holdfast_core::verdict::{ago, audit_trouble, moment, orders_advice, trust_trouble};
 use holdfast_edge::checkup::{Finding, Sheet};
 
 use crate::operator::OperatedCluster;
@@ -63,6 +63,7 @@ impl Patient<'_> {
             );
             sheet.add(Finding::failed("sentinel-manifest", what, "give both the manifest of the last ceremony"));
         }
+        sheet.add_all(self.followed(known));
         for (node, config) in &cluster.nodes {
             sheet.add(match known.nodes.get(node) {
                 Some(seen) => self.node(node, &config.identity.address(), seen),
@@ -104,8 +105,9 @@ impl Patient<'_> {
         });
         if *margin >= 0 {
             sheet.add(if *margin_without_largest_site < 0 {
-                let what =
-                    format!("without the site that most depends on, the margin is {margin_without_largest_site}");
+                let what = format!(
+                    "the site that matters most may not be lost: the margin would be {margin_without_largest_site}"
+                );
                 Finding::warning(
                     "margin-site",
                     what,
@@ -122,8 +124,31 @@ impl Patient<'_> {
         if heard.is_empty() {
             return;
         }
+        sheet.add_all(self.orders(known));
         sheet.add(policies(&heard));
         sheet.add(shares(&heard));
+    }
+
+    /// What operators have ordered: as they wanted it, and to be known before the first crash.
+    fn orders(&self, known: &ClusterStatus) -> Vec<Finding> {
+        let advice = orders_advice(self.name, known, self.now, &self.option).into_iter();
+        let orders = advice.filter_map(|advice| {
+            let what = advice.what.trim_end_matches(':').to_owned();
+            Some(Finding::warning("order", what, advice.command?))
+        });
+        orders.collect()
+    }
+
+    fn distrusted(&self, id: &Principal) -> Finding {
+        let remedy = format!(
+            "look at its host; once it is itself again, operators type: holdfast distrust{} --cluster {} {id} --lift",
+            self.option, self.name
+        );
+        Finding::failed(
+            "distrusted",
+            format!("operators have ordered that the word of {id} counts for nothing"),
+            remedy,
+        )
     }
 
     /// What the sentinel says of its own work.
@@ -159,6 +184,23 @@ impl Patient<'_> {
         }
         findings.extend(telling("the sentinel", &status.rejected));
         findings
+    }
+
+    /// Whether the sentinel judges by the trust root by which custodians do.
+    fn followed(&self, known: &ClusterStatus) -> Option<Finding> {
+        let trust = known.trust.as_ref()?;
+        Some(match trust_trouble(known) {
+            None => {
+                let what =
+                    format!("the sentinel judges by the trust root of most custodians, version {}", trust.version);
+                Finding::ok("sentinel-trust", what)
+            }
+            Some(why) => {
+                let remedy = "it asks custodians for trust orders that it missed. If this stays so for minutes, they have \
+                              them no more: replace its allowed_signers by the file that is in force, and send it SIGHUP";
+                Finding::failed("sentinel-trust", why.trim_end_matches('.').to_owned(), remedy)
+            }
+        })
     }
 
     fn node(&self, node: &NodeName, address: &str, seen: &NodeStatus) -> Finding {
@@ -206,6 +248,15 @@ impl Patient<'_> {
             )];
         }
         let mut findings = self.process(id, beat, &there);
+        findings.extend(custodian.distrusted.then(|| self.distrusted(id)));
+        findings.extend(audit_trouble(id, custodian, self.now).map(|what| {
+            let full = !beat.audit.ok && beat.audit.broken.is_none();
+            let remedy = match full {
+                true => format!("make room on its disk; then {there}"),
+                false => "docs/OPERATIONS.md, \"The audit log\", says what to do".to_owned(),
+            };
+            Finding::failed("custodian-audit", what.trim_end_matches('.'), remedy)
+        }));
         findings.extend(
             custodian.clock_offset_millis.map(|offset| self.clock("custodian-clock", &format!("{id}'s"), offset)),
         );
@@ -266,10 +317,6 @@ impl Patient<'_> {
                 format!("sandbox = \"enforce\" in its custodian.toml, and a restart; then {there}"),
             );
         }
-        if !beat.audit.ok {
-            let what = format!("{id} cannot write its audit log, and releases nothing until it can");
-            failed("custodian-audit", what, format!("make room on its disk; then {there}"));
-        }
         let own = hex::encode(self.trust.digest());
         if beat.allowed_signers_sha256 != own {
             let what = format!(
@@ -277,11 +324,16 @@ impl Patient<'_> {
                 short(&beat.allowed_signers_sha256),
                 short(&own)
             );
-            failed(
-                "drift-trust",
-                what,
-                "compare the two files with whoever changed one; bring the right one to both, and SIGHUP".to_owned(),
-            );
+            let remedy = match beat.trust_version {
+                0 => {
+                    "compare the two files with whoever changed one; bring the right one to both, and SIGHUP".to_owned()
+                }
+                version => format!(
+                    "operators have put version {version} in force by a trust order: fetch that file, and use it here too; or \
+                     somebody has replaced the file on that host since"
+                ),
+            };
+            failed("drift-trust", what, remedy);
         }
         if beat.threshold != self.cluster.manifest.threshold() {
             let what = format!("{id}'s manifest says that {} shares open a node", beat.threshold);
@@ -349,7 +401,9 @@ impl Patient<'_> {
             ));
         }
         if report.budget_remaining == 0 || report.needs == Some(Needs::Budget) {
-            let what = format!("{id} has spent its budget of automatic openings of {node}");
+            let next = report.budget_frees_at.map(|at| format!(", until {}", moment(at, self.now)));
+            let next = next.unwrap_or_default();
+            let what = format!("{id} has spent its budget of automatic openings of {node}{next}");
             findings.push(Finding::warning(
                 "budget",
                 what,

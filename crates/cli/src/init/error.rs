@@ -78,7 +78,7 @@ pub(crate) enum InitError {
     },
     /// Custodians alone could not open the Vault, and nobody said that this is accepted.
     #[error(
-        "{threshold} shares open the Vault, and there are {custodians} custodians: after every crash it stays shut until {missing} more shares are entered by hand, each by another holder. Enroll more custodians, or say --accept-no-automatic-opening"
+        "{threshold} shares open the Vault, and there are {custodians} custodians: after every crash it stays shut until holders enter {missing} more by hand. Enroll more custodians, or say --accept-no-automatic-opening"
     )]
     NoAutomaticOpening {
         /// How many custodians there are.

@@ -133,7 +133,7 @@ impl Road {
             self.say(&format!("{} {} written to {}", message.name, message.id, file.display()));
             written.push(file);
         }
-        self.say("take each to every custodian: holdfast-setup deliver FILE");
+        self.say("take each to every custodian, and there: holdfast-setup deliver --config /etc/holdfast/custodian.toml FILE");
         Ok(written)
     }
 

@@ -1,6 +1,5 @@
 //! `holdfast release`: an operator wants a hold to end. It ends when enough operators do.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use anyhow::Context as _;
 use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
 use holdfast_core::id::{MessageId, NodeName, Principal};
 use holdfast_core::message::{Body, Content, Hold, Kind, Release, plain_text};
-use holdfast_core::status::ClusterStatus;
+use holdfast_core::status::{ClusterStatus, HoldStatus};
 use holdfast_core::time::Timestamp;
 use holdfast_edge::{clock, files};
 use serde::Serialize;
@@ -50,7 +49,6 @@ struct What {
 }
 
 /// A hold, as far as a release has to name it.
-#[derive(Clone, PartialEq, Eq)]
 struct Found {
     id: MessageId,
     by: Principal,
@@ -118,7 +116,7 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
             let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
             let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
             let mut holds = obeyed(known);
-            holds.retain(|(found, _)| wanted.is_none_or(|wanted| found.id == wanted));
+            holds.retain(|found| wanted.is_none_or(|wanted| found.id == wanted));
             // One that was ordered a moment ago is told of in the next heartbeats.
             if !holds.is_empty() || wanted.is_none() || Instant::now() >= deadline {
                 return anyhow::Ok(holds);
@@ -134,38 +132,25 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
                 None => "any hold".to_owned(),
             }
         ),
-        1 => Ok(holds.swap_remove(0).0),
+        1 => Ok(holds.swap_remove(0)),
         // The same id told in two ways: whoever is fewer lies, or is behind.
-        _ if wanted.is_some() => Ok(holds.swap_remove(0).0),
+        _ if wanted.is_some() => Ok(holds.swap_remove(0)),
         _ => {
-            let list: Vec<_> = holds
-                .iter()
-                .map(|(hold, _)| format!("  --hold {}  of {} by {}", hold.id, hold.held_at, hold.by))
-                .collect();
+            let list: Vec<_> =
+                holds.iter().map(|hold| format!("  --hold {}  of {} by {}", hold.id, hold.held_at, hold.by)).collect();
             anyhow::bail!("there are several holds: say which\n{}", list.join("\n"))
         }
     }
 }
 
 /// The holds that custodians obey, those first that most obey.
-fn obeyed(cluster: &ClusterStatus) -> Vec<(Found, usize)> {
-    let heartbeats = cluster.custodians.values().filter_map(|known| known.heartbeat.as_ref());
-    let mut holds: BTreeMap<MessageId, Vec<(Found, usize)>> = BTreeMap::new();
-    for report in heartbeats.flat_map(|heartbeat| &heartbeat.holds) {
-        let found = Found {
-            id: report.id,
-            by: report.by.clone(),
-            held_at: report.held_at,
-            nodes: report.nodes.clone(),
-            reason: report.reason.clone(),
-        };
-        let versions = holds.entry(report.id).or_default();
-        match versions.iter_mut().find(|(known, _)| *known == found) {
-            Some((_, many)) => *many += 1,
-            None => versions.push((found, 1)),
-        }
-    }
-    let mut all: Vec<_> = holds.into_values().flatten().collect();
-    all.sort_by_key(|(_, many)| std::cmp::Reverse(*many));
-    all
+fn obeyed(cluster: &ClusterStatus) -> Vec<Found> {
+    let found = |hold: &HoldStatus| Found {
+        id: hold.id,
+        by: hold.by.clone(),
+        held_at: hold.held_at,
+        nodes: hold.nodes.iter().cloned().collect(),
+        reason: hold.reason.clone(),
+    };
+    cluster.holds.iter().map(found).collect()
 }

@@ -71,7 +71,7 @@ mod tests {
             node.needs = Some(Needs::Approvals { have: 255, need: 255 });
             (node.marker, node.marker_by) = (Some(at), Some(principal(1)));
             (node.certificate_not_after, node.budget_remaining) = (Some(at), u32::MAX);
-            node.in_flight = true;
+            (node.in_flight, node.budget_frees_at) = (true, Some(at));
             node.identity_refused = Some("x".repeat(TEXT_MAX));
         }
         let hold = HoldReport {

@@ -6,6 +6,7 @@
 
 mod entry;
 mod heartbeat;
+mod hour;
 mod incident;
 mod node;
 mod orders;
@@ -306,9 +307,15 @@ impl Custodian {
         self.consider_all(now);
     }
 
-    /// Where the audit log stands now.
+    /// Where the audit log stands now. That it is in trouble, or well again, is told at once.
     pub fn handle_audit(&mut self, audit: AuditReport) {
+        let news = (audit.ok, audit.broken) != (self.audit.ok, self.audit.broken);
         self.audit = audit;
+        for cluster in self.clusters.values_mut().filter(|_| news) {
+            if let Some(last) = cluster.last_heartbeat {
+                cluster.next_heartbeat = cluster.next_heartbeat.min(last + HEARTBEAT_MIN);
+            }
+        }
     }
 
     /// Whether the kernel says that the clock is synchronised.
@@ -382,7 +389,7 @@ impl Custodian {
             Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {
                 return self.hear_order(&header, &content, bytes, now);
             }
-            Content::Want(want) => self.hear_want(cluster, &from, &want, now),
+            Content::Want(want) | Content::Ask(want) => self.hear_want(cluster, &from, &want, now),
             Content::Relay(relay) => return self.hear_relay(&relay, now),
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
             Content::Receipt(receipt) => self.hear_receipt(cluster, from, &receipt, now),

@@ -20,6 +20,7 @@ use crate::sight::{Evidence, Observation, Sight};
 use crate::time::{Now, Steady, Timestamp};
 
 use super::entry::Entry;
+use super::hour::{BUDGET_WINDOW, Hour};
 use super::incident::{FAST_CYCLES, Incident, Progress, RETRY, STALL, Submitted, Tried, Withdrawal};
 use super::settings::ClusterSettings;
 use super::state::{BootId, LastOpen, Marker, NodeState};
@@ -44,9 +45,6 @@ const EVIDENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How often each round's set must have failed before no more are tried, for the same reason.
 const FAILURES_THAT_PROVE: u8 = 3;
-
-/// How long the budget looks back.
-const BUDGET_WINDOW: Duration = Duration::from_secs(3600);
 
 /// How long a share that was counted may have vanished from the node, with no failure told, before the set counts as
 /// failed: a follower that is still joining opens about a second after its last share (FACTS.md).
@@ -570,14 +568,12 @@ impl Node {
         }
     }
 
-    fn within_budget(&self, cx: &Context<'_>) -> bool {
-        self.incident.as_ref().is_some_and(|i| i.counted) || self.budget_remaining(cx) > 0
+    fn budget<'a>(&'a self, cx: &Context<'_>) -> Hour<'a> {
+        Hour { openings: &self.state.openings, most: cx.settings.policy.unseals_per_hour, now: cx.now.wall }
     }
 
-    fn budget_remaining(&self, cx: &Context<'_>) -> u32 {
-        // An opening in the future (the clock was set back) still counts: a wrong clock must not refill the budget.
-        let recent = self.state.openings.iter().filter(|at| cx.now.wall.since(**at) < BUDGET_WINDOW).count();
-        cx.settings.policy.unseals_per_hour.saturating_sub(recent.try_into().unwrap_or(u32::MAX))
+    fn within_budget(&self, cx: &Context<'_>) -> bool {
+        self.incident.as_ref().is_some_and(|i| i.counted) || self.budget(cx).remaining() > 0
     }
 
     /// What the node last said of itself that makes a release pointless; proven anew on the release's own connection.
@@ -838,7 +834,8 @@ impl Node {
             marker: self.state.marker(cx.me).map(|marker| marker.at),
             marker_by: self.state.marker(cx.me).map(|marker| marker.by.clone()),
             in_flight: self.in_flight(),
-            budget_remaining: self.budget_remaining(cx),
+            budget_remaining: self.budget(cx).remaining(),
+            budget_frees_at: self.budget(cx).frees_at(),
             certificate_not_after: self.certificate_not_after,
             shared_address: self.sight.shared_address(),
             restart_provable: self.sight.restart_provable(cx.now),

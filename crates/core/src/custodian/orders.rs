@@ -10,27 +10,12 @@ use std::time::Duration;
 
 use crate::admission::Refused;
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
-use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, WANTED_MAX, Want};
-use crate::orders::{Change, PASSED_ON_MAX, Taken};
+use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, Want};
+use crate::orders::{Asked, Change, PASSED_ON_MAX, Taken};
 use crate::time::{Now, Steady};
 use crate::trust::AllowedSigners;
 
 use super::{Custodian, Entry, HEARTBEAT_MIN, Output};
-
-/// How many custodians are asked for an order at once: one of them may only say that it has it.
-const ASKED_AT_ONCE: usize = 2;
-
-/// After how long others are asked for an order that did not come.
-const ASK_AGAIN: Duration = Duration::from_secs(30);
-
-/// After how long the same custodian is asked again.
-const ASK_THE_SAME_AGAIN: Duration = Duration::from_secs(300);
-
-/// How many orders one custodian is asked for before it is asked again: whoever names ever more keeps nobody else from being asked.
-const ASKED_OF_ONE: usize = 2 * PASSED_ON_MAX;
-
-/// How long an answer takes at most.
-const ANSWER: Duration = Duration::from_secs(2);
 
 /// How often one order is sent to one custodian: who asks more often does not listen.
 const RELAY_AGAIN: Duration = Duration::from_secs(5);
@@ -41,25 +26,13 @@ const SENT_TO_ONE: usize = 2 * PASSED_ON_MAX;
 /// The passing on of orders between custodians.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// Which orders each custodian was asked for, by digest, and when.
-    asked: BTreeMap<Principal, BTreeMap<String, Steady>>,
+    /// What this custodian asked others for.
+    asked: Asked,
     /// Which were sent to each custodian, and when.
     relayed: BTreeMap<Principal, BTreeMap<String, Steady>>,
 }
 
 impl Exchange {
-    fn may_ask(&mut self, sha256: &str, of: &Principal, now: Steady) -> bool {
-        self.asked.values_mut().for_each(|asked| asked.retain(|_, at| now.since(*at) < ASK_THE_SAME_AGAIN));
-        let lately = |asked: &&BTreeMap<String, Steady>| asked.get(sha256).is_some_and(|at| now.since(*at) < ASK_AGAIN);
-        let others = self.asked.values().filter(lately).count();
-        let asked = self.asked.entry(of.clone()).or_default();
-        let may = others < ASKED_AT_ONCE && asked.len() < ASKED_OF_ONE && !asked.contains_key(sha256);
-        if may {
-            asked.insert(sha256.to_owned(), now);
-        }
-        may
-    }
-
     fn may_send(&mut self, sha256: &str, to: &Principal, now: Steady) -> bool {
         let relayed = self.relayed.entry(to.clone()).or_default();
         relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
@@ -72,12 +45,12 @@ impl Exchange {
 
     /// What could not be taken when it came may be by now.
     fn ask_anew(&mut self) {
-        self.asked.clear();
+        self.asked = Asked::default();
     }
 
     /// Whether an order that others have may be on its way here.
     pub(super) fn waits(&self, now: Steady) -> bool {
-        self.asked.values().flat_map(BTreeMap::values).any(|at| now.since(*at) < ANSWER)
+        self.asked.waits(now)
     }
 }
 
@@ -202,18 +175,9 @@ impl Custodian {
     /// Another custodian's heartbeat named orders: what this one does not have, it asks for.
     pub(super) fn ask_for_orders(&mut self, cluster: ClusterId, of: &Principal, named: &[String], now: Now) {
         let orders = self.orders.entry(cluster).or_default();
-        let exchange = &mut self.exchange;
         let lacks = |sha256: &&String| orders.envelope(sha256).is_none();
-        let sha256: Vec<_> = named
-            .iter()
-            .filter(lacks)
-            .filter(|sha256| exchange.may_ask(sha256, of, now.steady))
-            .take(WANTED_MAX)
-            .cloned()
-            .collect();
-        if !sha256.is_empty() {
-            let content = Content::Want(Want { of: of.clone(), sha256 });
-            self.outputs.push_back(Output::Publish { cluster, content });
+        if let Some(want) = self.exchange.asked.want(named.iter().filter(lacks), of, now.steady) {
+            self.outputs.push_back(Output::Publish { cluster, content: Content::Want(want) });
         }
     }
 

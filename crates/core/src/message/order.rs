@@ -138,7 +138,7 @@ pub enum Effect {
     },
 }
 
-/// Asks one custodian for orders that its heartbeat names.
+/// Asks one custodian for orders that its heartbeat names: another custodian does (`want`), or a sentinel (`ask`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Want {
@@ -149,7 +149,7 @@ pub struct Want {
     pub sha256: Vec<String>,
 }
 
-/// An order, as the operator signed it, for a custodian that asked for it.
+/// An order, as the operator signed it, for whoever asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Relay {
@@ -180,6 +180,13 @@ pub struct HoldReport {
     pub released_by: Vec<Principal>,
     /// How many it takes.
     pub need: u8,
+}
+
+impl HoldReport {
+    /// Whether it keeps this node shut.
+    pub fn covers(&self, node: &NodeName) -> bool {
+        self.nodes.is_empty() || self.nodes.contains(node)
+    }
 }
 
 /// What several operators have to agree on.

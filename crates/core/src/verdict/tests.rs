@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// A sentinel's answer about a cluster of two nodes and five custodians at rest.
-fn answer() -> Value {
+pub(super) fn answer() -> Value {
     let node = || {
         json!({
             "url": "https://127.0.0.1:8200", "seen": "open", "since": "2026-11-22T10:00:00.000Z", "cause": null, "needs": [],
@@ -36,13 +36,13 @@ fn answer() -> Value {
     })
 }
 
-fn judged(answer: &Value) -> Verdict {
+pub(super) fn judged(answer: &Value) -> Verdict {
     let status: Status = serde_json::from_value(answer.clone()).expect("a status");
     Verdict::of(&status.clusters[&"prod".parse().expect("a name")], &status)
 }
 
 /// The node sealed, and this many custodians waiting for that.
-fn sealed(answer: &mut Value, needs: &[(&str, u32)]) {
+pub(super) fn sealed(answer: &mut Value, needs: &[(&str, u32)]) {
     let node = &mut answer["clusters"]["prod"]["nodes"]["vault-1"];
     node["seen"] = json!("sealed");
     node["needs"] = needs.iter().map(|(what, many)| json!([{"what": what, "have": 0, "need": 2}, many])).collect();
@@ -114,7 +114,7 @@ fn whatever_an_approval_opens_has_a_command() {
     let commands = |answer: &Value| {
         let status: Status = serde_json::from_value(answer.clone()).expect("a status");
         let (name, node) = ("prod".parse().expect("a name"), "vault-1".parse().expect("a name"));
-        let all = advice(&name, &node, &status.clusters[&name], " --config o.toml").into_iter();
+        let all = advice(&name, &node, &status.clusters[&name], status.at, " --config o.toml").into_iter();
         all.filter_map(|advice| Some((advice.what, advice.command?))).collect::<Vec<_>>()
     };
     for (needs, what) in [
@@ -149,6 +149,51 @@ fn whatever_an_approval_opens_has_a_command() {
     assert!(commands(&marked).is_empty(), "no approval opens what the policy holds");
     marked["clusters"]["prod"]["nodes"]["vault-1"]["seen"] = json!("open");
     assert!(commands(&marked).is_empty());
+}
+
+#[test]
+fn a_budget_that_is_spent_is_told_with_when_there_is_more() {
+    let heartbeat = |left: u32, frees_at: Option<&str>| {
+        let mut node = json!({"seen": "open", "since": "2026-11-24T10:00:00.000Z", "ready": true, "budget_remaining": left,
+                              "shared_address": false, "restart_provable": true});
+        if let Some(at) = frees_at {
+            node["budget_frees_at"] = json!(at);
+        }
+        json!({"version": "0", "started_at": "2026-11-24T10:00:00.000Z", "share": {"generation": 1, "x": 1, "ok": true},
+               "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 1, "head": "", "ok": true},
+               "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {},
+               "nodes": {"vault-1": node}})
+    };
+    let spent_at = |times: &[&str]| {
+        let mut answer = answer();
+        for i in 1..=5 {
+            let beat = times.get(i - 1).map_or_else(|| heartbeat(3, None), |at| heartbeat(0, Some(at)));
+            answer["clusters"]["prod"]["custodians"][format!("custodian-{i}")]["heartbeat"] = beat;
+        }
+        answer
+    };
+    assert_eq!(judged(&spent_at(&["2026-11-24T10:40:00.000Z"; 2])).answer, Answer::Yes, "three have some left");
+    let times = ["2026-11-24T10:50:00.000Z", "2026-11-24T10:40:00.000Z", "2026-11-24T10:45:00.000Z"];
+    let mut answer = spent_at(&times);
+    assert_eq!(judged(&answer).to_string(), "No: vault-1 has used up the automatic openings of this hour");
+    let status: Status = serde_json::from_value(answer.clone()).expect("a status");
+    let (name, node) = ("prod".parse().expect("a name"), "vault-1".parse().expect("a name"));
+    assert_eq!(budget(&node, &status.clusters[&name]), Some((0, 3)));
+
+    sealed(&mut answer, &[("budget", 5)]);
+    let said = |answer: &Value| {
+        let status: Status = serde_json::from_value(answer.clone()).expect("a status");
+        advice(&name, &node, &status.clusters[&name], status.at, "").swap_remove(0).what
+    };
+    let words = said(&answer);
+    // The first of the three frees a third custodian.
+    assert!(
+        words.contains("Custodians open it by themselves again today 10:40. An approval opens it meanwhile and"),
+        "{words}"
+    );
+    answer["clusters"]["prod"]["custodians"]["custodian-4"]["up"] = json!(false);
+    answer["clusters"]["prod"]["custodians"]["custodian-5"]["up"] = json!(false);
+    assert!(said(&answer).contains("again today 10:50."), "all three are needed");
 }
 
 #[test]
@@ -238,6 +283,35 @@ fn what_is_doubtful_is_said_and_disturbs_the_calm() {
 }
 
 #[test]
+fn what_is_wrong_with_an_audit_log_is_said_and_who_says_so() {
+    let heartbeat = |audit: Value| {
+        json!({"version": "0", "started_at": "2026-11-24T10:00:00.000Z", "share": {"generation": 1, "x": 1, "ok": true},
+               "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": audit,
+               "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {}, "nodes": {}})
+    };
+    let witness = |doubt: Value| json!({"seq": 9, "head": "", "issued_at": "2026-11-24T10:00:00.000Z", "doubt": doubt});
+    let well = json!({"seq": 9, "head": "", "ok": true});
+    let at = "2026-11-24T09:00:00.000Z";
+    for (audit, doubt, part) in [
+        (json!({"seq": 9, "head": "", "ok": false}), Value::Null, "cannot write its audit log"),
+        (json!({"seq": 9, "head": "", "ok": false, "broken": 3}), Value::Null, "entry 3 was changed"),
+        (
+            well.clone(),
+            json!({"at": at, "what": "shorter", "told": 12, "told_head": "", "now": 4}),
+            "told of 12 entries in its audit log, and then (today 09:00) of 4",
+        ),
+        (well.clone(), json!({"at": at, "what": "otherwise", "entry": 4, "told_head": ""}), "another one"),
+        (well.clone(), json!({"at": at, "what": "broken", "entry": 4}), "found (today 09:00) that entry 4"),
+    ] {
+        let mut answer = answer();
+        let custodian = &mut answer["clusters"]["prod"]["custodians"]["custodian-2"];
+        (custodian["heartbeat"], custodian["audit"]) = (heartbeat(audit), witness(doubt));
+        let doubts = judged(&answer).doubts;
+        assert!(doubts.iter().any(|said| said.contains("custodian-2") && said.contains(part)), "{part}: {doubts:?}");
+    }
+}
+
+#[test]
 fn times_are_said_as_people_say_them() {
     let now: Timestamp = "2026-11-24T10:00:00.000Z".parse().expect("a time");
     for (at, expected) in [
@@ -252,4 +326,22 @@ fn times_are_said_as_people_say_them() {
     assert!(moment(Timestamp::from_millis(i64::MAX), now).contains("out of range"));
     let said: Vec<_> = [3.26, 41.2, 12_345.0, 240_000.0, f64::INFINITY].map(duration).into();
     assert_eq!(said[..4], ["3.3 ms", "41 ms", "12.3 s", "4 min"]);
+}
+
+#[test]
+fn why_a_custodian_is_not_ready_names_the_nodes_or_that_some_are_not_served() {
+    let mut answer = answer();
+    let custodian = answer.pointer_mut("/clusters/prod/custodians/custodian-1").expect("there");
+    custodian["ready"] = json!(false);
+    custodian["heartbeat"] = json!({
+        "version": "0.1.0", "started_at": "2026-11-24T07:00:00.000Z", "share": {"generation": 1, "ok": true}, "threshold": 3,
+        "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 1, "head": "00".repeat(32), "ok": true},
+        "policy_sha256": "00".repeat(32), "allowed_signers_sha256": "00".repeat(32), "nodes": {}, "rejected": {},
+        "submissions": {},
+    });
+    let status: Status = serde_json::from_value(answer).expect("a status");
+    let cluster = &status.clusters[&"prod".parse().expect("a name")];
+    let why = |name: &str| unready(&cluster.custodians[&name.parse().expect("a name")]);
+    assert_eq!(why("custodian-1").as_deref(), Some("it does not serve every node"));
+    assert_eq!(why("custodian-2"), None);
 }

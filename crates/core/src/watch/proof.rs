@@ -11,9 +11,16 @@ use crate::id::Principal;
 use crate::message::Submission;
 use crate::status::{IncidentStatus, SubmissionStatus};
 
-/// Whose shares the incident proved. Nobody's before own eyes saw the node open.
-pub(super) fn proven(incident: &IncidentStatus, threshold: u8) -> BTreeSet<Principal> {
+/// Whose shares the incident proved. Nobody's before own eyes saw the node open; and what a distrusted custodian tells proves
+/// nothing.
+pub(super) fn proven(
+    incident: &IncidentStatus,
+    distrusted: &BTreeSet<Principal>,
+    threshold: u8,
+) -> BTreeSet<Principal> {
     let IncidentStatus { submissions, opened_at: Some(_), .. } = incident else { return BTreeSet::new() };
+    let told = submissions.iter().filter(|submission| !distrusted.contains(&submission.custodian));
+    let submissions = &told.cloned().collect::<Vec<_>>();
     // One that is said to have failed and opened was another's when the last share came.
     let failed = named(submissions, |result| result == Submission::Failed);
     let opened = named(submissions, |result| result == Submission::Opened);
@@ -97,7 +104,13 @@ mod tests {
     }
 
     fn numbers(incident: &IncidentStatus) -> String {
-        let names = proven(incident, 3).into_iter().map(|name| name.as_str()["custodian-".len()..].to_owned());
+        numbers_without(incident, &[])
+    }
+
+    fn numbers_without(incident: &IncidentStatus, distrusted: &[&str]) -> String {
+        let distrusted = distrusted.iter().map(|name| name.parse().expect("a name")).collect();
+        let names =
+            proven(incident, &distrusted, 3).into_iter().map(|name| name.as_str()["custodian-".len()..].to_owned());
         names.collect::<Vec<_>>().join(" ")
     }
 
@@ -144,6 +157,9 @@ mod tests {
             "1 2",
             "two of three are one, and so the last is not known to have completed it"
         );
+        let whole = incident(&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a")]);
+        assert_eq!(numbers_without(&whole, &["custodian-2"]), "1", "one's word counts for nothing");
+        assert_eq!(numbers_without(&whole, &["custodian-3"]), "", "nobody else says that it opened");
         let mut running = incident(&[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a")]);
         running.opened_at = None;
         assert_eq!(numbers(&running), "", "own eyes have not seen it open");

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{IncidentId, MessageId};
-use crate::message::{Kind, Lock, Receipt, Refusal};
+use crate::message::{HoldReport, Kind, Lock, Receipt, Refusal};
 use crate::quorum::tests::heartbeat;
 use crate::seal_status::{SealKind, SealStatus};
 use crate::sight::{ConnectionId, Side, TicketId};
@@ -37,6 +37,8 @@ fn watch(names: &[&str], direct: bool) -> BTreeMap<ClusterId, ClusterWatch> {
         custodians: (1..=5).map(|i| who(&format!("custodian-{i}"))).collect(),
         nodes: nodes.collect(),
         min_unsealed: 2,
+        allowed_signers_sha256: "configured".to_owned(),
+        audit_accepted: BTreeMap::new(),
     };
     BTreeMap::from([(CLUSTER, cluster)])
 }
@@ -579,6 +581,75 @@ fn a_share_is_proven_by_an_opening_that_own_eyes_saw_and_stays_so() {
     clusters.get_mut(&CLUSTER).expect("there").generation = 2;
     next.watcher.reconfigure(clusters, &BTreeSet::new(), at(next.now));
     assert_eq!(proven(&next), [], "these were other shares");
+}
+
+#[test]
+fn a_hold_takes_its_custodians_out_of_those_that_could_open_and_distrust_out_of_those_that_count() {
+    let mut world = settled(true);
+    world.truth.sealed = true;
+    world.run(SECOND);
+    let hold = |nodes: &[&str]| HoldReport {
+        id: MessageId::from_bytes([1; 16]),
+        by: who("carol"),
+        held_at: at(Duration::ZERO).wall,
+        nodes: nodes.iter().map(|name| node(name)).collect(),
+        reason: None,
+        released_by: Vec::new(),
+        need: 2,
+    };
+    let beat = |x: u8, holds: Vec<HoldReport>, distrusted: &[&str]| {
+        let mut beat = Heartbeat { holds, ..heartbeat(x, &[("vault-1", true)]) };
+        beat.distrusted = distrusted.iter().map(|name| who(name)).collect();
+        let report = beat.nodes.values_mut().next().expect("one");
+        (report.marker, report.marker_by) = (Some(at(SECOND).wall), Some(who("custodian-4")));
+        report.in_flight = x == 2;
+        Content::Heartbeat(Box::new(beat))
+    };
+    world.message("custodian-1", beat(1, vec![hold(&["vault-1"])], &[]));
+    world.message("custodian-2", beat(2, vec![hold(&[])], &[]));
+    world.message("custodian-3", beat(3, vec![hold(&["vault-9"])], &[]));
+    world.message("custodian-4", beat(4, Vec::new(), &["custodian-1", "custodian-2"]));
+    world.message("custodian-9", beat(9, vec![hold(&["vault-1"])], &["custodian-5"]));
+    let status = world.status();
+    assert_eq!((status.holds.len(), status.distrusted.len()), (3, 2), "the manifest's custodians alone are heard");
+    let seen = world.node_status();
+    assert_eq!((seen.ready, seen.ready_unheld), (4, 2));
+    assert_eq!(
+        (seen.in_flight, seen.marker_by),
+        (BTreeSet::from([who("custodian-2")]), BTreeSet::from([who("custodian-4")]))
+    );
+    assert!(status.custodians.values().all(|custodian| !custodian.distrusted), "one's word is not enough");
+
+    for x in [1, 2, 3] {
+        world.message(&format!("custodian-{x}"), beat(x, Vec::new(), &["custodian-4"]));
+    }
+    let status = world.status();
+    let four = &status.custodians[&who("custodian-4")];
+    assert!(four.distrusted && !four.ready && four.up && four.heartbeat.is_some(), "shown, and marked");
+    assert_eq!((status.ready, world.node_status().ready), (3, 3), "its word of itself does not count");
+    assert_eq!(status.distrusted[&who("custodian-4")].len(), 3);
+}
+
+#[test]
+fn what_a_distrusted_custodian_tells_proves_no_share() {
+    let mut world = settled(true);
+    for x in [1, 3, 4] {
+        let beat = Heartbeat { distrusted: vec![who("custodian-2")], ..heartbeat(x, &[("vault-1", true)]) };
+        world.message(&format!("custodian-{x}"), Content::Heartbeat(Box::new(beat)));
+    }
+    world.crash();
+    world.run(SECOND);
+    world.truth.start();
+    world.run(SECOND);
+    for (x, result) in [(1, Submission::Counted), (2, Submission::Counted), (3, Submission::Opened)] {
+        let receipt = Receipt { x, nonce: "a".to_owned(), ..world.receipt(Cause::Restart, result) };
+        world.message(&format!("custodian-{x}"), Content::Receipt(receipt));
+    }
+    world.truth.sealed = false;
+    world.run(12 * SECOND);
+    let proven = world.status().custodians.into_iter().filter(|(_, custodian)| custodian.share_proven.is_some());
+    assert_eq!(proven.map(|(who, _)| who).collect::<Vec<_>>(), [who("custodian-1")]);
+    assert_eq!(world.status().incidents[0].submissions.len(), 3, "it is shown all the same");
 }
 
 #[test]

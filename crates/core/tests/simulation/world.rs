@@ -479,7 +479,7 @@ impl World {
             boot: BootId(format!("boot-{}", host.boot)),
             clock_synchronised: host.synchronised,
             seed,
-            audit: AuditReport { seq: 0, head: "00".repeat(32), ok: true },
+            audit: AuditReport { seq: 0, head: "00".repeat(32), ok: true, broken: None },
         };
         let settings = host.settings.clone();
         let now = Now { steady: Steady::default(), wall };

@@ -22,9 +22,14 @@ pub(super) fn keys(config: &Config) -> Vec<Finding> {
     if let (Some(me), Some(owner)) = (me, owner)
         && me != owner
     {
-        let what =
-            format!("this check runs as user {me}, and the custodian as {owner}: what that one may do was not tried");
-        let remedy = format!("run it as the custodian's own user: sudo -u '#{owner}' holdfast-custodian check …");
+        let state_dir = config.state_dir.display();
+        let what = format!(
+            "this check runs as user {me}, and the custodian as {owner}, whose {state_dir} is: what that one may do was not tried"
+        );
+        let remedy = format!(
+            "run it as the custodian's own user: sudo -u '#{owner}' holdfast-custodian check …; or, if the custodian is \
+             user {me}: chown -R {me} {state_dir}"
+        );
         findings.push(Finding::warning("user", what, remedy));
     }
     let Some(owner) = owner else { return findings };

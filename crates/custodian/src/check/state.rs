@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use holdfast_edge::audit::{self, AUDIT_FILE, Look};
+use holdfast_edge::audit::{self, AUDIT_FILE, AuditError, Look, Why};
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 
@@ -127,25 +127,37 @@ fn remembered(config: &Config) -> Vec<Finding> {
 
 fn audit_log(config: &Config) -> Finding {
     const CHECK: &str = "audit";
-    let path = config.state_dir.join(AUDIT_FILE);
-    let shown = path.display();
+    let shown = config.state_dir.join(AUDIT_FILE);
+    let shown = shown.display();
     let evidence =
-        "keep it as evidence: move it aside, find out who changed it, and start the custodian, which begins a new one";
-    let Look { in_use, content } = match audit::look(&path) {
+        "keep it as evidence, and find out who changed it: docs/OPERATIONS.md, \"The audit log\", says how to go on";
+    let Look { in_use, content } = match audit::look(&config.state_dir) {
         Ok(Some(look)) => look,
         Ok(None) => return Finding::ok(CHECK, format!("{shown} is not there yet: the first start begins it")),
+        // Nothing is wrong with the file: whoever looks may not.
+        Err(AuditError::Open { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let what = format!("the audit log {shown} may not be read by this user");
+            return Finding::failed(CHECK, what, "check the owner and mode of the file and of its folder: ls -ld");
+        }
         Err(error) => return Finding::failed(CHECK, error.to_string(), evidence),
     };
     let who = if in_use { "a custodian runs and writes it" } else { "no custodian runs" };
     match content {
-        Err(broken) => Finding::failed(CHECK, format!("the audit log {shown} is not whole: {broken}; {who}"), evidence),
+        Err(broken) => {
+            let cut = if broken.why == Why::Missing { " (audit.head remembers it)" } else { "" };
+            Finding::failed(CHECK, format!("the audit log is not whole: {broken}{cut}; {who}"), evidence)
+        }
         Ok(whole) if whole.torn > 0 && !in_use => {
             let what = format!("the audit log {shown} ends in the middle of a line, as a crash leaves it");
             Finding::warning(CHECK, what, "nothing: the next start cuts that off and says so in the log")
         }
         Ok(whole) => {
             let (seq, head) = (whole.position.seq, whole.position.head_hex());
-            Finding::ok(CHECK, format!("the audit log's chain is whole: {seq} lines, head {}…; {who}", &head[..16]))
+            let from = if whole.begins > 1 { format!(" from entry {} on", whole.begins) } else { String::new() };
+            Finding::ok(
+                CHECK,
+                format!("the audit log's chain is whole{from}: {seq} entries, head {}…; {who}", &head[..16]),
+            )
         }
     }
 }

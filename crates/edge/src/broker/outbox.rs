@@ -56,7 +56,9 @@ pub enum PublishError {
     #[error("the message was pushed out by newer ones before the broker came back")]
     PushedOut,
     /// No confirmation within the deadline. It may have arrived all the same.
-    #[error("the broker did not confirm the message in time, it may have arrived: {0}")]
+    #[error(
+        "the broker did not confirm the message in time; if it could be reached, the message may have arrived: {0}"
+    )]
     Unconfirmed(String),
     /// The connection was closed on purpose before the message was confirmed. It may have arrived all the same.
     #[error("the connection to the broker was closed before the message was confirmed")]

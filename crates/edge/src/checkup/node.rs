@@ -142,7 +142,8 @@ fn not_connected(error: &ConnectError, identity: &NodeIdentity) -> Finding {
             PeerRefusal::WrongPin { seen } => (
                 "pin",
                 format!(
-                    "if the node was given this key by somebody whom you know, add it to its pins: spki_sha256 = [\"{seen}\"]"
+                    "see first that its url is not another node's; if the node was given this key by somebody whom you know, add it to its \
+                     pins: spki_sha256 = [\"{seen}\"]"
                 ),
             ),
             PeerRefusal::Expired { .. } | PeerRefusal::NotYetValid { .. } => (
@@ -189,8 +190,15 @@ fn status_findings(status: &SealStatus, expected: Expected, node: &NodeName) -> 
     if found != wanted {
         let what =
             format!("it wants {} of {} shares, and the manifest says {} of {}", found.0, found.1, wanted.0, wanted.1);
-        let remedy =
-            "its shares were rotated, or this is the manifest of another cluster or generation: take the right one";
+        let remedy = match status.sealed {
+            false => {
+                "after a rotation a standby shows the numbers of before until it is started again, so start it again; else \
+                 this is the manifest of another cluster or generation: take the right one"
+            }
+            true => {
+                "its shares were rotated, or this is the manifest of another cluster or generation: take the right one"
+            }
+        };
         return vec![Finding::failed("status", what, remedy)];
     }
     let wants = format!("{} of {} shares of the type shamir, as the manifest says", wanted.0, wanted.1);

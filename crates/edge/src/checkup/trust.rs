@@ -58,7 +58,7 @@ pub fn people_listed<'a>(
         return Some(Finding::failed("people", what, remedy));
     }
     if !unknown.is_empty() {
-        let what = format!("allowed_signers has no key of {} that counts as a {role}'s now", list(&unknown));
+        let what = format!("allowed_signers has no key that counts now of this {role}: {}", list(&unknown));
         return Some(Finding::warning("people", what, remedy));
     }
     (!known.is_empty()).then(|| Finding::ok("people", format!("allowed_signers knows each {role}: {}", list(&known))))

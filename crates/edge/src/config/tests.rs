@@ -122,15 +122,14 @@ fn a_key_that_nobody_would_believe_is_refused_with_the_line_to_add() {
     let line =
         |namespaces: &str, key: &SigningKey| format!("a namespaces=\"{namespaces}\" {}\n", key.public_openssh(""));
     let other = SigningKey::generate().expect("random numbers");
+    let text = "id = \"a\"\nsigning_key = \"a.key\"\nallowed_signers = \"signers\"\n";
     for (signers, good) in [
         (line("holdfast.event", &key), true),
         (line("holdfast.order,holdfast.event", &key), true),
         (line("holdfast.report", &key), false),
         (line("holdfast.event", &other), false),
-        (line("holdfast.event", &key).replace("a name", "b name"), false),
     ] {
         folder.write("signers", &signers, 0o644);
-        let text = "id = \"a\"\nsigning_key = \"a.key\"\nallowed_signers = \"signers\"\n";
         let (file, example) = folder.config(text).expect("good");
         let key = file.signing_key(&example.signing_key.expect("given")).expect("a key");
         let trust = file.allowed_signers(&example.allowed_signers.expect("given")).expect("a trust root");
@@ -145,6 +144,13 @@ fn a_key_that_nobody_would_believe_is_refused_with_the_line_to_add() {
             file.check_listed(&key, &example.id, Namespace::Event, &trust).expect("and mends it");
         }
     }
+    // Somebody else's key under one's own name is no line to add.
+    folder.write("signers", line("holdfast.event", &key).replace("a name", "b name"), 0o644);
+    let (file, example) = folder.config(text).expect("good");
+    let key = file.signing_key(&example.signing_key.expect("given")).expect("a key");
+    let trust = file.allowed_signers(&example.allowed_signers.expect("given")).expect("a trust root");
+    let refused = file.check_listed(&key, &example.id, Namespace::Event, &trust).expect_err("it is b's");
+    assert!(refused.what.contains("is b's") && !refused.what.contains("added"), "{refused}");
     folder.write("signers", "a ssh-ed25519 AAAA\n", 0o644);
     let (file, example) = folder.config("id = \"a\"\nallowed_signers = \"signers\"\n").expect("good");
     let refused = file.allowed_signers(&example.allowed_signers.expect("given")).expect_err("no namespaces");

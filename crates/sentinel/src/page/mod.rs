@@ -6,6 +6,7 @@
 //! wrote is made plain first.
 
 mod incidents;
+mod orders;
 
 use std::time::Duration;
 
@@ -186,7 +187,7 @@ fn state(clusters: &[Shown<'_>], status: &Status) -> Markup {
             section id="verdicts" class=[(clusters.len() > CLUSTERS_UNFOLDED).then_some("many")]
                 aria-live="polite" aria-label="Would it open by itself now?" {
                 @if clusters.is_empty() { p { "This sentinel watches no cluster." } }
-                @for shown in clusters { (verdict_of(shown)) }
+                @for shown in clusters { (verdict_of(shown, status.at)) }
             }
             @for shown in clusters {
                 @let unfolded = unfolded(shown);
@@ -200,7 +201,7 @@ fn state(clusters: &[Shown<'_>], status: &Status) -> Markup {
     }
 }
 
-fn verdict_of(Shown { name, cluster, verdict, state }: &Shown<'_>) -> Markup {
+fn verdict_of(Shown { name, cluster, verdict, state }: &Shown<'_>, now: Timestamp) -> Markup {
     html! {
         article id={ "verdict-" (name) } class={ "verdict " (state.as_str()) } {
             h1 { "Would " b { (name) } " open by itself now?" }
@@ -211,8 +212,9 @@ fn verdict_of(Shown { name, cluster, verdict, state }: &Shown<'_>) -> Markup {
             @if !verdict.doubts.is_empty() {
                 ul class="doubts" { @for doubt in &verdict.doubts { li { (doubt) } } }
             }
+            @for advice in verdict::orders_advice(name, cluster, now, "") { (advised(&advice)) }
             @for node in cluster.nodes.keys() {
-                @for advice in verdict::advice(name, node, cluster, "") { (advised(&advice)) }
+                @for advice in verdict::advice(name, node, cluster, now, "") { (advised(&advice)) }
             }
         }
     }
@@ -228,11 +230,12 @@ fn advised(Advice { what, command }: &Advice) -> Markup {
 fn parts(Shown { name, cluster, .. }: &Shown<'_>, now: Timestamp) -> Markup {
     html! {
         h3 { "Nodes" }
-        ul class="cards nodes" { @for (name, node) in &cluster.nodes { (node_card(name, node, now)) } }
+        ul class="cards nodes" { @for (name, node) in &cluster.nodes { (node_card(name, node, cluster, now)) } }
         h3 { "Custodians" }
         ul class="cards custodians" {
             @for (id, custodian) in &cluster.custodians { (custodian_card(id, custodian, now)) }
         }
+        (orders::list(name, cluster, now))
         (facts(cluster, now))
         @if !cluster.approvals.is_empty() {
             h3 { "Approvals" }
@@ -249,10 +252,11 @@ fn parts(Shown { name, cluster, .. }: &Shown<'_>, now: Timestamp) -> Markup {
     }
 }
 
-fn node_card(name: &NodeName, node: &NodeStatus, now: Timestamp) -> Markup {
+fn node_card(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus, now: Timestamp) -> Markup {
     let shut = node.seen != Seen::Open;
+    let held = verdict::is_held(name, node, cluster);
     let state = match node.seen {
-        Seen::Open if node.shared_address || node.identity_refused.is_some() => State::Attention,
+        Seen::Open if node.shared_address || node.identity_refused.is_some() || held => State::Attention,
         Seen::Open => State::Well,
         Seen::Never => State::Unknown,
         Seen::Sealed | Seen::Lost => State::No,
@@ -267,10 +271,22 @@ fn node_card(name: &NodeName, node: &NodeStatus, now: Timestamp) -> Markup {
             @if shut {
                 @let waits = verdict::waits(node);
                 @if !waits.is_empty() { p { "waits for " (waits) } }
+            } @else if held {
+                p { "held: would stay shut" }
             }
+            @if let Some(left) = openings_left(name, cluster) { p class="quiet" { (left) } }
             p class="quiet" { bdi { (plain_text(&node.url)) } }
         }
     }
+}
+
+/// How many automatic openings custodians have left for a node in this hour.
+fn openings_left(name: &NodeName, cluster: &ClusterStatus) -> Option<String> {
+    let left = match verdict::budget(name, cluster)? {
+        (fewest, most) if fewest == most => most.to_string(),
+        (fewest, most) => format!("{fewest} to {most}"),
+    };
+    Some(format!("automatic openings left this hour: {left}"))
 }
 
 fn custodian_card(id: &Principal, custodian: &CustodianStatus, now: Timestamp) -> Markup {
@@ -286,6 +302,7 @@ fn custodian_card(id: &Principal, custodian: &CustodianStatus, now: Timestamp) -
             p class="name" {
                 (picture(state)) b { (id) }
                 @if let Some(site) = &custodian.site { " " span class="quiet" { (site) } }
+                @if custodian.distrusted { span class="word" { "distrusted" } }
             }
             p {
                 @match verdict::unready(custodian) {

@@ -105,6 +105,57 @@ fn what_others_wrote_stays_text() {
     assert!(html.len() < clean.len() + 10_000, "nobody makes it long: {} and {}", html.len(), clean.len());
 }
 
+/// A hold that these custodians obey, and a reason that somebody wrote.
+fn hold(nodes: &[&str], obeyed_by: &[&str], reason: &str) -> Value {
+    json!({"id": "3f".repeat(16), "by": "carol", "held_at": "2026-11-24T09:02:00.000Z", "nodes": nodes, "reason": reason,
+           "released_by": {"bob": obeyed_by.len()}, "need": 2, "obeyed_by": obeyed_by})
+}
+
+#[test]
+fn a_hold_is_told_with_since_when_by_whom_why_who_obeys_and_how_it_ends() {
+    let mut status = status(1, 2, 5);
+    assert!(!page(&status).html.contains("<h3>Holds</h3>"));
+    let all = ["custodian-1", "custodian-2", "custodian-3", "custodian-4", "custodian-5"];
+    let cluster = &mut status["clusters"]["prod-1"];
+    cluster["holds"] = json!([hold(&["vault-1"], &all, &format!("forensics {HOSTILE}"))]);
+    cluster["nodes"]["vault-2"]["ready_unheld"] = json!(5);
+    let html = page(&status).html;
+    assert!(html.contains("<title>No: prod-1 – Holdfast</title>") && html.contains("held: would stay shut"), "{html}");
+    let section = &html[html.find("<h3>Holds</h3>").expect("the section")..];
+    let command = format!("<code>holdfast release --cluster prod-1 --hold {}</code>", "3f".repeat(16));
+    for part in [
+        "<b>vault-1</b>",
+        "since today 09:02 by <b>carol</b>",
+        "“<bdi>forensics &quot;&gt;&lt;script&gt;",
+        "obeyed by 5 of 5: custodian-1, custodian-2",
+        "It takes 2 operators to end it; released so far by bob.",
+        command.as_str(),
+    ] {
+        assert!(section.contains(part), "{part} in {section}");
+    }
+    assert!(!html.contains("<script>alert") && !html.contains('\u{202e}'), "{html}");
+}
+
+#[test]
+fn what_waits_and_whose_word_counts_for_nothing_is_told() {
+    let mut status = status(1, 1, 5);
+    let cluster = &mut status["clusters"]["prod-1"];
+    let matter = json!({"what": "distrust", "principal": "custodian-3", "lift": false});
+    cluster["waiting"] =
+        json!([{"matter": matter, "by": {"alice": 5}, "need": 2, "told_by": ["custodian-1", "custodian-2"]}]);
+    cluster["distrusted"] = json!({"custodian-4": ["custodian-1", "custodian-2", "custodian-3"]});
+    cluster["custodians"]["custodian-4"]["distrusted"] = json!(true);
+    let html = page(&status).html;
+    for part in [
+        "<title>Yes, but look: prod-1 – Holdfast</title>",
+        "<code>holdfast distrust --cluster prod-1 custodian-3</code>",
+        "Operators have ordered that the word of custodian-4 counts for nothing",
+        "<span class=\"word\">distrusted</span>",
+    ] {
+        assert!(html.contains(part), "{part} in {html}");
+    }
+}
+
 #[test]
 fn of_many_clusters_the_troubled_come_first_and_alone_are_unfolded() {
     let mut status = status(20, 5, 50);
