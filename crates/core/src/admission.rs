@@ -230,6 +230,13 @@ impl Admission {
         admitted
     }
 
+    /// An order that was admitted could not be taken: when it comes again, it is no replay.
+    pub fn forget_order(&mut self, header: &Header) {
+        if let Some(ids) = self.recent.get_mut(&header.from).filter(|_| header.kind.is_order()) {
+            ids.remove(&header.id);
+        }
+    }
+
     fn examine(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
         let envelope = Envelope::parse_from(bytes, &self.trust)?;
         let (header, unread) = read_header(envelope.body())?;
@@ -252,8 +259,9 @@ impl Admission {
         if header.issued_at > now.wall.after(SKEW_MAX) {
             return Err(Refused::Early(header.issued_at));
         }
+        // What takes several operators has no expiry of its own, but one's voice lapses while it waits for another's.
         if header.kind.is_order() {
-            return Ok(());
+            return if self.clock_is_behind(now) { Err(Refused::Clock(self.high_water)) } else { Ok(()) };
         }
         let Some(expires_at) = header.expires_at else {
             let old = now.wall.since(header.issued_at) > AGE_MAX;

@@ -822,6 +822,25 @@ mod tests {
     }
 
     #[test]
+    fn each_need_reads_back_as_it_was_written() {
+        let all = [
+            Needs::Contact,
+            Needs::Evidence,
+            Needs::Approvals { have: 1, need: 2 },
+            Needs::Policy,
+            Needs::Hold,
+            Needs::Budget,
+            Needs::Share,
+            Needs::Others,
+            Needs::Generation,
+        ];
+        for needs in all {
+            let written = serde_json::to_string(&needs).expect("plain data");
+            assert_eq!(serde_json::from_str::<Needs>(&written).ok(), Some(needs), "{written}");
+        }
+    }
+
+    #[test]
     fn texts_for_people_are_short_and_plain() {
         assert_eq!(plain_text("a\n\x1b[31mb"), "a  [31mb");
         assert_eq!(plain_text("a\u{202e}b\u{2066}c\u{200b}d\u{2028}e"), "a b c d e");

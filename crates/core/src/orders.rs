@@ -35,6 +35,9 @@ pub const TOGETHER_MAX: Duration = Duration::from_secs(15 * 60);
 /// Holds of one operator that may stand at once: one for every node of a large cluster. More are refused, and his alone.
 pub const HOLDS_PER_OPERATOR: usize = 64;
 
+/// The bytes of their envelopes: with each change of the state all of it is written.
+pub const HOLDS_BYTES_PER_OPERATOR: usize = 256 * 1024;
+
 /// Matters in which one operator's voice may wait at once.
 pub const VOICES_PER_OPERATOR: usize = 16;
 
@@ -50,6 +53,10 @@ pub const SETTLED_KEPT: usize = 32;
 /// The bytes of their envelopes: two changes of the largest trust root by two operators, dozens of an ordinary one.
 pub const SETTLED_BYTES: usize = 256 * 1024;
 
+/// The bytes of nodes and reasons in the holds of a heartbeat: an operator who writes much must not take the room in which others'
+/// orders are named.
+pub const HOLDS_REPORTED_BYTES: usize = 8 * 1024;
+
 /// How many orders are passed on at most, and so named in a heartbeat.
 pub const PASSED_ON_MAX: usize = 96;
 
@@ -57,15 +64,15 @@ pub const PASSED_ON_MAX: usize = 96;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Orders {
-    /// The holds that are in force.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    holds: BTreeMap<MessageId, Standing>,
+    /// The holds that are in force. An id is its operator's choice, and so no key: two may have chosen the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    holds: Vec<Standing>,
     /// What waits for more operators, the oldest first.
     #[serde(skip_serializing_if = "VecDeque::is_empty")]
     motions: VecDeque<Motion>,
     /// Holds that were ended.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    released: BTreeMap<MessageId, Tombstone>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    released: Vec<Tombstone>,
     /// The latest of the holds whose end was forgotten: none of before is taken any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     released_before: Option<Timestamp>,
@@ -90,6 +97,7 @@ pub struct Orders {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Standing {
+    id: MessageId,
     by: Principal,
     held_at: Timestamp,
     hold: Hold,
@@ -234,7 +242,7 @@ impl Orders {
     /// The ids of the holds that keep this node shut.
     pub fn holds_on<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = MessageId> + 'a {
         let covers = move |hold: &Hold| hold.nodes.is_empty() || hold.nodes.contains(node);
-        self.holds.iter().filter(move |(_, standing)| covers(&standing.hold)).map(|(id, _)| *id)
+        self.holds.iter().filter(move |standing| covers(&standing.hold)).map(|standing| standing.id)
     }
 
     /// Whether this party's word counts for nothing.
@@ -265,20 +273,26 @@ impl Orders {
         self.trust.as_ref().map_or(0, |trusted| trusted.version)
     }
 
-    /// The holds in force, for a heartbeat: the latest.
+    /// The holds in force, for a heartbeat: the latest, as many as fit.
     pub fn report_holds(&self, rules: &Rules<'_>, now: Timestamp) -> Vec<HoldReport> {
         let mut holds: Vec<_> = self.holds.iter().collect();
-        holds.sort_by_key(|(id, standing)| (std::cmp::Reverse(standing.held_at), **id));
-        let report = |(id, standing): (&MessageId, &Standing)| HoldReport {
-            id: *id,
+        holds.sort_by_key(|standing| (std::cmp::Reverse(standing.held_at), standing.id));
+        let mut bytes = 0;
+        let fits = |standing: &&Standing| {
+            let reason = standing.hold.reason.as_ref().map_or(0, String::len);
+            bytes += reason + standing.hold.nodes.iter().map(|node| node.as_str().len()).sum::<usize>();
+            bytes <= HOLDS_REPORTED_BYTES
+        };
+        let report = |standing: &Standing| HoldReport {
+            id: standing.id,
             by: standing.by.clone(),
             held_at: standing.held_at,
             nodes: standing.hold.nodes.clone(),
             reason: standing.hold.reason.clone(),
-            released_by: self.voices(&standing.end(*id), rules, now),
+            released_by: self.voices(&standing.end(), rules, now),
             need: rules.release_approvals.max(1),
         };
-        holds.into_iter().take(HOLDS_REPORTED).map(report).collect()
+        holds.into_iter().take(HOLDS_REPORTED).take_while(fits).map(report).collect()
     }
 
     /// What waits for more operators, for a heartbeat: the latest. The ends of holds are told of with the holds.
@@ -291,37 +305,55 @@ impl Orders {
         self.motions.iter().rev().filter_map(report).take(WAITING_REPORTED).collect()
     }
 
-    /// The digests of the orders that are passed on: every hold in force, and what was settled last.
+    /// The digests of the orders that are passed on, at most [`PASSED_ON_MAX`]: every hold in force, and what was settled last. In
+    /// the order in which they can be taken: a later trust root takes the place of the one before, and may know fewer keys.
     pub fn passed_on(&self) -> impl Iterator<Item = &str> {
-        self.all_kept().map(|kept| kept.sha256.as_str()).take(PASSED_ON_MAX)
+        let (holds, settled) = (self.holds.len(), self.settled.iter().flatten().count());
+        let surplus = (holds + settled).saturating_sub(PASSED_ON_MAX).min(settled);
+        let all = self.holds().chain(self.settled.iter().flatten().skip(surplus));
+        all.map(|kept| kept.sha256.as_str()).take(PASSED_ON_MAX)
     }
 
     /// The envelope with this digest, if it is one that is passed on.
     pub fn envelope(&self, sha256: &str) -> Option<&str> {
-        self.all_kept().find(|kept| kept.sha256 == sha256).map(|kept| kept.envelope.as_str())
+        let mut all = self.holds().chain(self.settled.iter().flatten());
+        all.find(|kept| kept.sha256 == sha256).map(|kept| kept.envelope.as_str())
     }
 
-    fn all_kept(&self) -> impl Iterator<Item = &Kept> {
-        self.holds.values().map(|standing| &standing.kept).chain(self.settled.iter().rev().flatten())
+    /// Whether this very envelope is one of those.
+    pub fn has(&self, envelope: &str) -> bool {
+        self.holds().chain(self.settled.iter().flatten()).any(|kept| kept.envelope == envelope)
+    }
+
+    fn holds(&self) -> impl Iterator<Item = &Kept> {
+        self.holds.iter().map(|standing| &standing.kept)
+    }
+
+    fn is_released(&self, end: &Matter) -> bool {
+        self.released.iter().any(|tombstone| tombstone.end == *end)
     }
 
     fn hold(&mut self, header: &Header, hold: &Hold, envelope: &str) -> Taken {
         let standing = Standing {
+            id: header.id,
             by: header.from.clone(),
             held_at: header.issued_at,
             hold: hold.clone(),
             kept: Kept::of(envelope),
         };
-        let ended = self.released.get(&header.id).is_some_and(|tombstone| tombstone.end == standing.end(header.id));
         let forgotten = self.released_before.is_some_and(|before| header.issued_at <= before);
-        if ended || forgotten || self.holds.contains_key(&header.id) {
+        let stands = |other: &Standing| other.id == header.id && other.by == header.from;
+        if self.is_released(&standing.end()) || forgotten || self.holds.iter().any(stands) {
             return Taken::Known;
         }
-        if self.holds.values().filter(|other| other.by == header.from).count() >= HOLDS_PER_OPERATOR {
+        let of_his = self.holds.iter().filter(|other| other.by == header.from);
+        let (count, bytes) =
+            of_his.fold((0, envelope.len()), |(count, bytes), other| (count + 1, bytes + other.kept.envelope.len()));
+        if count >= HOLDS_PER_OPERATOR || bytes > HOLDS_BYTES_PER_OPERATOR {
             return Taken::Full;
         }
         let nodes = hold.nodes.clone();
-        self.holds.insert(header.id, standing);
+        self.holds.push(standing);
         Taken::Told { effect: Effect::InForce {}, change: Some(Change::Held(nodes)) }
     }
 
@@ -334,16 +366,17 @@ impl Orders {
         now: Timestamp,
     ) -> Taken {
         let matter = release.matter();
-        if self.released.get(&release.hold).is_some_and(|tombstone| tombstone.end == matter) {
+        if self.is_released(&matter) {
             return settled_already();
         }
-        if self.holds.get(&release.hold).is_some_and(|standing| standing.end(release.hold) != matter) {
+        let mut called_so = self.holds.iter().filter(|standing| standing.id == release.hold).peekable();
+        if called_so.peek().is_some() && called_so.all(|standing| standing.end() != matter) {
             return inapplicable("the hold with that id is another one: it says something else than this release");
         }
         self.voice(header, matter, envelope, rules, now, |orders, settled| {
-            orders.holds.remove(&release.hold);
             let tombstone = Tombstone { held_at: release.held_at, end: release.matter() };
-            orders.released.insert(release.hold, tombstone);
+            orders.holds.retain(|standing| standing.end() != tombstone.end);
+            orders.released.push(tombstone);
             orders.forget_released();
             Change::Released(release.hold, settled.by.clone())
         })
@@ -497,12 +530,8 @@ impl Orders {
 
     fn forget_released(&mut self) {
         while self.released.len() > RELEASED_KEPT {
-            let Some((id, held_at)) =
-                self.released.iter().map(|(id, t)| (*id, t.held_at)).min_by_key(|(_, held_at)| *held_at)
-            else {
-                return;
-            };
-            self.released.remove(&id);
+            let oldest = (0..self.released.len()).min_by_key(|place| self.released[*place].held_at).unwrap_or_default();
+            let held_at = self.released.swap_remove(oldest).held_at;
             self.released_before = self.released_before.max(Some(held_at));
         }
     }
@@ -537,8 +566,8 @@ struct Settled {
 
 impl Standing {
     /// What has to be agreed on to end it.
-    fn end(&self, id: MessageId) -> Matter {
-        self.hold.end(id, &self.by, self.held_at)
+    fn end(&self) -> Matter {
+        self.hold.end(self.id, &self.by, self.held_at)
     }
 }
 

@@ -37,6 +37,9 @@ pub use state::{BootId, LastOpen, Marker, NodeState, STATE_VERSION, StandingAppr
 /// The time between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// How long is listened until each custodian that talks was heard: the time between two heartbeats, and a way that takes long.
+const HEARTBEAT_HEARD: Duration = Duration::from_secs(11);
+
 /// The shortest time between two: what changes about a node is told at once, but no node that flaps makes a flood.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
 
@@ -519,8 +522,8 @@ impl Custodian {
             policy_sha256,
             allowed_signers_sha256: hex::encode(trust.digest()),
             trust_version: orders.trust_version(),
-            holds: orders.report_holds(&rules, now.wall),
-            waiting: orders.report_waiting(&rules, now.wall),
+            holds: orders.report_holds(&rules, self.admission.high_water()),
+            waiting: orders.report_waiting(&rules, self.admission.high_water()),
             distrusted: orders.distrusted().cloned().collect(),
             orders: orders.passed_on().map(str::to_owned).collect(),
             nodes,
@@ -534,7 +537,9 @@ impl Custodian {
     /// Whether a reboot of this host may count as an outage by now, as far as it does not depend on the node.
     fn outage_believable(&self, now: Now) -> Believable {
         let waited_for_broker = self.settings.broker_grace.is_none_or(|grace| {
-            let heard = self.broker.up_since.is_some_and(|since| now.steady.since(since) >= HEARTBEAT);
+            let up = self.broker.up_since.map_or(Duration::ZERO, |since| now.steady.since(since));
+            // What the others named has come, unless one of them names what nobody has.
+            let heard = up >= HEARTBEAT_HEARD && (!self.exchange.waits(now.steady) || up >= 2 * HEARTBEAT_HEARD);
             (self.broker.drained && heard) || now.steady.since(self.started.steady) >= grace
         });
         if waited_for_broker && self.clock_synchronised { Believable::Yes } else { Believable::NotYet }

@@ -1,8 +1,10 @@
 //! One node of one cluster, as one custodian sees it: its incident, and the decision whether and when to release the share.
 //!
 //! What is here is the release rule's heart: the cause in force, the locks "authority" and "budget", whose turn it is, and
-//! when an attempt is given up. What is not: the messages' admission and everything that concerns the custodian as a whole
-//! (`super`), and the four locks that are proven at the edge.
+//! when an attempt is given up. What is not: what people decide (`people`), the messages' admission and everything that concerns
+//! the custodian as a whole (`super`), and the four locks that are proven at the edge.
+
+mod people;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use super::entry::Entry;
 use super::hour::{BUDGET_WINDOW, Hour};
 use super::incident::{FAST_CYCLES, Incident, Progress, RETRY, STALL, Submitted, Tried, Withdrawal};
 use super::settings::ClusterSettings;
-use super::state::{BootId, LastOpen, Marker, NodeState, StandingApproval};
+use super::state::{BootId, LastOpen, Marker, NodeState};
 use super::{Answer, Outcome, Output};
 
 /// How long an order to release holds: a connection, a handshake and a status fit in many times over.
@@ -43,9 +45,6 @@ const EVIDENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How often each round's set must have failed before no more are tried, for the same reason.
 const FAILURES_THAT_PROVE: u8 = 3;
-
-/// How many approvals of one node are kept: more operators than that nobody has.
-const APPROVALS_MAX: usize = 64;
 
 /// How long a share that was counted may have vanished from the node, with no failure told, before the set counts as
 /// failed: a follower that is still joining opens about a second after its last share (FACTS.md).
@@ -229,6 +228,8 @@ impl Node {
     /// Seen open with own eyes, when the question left at `asked` or later: every marker of before is void, and every approval.
     fn note_open(&mut self, asked: Now, cx: &mut Context<'_>) {
         let at = asked.wall;
+        // Whether a later reboot is an outage depends on these, and not on the moment.
+        let anew = self.state.last_open.as_ref().is_none_or(|open| open.stopped || open.boot != *cx.boot);
         self.state.last_open = Some(LastOpen { at, boot: cx.boot.clone(), stopped: false });
         self.state.opened = Some(cx.now.wall);
         let outlived = |by: &Principal| self.marked.get(by).is_none_or(|marked| *marked < asked.steady);
@@ -236,7 +237,7 @@ impl Node {
         self.state.markers.retain(|by, _| !outlived(by));
         let outlived = self.state.markers.len() < markers;
         let behind = self.saved_open.is_none_or(|saved| at.since(saved) >= LAST_OPEN_SAVED || at < saved);
-        if behind || outlived || self.state.sent || !self.state.approvals.is_empty() {
+        if behind || anew || outlived || self.state.sent || !self.state.approvals.is_empty() {
             self.state.approvals.clear();
             self.state.sent = false;
             self.saved_open = Some(at);
@@ -318,19 +319,6 @@ impl Node {
         }
     }
 
-    /// Operators have ordered that somebody's word counts for nothing: nor do the markers that he set or told of. What this
-    /// custodian saw itself stays.
-    pub(super) fn forget_word_of(&mut self, principal: &Principal, cx: &mut Context<'_>) {
-        if principal != cx.me {
-            self.state.markers.retain(|via, marker| via != principal && marker.by != *principal);
-        }
-    }
-
-    /// What was approved is void: somebody ordered a hold since, or the keys that approved may count no more.
-    pub(super) fn void_approvals(&mut self) {
-        self.state.approvals.clear();
-    }
-
     /// Whether this custodian's share may be in the node, or on its way.
     pub(super) fn in_flight(&self) -> bool {
         self.state.sent || !self.orders.is_empty() || self.incident.as_ref().is_some_and(|incident| incident.sent)
@@ -354,25 +342,6 @@ impl Node {
         if self.state.last_open.as_ref().is_none_or(|open| open.at < at) {
             self.mark(via, Marker { at, by }, cx);
         }
-    }
-
-    /// An operator approved an opening.
-    pub(super) fn approve(&mut self, approval: StandingApproval, cx: &mut Context<'_>) {
-        let (cluster, node) = (self.cluster, self.name.clone());
-        let entry = Entry::Approval { cluster, node, id: approval.id, from: approval.from.clone() };
-        let now = cx.now.wall;
-        self.state.approvals.retain(|a| now < a.expires_at);
-        // One that is given while a hold is in force was not meant for the time after it.
-        if self.state.approvals.len() < APPROVALS_MAX && !cx.held {
-            self.state.approvals.push(approval);
-        }
-        if let Some(incident) = &mut self.incident {
-            incident.start_over();
-        }
-        // The id first, so that a crash between cannot make it count twice.
-        cx.outputs.push_back(Output::Save);
-        cx.outputs.push_back(Output::Audit(entry));
-        self.sight.attend(cx.now);
     }
 
     /// Another custodian submitted its share.
@@ -599,18 +568,6 @@ impl Node {
         }
     }
 
-    fn standing_approvals(&self, cx: &Context<'_>) -> Vec<&StandingApproval> {
-        if cx.clock_is_behind {
-            return Vec::new();
-        }
-        let after = self.state.opened;
-        let operators = &cx.settings.operators;
-        let stands = |a: &&StandingApproval| {
-            cx.now.wall < a.expires_at && after.is_none_or(|open| open < a.issued_at) && operators.contains(&a.from)
-        };
-        self.state.approvals.iter().filter(stands).collect()
-    }
-
     fn budget<'a>(&'a self, cx: &Context<'_>) -> Hour<'a> {
         Hour { openings: &self.state.openings, most: cx.settings.policy.unseals_per_hour, now: cx.now.wall }
     }
@@ -716,7 +673,10 @@ impl Node {
         if let Some(incident) = &mut self.incident
             && incident.ended_since().is_some_and(|since| now.since(since) >= VANISHED_MAX)
         {
+            // A node that hangs shows no share, and may hold it all the same.
+            let sent = incident.sent;
             incident.next_round(rounds, now);
+            incident.sent = sent;
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::admission::Refused;
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
 use crate::message::{Acknowledgement, Content, Effect, Header, Matter, Relay, Want};
-use crate::orders::{Asked, Change, Taken};
+use crate::orders::{Asked, Change, PASSED_ON_MAX, Taken};
 use crate::time::{Now, Steady};
 use crate::trust::AllowedSigners;
 
@@ -20,27 +20,37 @@ use super::{Custodian, Entry, HEARTBEAT_MIN, Output};
 /// How often one order is sent to one custodian: who asks more often does not listen.
 const RELAY_AGAIN: Duration = Duration::from_secs(5);
 
-/// How many answers are remembered. When that is full, nothing more is sent until some are old.
-const REMEMBERED: usize = 1024;
+/// How many answers to one custodian are remembered. When that is full, nothing more is sent to it until some are old.
+const SENT_TO_ONE: usize = 2 * PASSED_ON_MAX;
 
 /// The passing on of orders between custodians.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     /// What this custodian asked others for.
     asked: Asked,
-    /// When an order was last sent to whom.
-    relayed: BTreeMap<(Principal, String), Steady>,
+    /// Which were sent to each custodian, and when.
+    relayed: BTreeMap<Principal, BTreeMap<String, Steady>>,
 }
 
 impl Exchange {
     fn may_send(&mut self, sha256: &str, to: &Principal, now: Steady) -> bool {
-        self.relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
-        let key = (to.clone(), sha256.to_owned());
-        let may = self.relayed.len() < REMEMBERED && !self.relayed.contains_key(&key);
+        let relayed = self.relayed.entry(to.clone()).or_default();
+        relayed.retain(|_, at| now.since(*at) < RELAY_AGAIN);
+        let may = relayed.len() < SENT_TO_ONE && !relayed.contains_key(sha256);
         if may {
-            self.relayed.insert(key, now);
+            relayed.insert(sha256.to_owned(), now);
         }
         may
+    }
+
+    /// What could not be taken when it came may be by now.
+    fn ask_anew(&mut self) {
+        self.asked = Asked::default();
+    }
+
+    /// Whether an order that others have may be on its way here.
+    pub(super) fn waits(&self, now: Steady) -> bool {
+        self.asked.waits(now)
     }
 }
 
@@ -73,11 +83,18 @@ impl Custodian {
         let (effect, change) = match taken {
             Taken::Told { effect, change } => (effect, change),
             Taken::Known | Taken::Full => {
+                if taken == Taken::Full {
+                    self.admission.forget_order(header);
+                }
                 let refused = if taken == Taken::Full { Refused::Full } else { Refused::Replayed(id) };
                 self.admission.count_refusal(refused.reason());
                 return Err(refused);
             }
         };
+        if let Effect::Inapplicable { .. } = effect {
+            // It may have come before what it builds on.
+            self.admission.forget_order(header);
+        }
         let about = match content {
             Content::Hold(hold) => hold.nodes.clone(),
             _ => Vec::new(),
@@ -123,7 +140,7 @@ impl Custodian {
             Change::Held(nodes) => {
                 let nodes = if nodes.is_empty() { self.nodes_of(cluster) } else { nodes };
                 for name in nodes {
-                    self.with_node(cluster, &name, now, |node, _| node.void_approvals());
+                    self.with_node(cluster, &name, now, |node, cx| node.hold(header.issued_at, cx));
                 }
             }
             Change::Distrusted { principal, lift: false, .. } => {
@@ -141,6 +158,7 @@ impl Custodian {
         self.admission.set_trust_root(cluster, Some(allowed_signers));
         let orders = self.orders.entry(cluster).or_default();
         orders.judge_under(self.admission.trust(cluster));
+        self.exchange.ask_anew();
         for name in self.nodes_of(cluster) {
             self.with_node(cluster, &name, now, |node, _| node.void_approvals());
         }
@@ -182,6 +200,10 @@ impl Custodian {
             return Ok(());
         }
         let bytes = relay.envelope.as_bytes();
+        if self.orders.values().any(|orders| orders.has(&relay.envelope)) {
+            // Another, who was asked too, was faster.
+            return Ok(());
+        }
         let body = self.admission.admit(bytes, now)?;
         if body.header.kind.is_order() {
             return self.hear_order(&body.header, &body.content, bytes, now);

@@ -85,6 +85,9 @@ pub struct NodeState {
     /// void, also those that come later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opened: Option<Timestamp>,
+    /// When the latest hold that was taken was signed: approvals of before are void, also those that come later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Timestamp>,
     /// Approvals that were admitted and are not void yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<StandingApproval>,

@@ -8,19 +8,24 @@ use crate::message::{WANTED_MAX, Want};
 use crate::orders::PASSED_ON_MAX;
 use crate::time::Steady;
 
-/// After how long another custodian is asked for an order that did not come.
+/// How many custodians are asked for an order at once: one of them may only say that it has it.
+const ASKED_AT_ONCE: usize = 2;
+
+/// After how long others are asked for an order that did not come.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
-/// After how long the same custodian is asked again: it may be one that only says that it has the order.
+/// After how long the same custodian is asked again.
 const ASK_THE_SAME_AGAIN: Duration = Duration::from_secs(300);
 
-/// How many questions to one custodian are remembered: as many orders as one passes on. When that is full, it is asked nothing more
-/// until some are old: who names orders that are not there keeps nobody from asking the others.
-const REMEMBERED_OF_ONE: usize = PASSED_ON_MAX;
+/// How many orders one custodian is asked for before it is asked again: whoever names ever more keeps nobody else from being asked.
+const ASKED_OF_ONE: usize = 2 * PASSED_ON_MAX;
 
-/// Who was asked last for an order, and when.
+/// How long an answer takes at most.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Which orders each custodian was asked for, by digest, and when.
 #[derive(Debug, Default)]
-pub struct Asked(BTreeMap<String, (Principal, Steady)>);
+pub struct Asked(BTreeMap<Principal, BTreeMap<String, Steady>>);
 
 impl Asked {
     /// What to ask `of` for now, of the orders that it names and the asker lacks.
@@ -29,17 +34,19 @@ impl Asked {
         (!sha256.is_empty()).then(|| Want { of: of.clone(), sha256 })
     }
 
+    /// Whether an order that others have may be on its way here.
+    pub fn waits(&self, now: Steady) -> bool {
+        self.0.values().flat_map(BTreeMap::values).any(|at| now.since(*at) < ANSWER)
+    }
+
     fn may_ask(&mut self, sha256: &str, of: &Principal, now: Steady) -> bool {
-        self.0.retain(|_, (_, at)| now.since(*at) < ASK_THE_SAME_AGAIN);
-        let may = match self.0.get(sha256) {
-            Some((last, _)) if last == of => false,
-            Some((_, at)) => now.since(*at) >= ASK_AGAIN,
-            None => true,
-        };
-        let of_one = self.0.values().filter(|(last, _)| last == of).count();
-        let may = may && of_one < REMEMBERED_OF_ONE;
+        self.0.values_mut().for_each(|asked| asked.retain(|_, at| now.since(*at) < ASK_THE_SAME_AGAIN));
+        let lately = |asked: &&BTreeMap<String, Steady>| asked.get(sha256).is_some_and(|at| now.since(*at) < ASK_AGAIN);
+        let others = self.0.values().filter(lately).count();
+        let asked = self.0.entry(of.clone()).or_default();
+        let may = others < ASKED_AT_ONCE && asked.len() < ASKED_OF_ONE && !asked.contains_key(sha256);
         if may {
-            self.0.insert(sha256.to_owned(), (of.clone(), now));
+            asked.insert(sha256.to_owned(), now);
         }
         may
     }
@@ -64,10 +71,9 @@ mod tests {
         let mut want =
             |of: &str, seconds| asked.want(orders.iter(), &name(of), at(seconds)).map(|want| want.sha256.len());
         assert_eq!(want("custodian-1", 0), Some(2));
-        assert_eq!((want("custodian-1", 60), want("custodian-2", 29)), (None, None));
-        assert_eq!(want("custodian-2", 60), Some(2));
-        assert_eq!(want("custodian-1", 95), Some(2), "in turns");
-        assert_eq!((want("custodian-1", 390), want("custodian-1", 396)), (None, Some(2)));
+        assert_eq!((want("custodian-2", 10), want("custodian-3", 29)), (Some(2), None), "two at once");
+        assert_eq!((want("custodian-1", 60), want("custodian-3", 60)), (None, Some(2)), "then another");
+        assert_eq!((want("custodian-1", 299), want("custodian-1", 300)), (None, Some(2)));
     }
 
     #[test]
@@ -77,7 +83,7 @@ mod tests {
         let mut want =
             |of: &str, named: &[String]| asked.want(named.iter(), &name(of), at(0)).map(|want| want.sha256.len());
         let times = (0..100).take_while(|_| want("mallory", &made_up).is_some()).count();
-        assert_eq!(times, REMEMBERED_OF_ONE / WANTED_MAX);
+        assert_eq!(times, ASKED_OF_ONE / WANTED_MAX);
         assert_eq!(want("custodian-1", &["real".to_owned()]), Some(1));
     }
 }

@@ -342,3 +342,19 @@ fn what_is_passed_on_is_what_came_and_no_more_than_fits() {
     }
     assert_eq!(desk.orders.passed_on().count(), 1 + 2 * SETTLED_KEPT);
 }
+
+#[test]
+fn what_builds_on_another_is_passed_on_after_it() {
+    let mut desk = Desk::new();
+    let mut settled = Vec::new();
+    for minute in 0..3 {
+        let hold = desk.hold("carol", &[], at(minute));
+        for operator in ["alice", "bob"] {
+            let (header, content) = desk.release(operator, &hold, at(minute));
+            desk.take(&header, &content, at(minute));
+            let body = Body { header, content }.to_json();
+            settled.push(hex::encode(Sha256::digest(body)));
+        }
+    }
+    assert_eq!(desk.orders.passed_on().collect::<Vec<_>>(), settled);
+}

@@ -67,7 +67,7 @@ impl World {
         assert!(causes.iter().all(|found| *found == Some(cause)), "{cause} expected, found {causes:?}");
     }
 
-    fn approve_by(&mut self, operators: impl IntoIterator<Item = usize>) {
+    pub(crate) fn approve_by(&mut self, operators: impl IntoIterator<Item = usize>) {
         for operator in operators {
             self.approve(operator, 0);
         }

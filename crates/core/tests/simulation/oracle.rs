@@ -9,25 +9,30 @@ use std::time::Duration;
 use holdfast_core::cause::Cause;
 use holdfast_core::custodian::{Entry, HEARTBEAT};
 use holdfast_core::envelope::Envelope;
-use holdfast_core::id::{ClusterId, IncidentId, MessageId, Principal};
-use holdfast_core::message::{Body, Content, Heartbeat, Seen, Submission};
+use holdfast_core::id::{ClusterId, IncidentId, MessageId, NodeName, Principal};
+use holdfast_core::message::{Body, Content, Heartbeat, NodeReport, Seen, Submission};
 use holdfast_core::policy::Rule;
 use holdfast_core::release::{Grounds, ReleaseOrder};
 use holdfast_core::time::Timestamp;
 
+use crate::docket::{Kept, OrderId, Ordered};
 use crate::vault::ProcessId;
 use crate::world::World;
 
 /// The most tickets of one node that a custodian may leave lying about: two epochs' and a connection's.
 const TICKETS_LEFT_MAX: usize = 12;
 
-/// The largest state file of these small worlds.
-const STATE_MAX: usize = 64 * 1024;
+/// The largest state file of these small worlds: one operator's 256 KiB of holds, 32 settled matters of two operators and what
+/// waits, and the rest.
+const STATE_MAX: usize = 768 * 1024;
 
 /// An approval that an operator really gave.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
     pub(crate) operator: usize,
+    /// The key that signed it.
+    pub(crate) key: u8,
+    pub(crate) issued_at: Timestamp,
     pub(crate) node: String,
     pub(crate) cluster: ClusterId,
     /// When, in true time.
@@ -38,8 +43,9 @@ pub(crate) struct Given {
 /// What a custodian knows of a node, as far as it has to remember.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    /// That it was sealed in place, since its last sight of it open.
-    marker: Option<Timestamp>,
+    /// That it was sealed in place, since its last sight of it open: who told it, whose eyes it was, and when it
+    /// was heard.
+    markers: BTreeMap<Principal, (Principal, Duration)>,
     /// The last opening that it saw or was told of, in true time: approvals from before are void.
     void_before: Option<Duration>,
     last_open: Option<LastOpen>,
@@ -87,12 +93,17 @@ pub(crate) struct Oracle {
     openings: BTreeMap<(Principal, usize, Timestamp), (ProcessId, Duration)>,
     /// The processes that were open at some time.
     were_open: BTreeSet<ProcessId>,
+    /// What operators really ordered, and what of it each custodian was told.
+    pub(crate) ordered: BTreeMap<OrderId, Ordered>,
+    pub(crate) dockets: Vec<Kept>,
+    /// Each operator's keys in the configured trust root.
+    pub(crate) configured_keys: Vec<Vec<u8>>,
 }
 
 /// What a message restricts, if it is admitted.
 #[derive(Debug, Default)]
 pub(crate) struct Restrictions {
-    markers: Vec<(usize, Timestamp)>,
+    markers: Vec<(usize, Principal, Principal, Timestamp)>,
     opened: Option<(usize, ProcessId, Duration)>,
 }
 
@@ -106,12 +117,16 @@ impl Oracle {
             given: BTreeMap::new(),
             openings: BTreeMap::new(),
             were_open: BTreeSet::new(),
+            ordered: BTreeMap::new(),
+            dockets: vec![Kept::default(); custodians],
+            configured_keys: vec![vec![100], vec![101], vec![102]],
         }
     }
 
     pub(crate) fn started(&mut self, c: usize, now: Duration, boot: u64) {
         self.started[c] = (now, boot);
         self.connected[c] = Connected::default();
+        self.dockets[c].begin_anew();
         for view in &mut self.views[c] {
             let saved = view.saved.clone();
             let automatic = std::mem::take(&mut view.automatic);
@@ -130,6 +145,7 @@ impl Oracle {
 
     pub(crate) fn saved(&mut self, c: usize) {
         self.views[c].iter_mut().for_each(|view| view.saved = view.known.clone());
+        self.dockets[c].save();
     }
 
     /// A reload with another address: the node is seen anew, and what is on disk stays.
@@ -159,6 +175,18 @@ impl Oracle {
         self.views[c][n].kept.filter(|(_, open)| *open).map(|(process, _)| process)
     }
 
+    /// Operators made somebody's word count for nothing at a custodian.
+    pub(crate) fn forget_word_of(&mut self, c: usize, principal: &Principal, me: &Principal) {
+        for view in &mut self.views[c] {
+            view.known.markers.retain(|via, (by, _)| via == me || (via != principal && by != principal));
+        }
+    }
+
+    /// Whether a custodian's process saw this process of the node open.
+    pub(crate) fn saw_open(&self, c: usize, n: usize, process: ProcessId) -> bool {
+        self.views[c][n].open_process == Some(process)
+    }
+
     fn learned_open(&mut self, c: usize, n: usize, at: Duration, wall: Timestamp, now: Duration) {
         let boot = self.started[c].1;
         let view = &mut self.views[c][n];
@@ -167,9 +195,7 @@ impl Oracle {
         view.known.void_before = view.known.void_before.max(Some(at));
         view.known.last_open = Some(LastOpen { wall, boot });
         view.known.stopped = false;
-        if view.known.marker.is_some_and(|marker| marker < wall) {
-            view.known.marker = None;
-        }
+        view.known.markers.retain(|_, (_, heard)| *heard >= at);
     }
 }
 
@@ -186,7 +212,6 @@ impl World {
     /// A custodian is about to be told what its kept connection answered.
     pub(crate) fn oracle_saw(&mut self, c: usize, n: usize, sight: Sight) {
         let (now, wall) = (self.now, self.wall_at(sight.at, self.hosts[c].offset));
-        let told = self.wall(self.hosts[c].offset);
         let direct = self.setup.direct;
         let oracle = &mut self.oracle;
         let view = &mut oracle.views[c][n];
@@ -197,7 +222,8 @@ impl World {
             oracle.were_open.insert(sight.process);
             oracle.learned_open(c, n, sight.at, wall, now);
         } else if before == Some((sight.process, true)) && direct {
-            view.known.marker.get_or_insert(told);
+            let me = self.hosts[c].settings.id.clone();
+            view.known.markers.entry(me.clone()).or_insert((me, now));
         }
     }
 
@@ -220,14 +246,15 @@ impl World {
         let Ok(Body { header, content }) = body else { return restrictions };
         match content {
             Content::Event(s) | Content::Sighting(s) if s.seen == Seen::Sealed && s.cause == Some(Cause::InPlace) => {
-                restrictions.markers.extend(self.index(&s.node).map(|n| (n, s.seen_at)));
+                let marker = |n| (n, header.from.clone(), header.from.clone(), s.seen_at);
+                restrictions.markers.extend(self.index(&s.node).map(marker));
             }
             Content::Heartbeat(heartbeat) => {
-                let markers = heartbeat
-                    .nodes
-                    .iter()
-                    .filter_map(|(node, report)| report.marker.and_then(|at| self.index(node).map(|n| (n, at))));
-                restrictions.markers.extend(markers);
+                let marker = |(node, report): (&NodeName, &NodeReport)| {
+                    let by = report.marker_by.as_ref().unwrap_or(&header.from);
+                    Some((self.index(node)?, header.from.clone(), by.clone(), report.marker?))
+                };
+                restrictions.markers.extend(heartbeat.nodes.iter().filter_map(marker));
             }
             Content::Receipt(receipt) if receipt.result == Submission::Opened => {
                 let Some(n) = self.index(&receipt.node) else { return restrictions };
@@ -240,11 +267,17 @@ impl World {
     }
 
     pub(crate) fn after_hearing(&mut self, c: usize, restrictions: Restrictions) {
-        let now = self.wall(self.hosts[c].offset);
-        for (n, at) in restrictions.markers {
+        let heard = self.now;
+        for (n, via, by, at) in restrictions.markers {
+            if self.is_deaf_to(c, &via) || self.is_deaf_to(c, &by) {
+                continue;
+            }
             let known = &mut self.oracle.views[c][n].known;
+            if via != by && known.markers.contains_key(&by) {
+                continue;
+            }
             if known.last_open.is_none_or(|open| open.wall < at) {
-                known.marker.get_or_insert(at.min(now));
+                known.markers.entry(via).or_insert((by, heard));
             }
         }
         if let Some((n, process, at)) = restrictions.opened {
@@ -262,6 +295,7 @@ impl World {
     pub(crate) fn check_order(&mut self, c: usize, n: usize, order: &ReleaseOrder) {
         let grounds = order.authority.grounds().clone();
         let policy = self.setup.policy.clone();
+        self.check_no_hold(c, n, "an order to release is given out");
         if let Some(cause) = self.cause(c, n, Duration::ZERO)
             && policy.rule(cause) == Rule::Hold
         {
@@ -291,7 +325,7 @@ impl World {
         if !self.setup.direct {
             self.wrong(c, n, "calls it a restart at a node that is not direct");
         }
-        if view.known.marker.is_some() {
+        if !view.known.markers.is_empty() {
             self.wrong(c, n, "releases by itself although it knows of a seal in place");
         }
         if !view.ever {
@@ -311,7 +345,7 @@ impl World {
     fn check_outage(&self, c: usize, n: usize) {
         let (view, host) = (&self.oracle.views[c][n], &self.hosts[c]);
         let (started, boot) = self.oracle.started[c];
-        if view.known.marker.is_some() {
+        if !view.known.markers.is_empty() {
             self.wrong(c, n, "releases by itself although it knows of a seal in place");
         }
         let Some(open) = view.known.last_open else { self.wrong(c, n, "an outage of a node that it never saw open") };
@@ -363,6 +397,7 @@ impl World {
             if given.expires_at <= self.wall(self.hosts[c].offset) {
                 self.wrong(c, n, "an approval that has expired");
             }
+            self.check_consent(c, n, given);
             if view.known.void_before.is_some_and(|opened| given.at + self.setup.skew < opened) {
                 self.wrong(c, n, &format!("approval {id} is older than an opening that this custodian knows of"));
             }
@@ -374,7 +409,7 @@ impl World {
             }
             operators.insert(given.operator);
         }
-        let need = if view.known.marker.is_some() { policy.in_place_approvals } else { policy.approvals };
+        let need = if !view.known.markers.is_empty() { policy.in_place_approvals } else { policy.approvals };
         if operators.len() < usize::from(need) {
             self.wrong(c, n, &format!("{} operators approved, {need} must", operators.len()));
         }
@@ -393,16 +428,18 @@ impl World {
     /// A share is about to leave.
     pub(crate) fn check_submission(&self, c: usize, n: usize, grounds: &Grounds, ordered_at: Duration) {
         let view = &self.oracle.views[c][n];
+        self.check_no_hold(c, n, "a share leaves");
         if view.opened.is_some_and(|opened| opened > ordered_at) {
             self.wrong(c, n, "a share leaves on an order from before it saw the node open");
         }
-        if matches!(grounds, Grounds::Cause(_)) && view.known.marker.is_some() {
+        if matches!(grounds, Grounds::Cause(_)) && !view.known.markers.is_empty() {
             self.wrong(c, n, "a share leaves by itself although the custodian knows of a seal in place");
         }
     }
 
     /// An entry of the audit log.
-    pub(crate) fn check_entry(&self, c: usize, entry: &Entry) {
+    pub(crate) fn check_entry(&mut self, c: usize, entry: &Entry) {
+        self.check_order_entry(c, entry);
         if let Entry::Marker { node, by, via: None, .. } = entry
             && *by == self.hosts[c].settings.id
             && self.oracle.calm
@@ -416,9 +453,11 @@ impl World {
 
     pub(crate) fn check_heartbeat(&self, c: usize, heartbeat: &Heartbeat) {
         let now = self.wall(self.hosts[c].offset);
+        self.check_orders_told(c, heartbeat);
         for (node, report) in &heartbeat.nodes {
             // A marker that was just told is looked into; the answer may take its time.
-            let looked = report.marker.is_none_or(|marker| now.since(marker) > Duration::from_secs(10));
+            let jumped = !self.setup.skew.is_zero();
+            let looked = report.marker.is_none_or(|marker| !jumped && now.since(marker) > Duration::from_secs(10));
             if report.seen == Seen::Open && looked && (report.needs.is_some() || report.cause.is_some()) {
                 let n = self.index(node).unwrap_or_default();
                 self.wrong(c, n, &format!("sees the node open and still has an incident: {report:?}"));
@@ -436,7 +475,7 @@ impl World {
         }
     }
 
-    fn wrong(&self, c: usize, n: usize, what: &str) -> ! {
+    pub(crate) fn wrong(&self, c: usize, n: usize, what: &str) -> ! {
         let view = &self.oracle.views[c][n];
         self.fail(&format!("custodian-{} and vault-{}: {what}\n{view:?}", c + 1, n + 1));
     }

@@ -15,6 +15,8 @@ use holdfast_core::trust::{AllowedSigners, Namespace};
 #[derive(Debug, Clone)]
 pub(crate) struct Person {
     pub(crate) name: Principal,
+    /// Which key it is: two keys of one person have two numbers.
+    pub(crate) key: u8,
     secret: SigningKey,
     public: PublicKey,
 }
@@ -23,7 +25,7 @@ impl Person {
     pub(crate) fn new(name: &str, number: u8) -> Self {
         let secret = SigningKey::from_bytes(&[number; 32]);
         let public = PublicKey::from_ed25519(secret.verifying_key().to_bytes()).expect("a sound key");
-        Self { name: name.parse().expect("a name"), secret, public }
+        Self { name: name.parse().expect("a name"), key: number, secret, public }
     }
 
     /// A message as this person would send it.
@@ -40,6 +42,11 @@ impl Person {
         let bytes = body.to_json();
         let signature = self.secret.sign(&signed_data(namespace, HashAlg::Sha512, &bytes)).to_bytes();
         Envelope::assemble(&bytes, &armor_ed25519(&self.public, namespace, HashAlg::Sha512, &signature))
+    }
+
+    /// Whether it is this person's key.
+    pub(crate) fn has(&self, key: &PublicKey) -> bool {
+        self.public == *key
     }
 
     fn line(&self, namespaces: &[Namespace]) -> String {
@@ -68,7 +75,7 @@ pub(crate) struct People {
     pub(crate) outsider: Person,
     /// Listed nowhere.
     pub(crate) stranger: Person,
-    pub(crate) trust: AllowedSigners,
+    trust: Option<AllowedSigners>,
 }
 
 /// How long the approvals of the simulation's operators live.
@@ -81,13 +88,25 @@ impl People {
             ["alice", "bob", "carol"].into_iter().zip(100..).map(|(name, n)| Person::new(name, n)).collect();
         let sentinel = Person::new("sentinel-1", 110);
         let outsider = Person::new("oscar", 120);
+        let stranger = Person::new("alice", 121);
+        let mut people = Self { custodians, operators, sentinel, outsider, stranger, trust: None };
+        people.trust = Some(AllowedSigners::parse(people.file(&people.operators)).expect("a sound file"));
+        people
+    }
+
+    /// The trust root that custodians are configured with.
+    pub(crate) fn trust(&self) -> &AllowedSigners {
+        self.trust.as_ref().expect("made with everybody")
+    }
+
+    /// A trust root with these keys of operators.
+    pub(crate) fn file(&self, operators: &[Person]) -> String {
         let mut file = String::new();
-        custodians.iter().for_each(|c| file += &c.line(&[Namespace::Report]));
+        self.custodians.iter().for_each(|c| file += &c.line(&[Namespace::Report]));
         operators.iter().for_each(|o| file += &o.line(&[Namespace::Order, Namespace::Approval]));
-        file += &sentinel.line(&[Namespace::Event]);
-        file += &outsider.line(&Namespace::ALL);
-        let trust = AllowedSigners::parse(&file).expect("a sound file");
-        Self { custodians, operators, sentinel, outsider, stranger: Person::new("alice", 121), trust }
+        file += &self.sentinel.line(&[Namespace::Event]);
+        file += &self.outsider.line(&Namespace::ALL);
+        file
     }
 
     pub(crate) fn names(people: &[Person]) -> BTreeSet<Principal> {

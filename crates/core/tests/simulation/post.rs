@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use holdfast_core::cause::Cause;
 use holdfast_core::custodian::BrokerNews;
+use holdfast_core::envelope::ENVELOPE_MAX;
 use holdfast_core::id::{ClusterId, MessageId};
 use holdfast_core::message::{Approval, Content, Seen, Sighting};
 use holdfast_core::time::Timestamp;
@@ -36,6 +37,8 @@ pub(crate) struct Post {
     pub(crate) loss: u32,
     pub(crate) twice: u32,
     pub(crate) late: u32,
+    /// The same of orders and approvals, whose queue loses nothing unless somebody deletes from it.
+    pub(crate) orders_lost: u32,
     lines: Vec<Line>,
     /// Everything that a custodian said lately, for those who would say it again.
     pub(crate) overheard: VecDeque<Rc<[u8]>>,
@@ -67,9 +70,15 @@ impl Post {
             loss: 0,
             twice: 0,
             late: 0,
+            orders_lost: 0,
             lines: (0..custodians).map(|_| Line::default()).collect(),
             overheard: VecDeque::new(),
         }
+    }
+
+    /// Somebody deletes what waits in a custodian's queue of orders.
+    pub(crate) fn empty_orders(&mut self, c: usize) {
+        self.lines[c].orders.clear();
     }
 }
 
@@ -139,6 +148,13 @@ impl World {
         if let Content::Heartbeat(heartbeat) = &content {
             self.check_heartbeat(c, heartbeat);
             self.hosts[c].told = heartbeat.nodes.clone();
+            self.hosts[c].heartbeat = Some((**heartbeat).clone());
+        }
+        if let Content::Acknowledgement(said) = &content {
+            self.hosts[c].acknowledged.insert(said.order, (said.effect.clone(), said.in_flight.clone()));
+        }
+        if self.hosts[c].withholds && matches!(content, Content::Relay(_)) {
+            return;
         }
         if !self.post.exists {
             return;
@@ -146,6 +162,9 @@ impl World {
         let (id, issued_at) = (MessageId::from_bytes(self.dice.bytes()), self.wall(self.hosts[c].offset));
         let message = Message { id, cluster: self.cluster, content, issued_at, expires_at: None };
         let bytes: Rc<[u8]> = self.people.custodians[c].seal(message).into();
+        if bytes.len() > ENVELOPE_MAX {
+            self.fail(&format!("custodian-{} says more than anybody takes: {} bytes", c + 1, bytes.len()));
+        }
         if self.post.overheard.len() == 200 {
             self.post.overheard.pop_front();
         }
@@ -160,7 +179,9 @@ impl World {
     /// Puts a message into everybody's queue but its sender's.
     pub(crate) fn distribute(&mut self, queue: Queue, bytes: &Rc<[u8]>, but: Option<usize>) {
         for c in (0..self.hosts.len()).filter(|c| Some(*c) != but) {
-            if queue == Queue::Peers && self.dice.chance(self.post.loss) {
+            let loss = if queue == Queue::Peers { self.post.loss } else { self.post.orders_lost };
+            let lost = (queue == Queue::Peers || loss > 0) && self.dice.chance(loss);
+            if lost {
                 continue;
             }
             let copies = if self.dice.chance(self.post.twice) { 2 } else { 1 };
@@ -198,8 +219,10 @@ impl World {
     /// Hands a message to a custodian, as the broker or the inbox does. Gives whether it was admitted.
     pub(crate) fn hear(&mut self, c: usize, bytes: &[u8]) -> bool {
         let restrictions = self.before_hearing(bytes);
+        let order = self.before_order(c, bytes);
         let heard = self.tell(c, |core, now| core.handle_message(bytes, now));
         let admitted = matches!(heard, Some(Ok(())));
+        self.after_order(c, order, admitted);
         if admitted {
             self.after_hearing(c, restrictions);
         }
@@ -214,6 +237,7 @@ impl World {
         id
     }
 
+    /// For all custodians: into their queues, or without a broker into the inboxes of those that run.
     pub(crate) fn send_order(&mut self, bytes: &Rc<[u8]>) {
         if self.post.exists {
             return self.distribute(Queue::Orders, bytes, None);
@@ -241,6 +265,8 @@ impl World {
         note!(self, "{} approves {} ({id})", operator.name, consent.node);
         let given = Given {
             operator: consent.operator,
+            key: operator.key,
+            issued_at,
             node: consent.node.clone(),
             cluster: consent.cluster,
             at: self.now,

@@ -12,8 +12,8 @@ use holdfast_core::cause::Cause;
 use holdfast_core::custodian::{
     BootId, ClusterSettings, Custodian, Entry, NodeSettings, Outcome, Output, Settings, Start, State,
 };
-use holdfast_core::id::{ClusterId, NodeName};
-use holdfast_core::message::{AuditReport, Lock, NodeReport, Seen};
+use holdfast_core::id::{ClusterId, MessageId, NodeName};
+use holdfast_core::message::{AuditReport, Content, Effect, Heartbeat, Lock, NodeReport, Seen};
 use holdfast_core::policy::Policy;
 use holdfast_core::release::Attempt;
 use holdfast_core::time::{Now, Steady, Timestamp};
@@ -107,6 +107,11 @@ pub(crate) struct Host {
     pub(crate) provable: Vec<u32>,
     /// What its last heartbeat said.
     pub(crate) told: BTreeMap<NodeName, NodeReport>,
+    pub(crate) heartbeat: Option<Heartbeat>,
+    /// What it said last to each order and approval, and where it said that its share may be.
+    pub(crate) acknowledged: BTreeMap<MessageId, (Effect, Vec<NodeName>)>,
+    /// It is captured: what it has of others' orders it keeps to itself.
+    pub(crate) withholds: bool,
 }
 
 /// A custodian's process.
@@ -192,7 +197,7 @@ impl World {
                 version: "simulated".to_owned(),
                 sandboxed: true,
                 broker_grace: setup.broker.then_some(setup.grace),
-                allowed_signers: people.trust.clone(),
+                allowed_signers: people.trust().clone(),
                 clusters: BTreeMap::from([(cluster, mine.clone())]),
             },
             incarnation: 0,
@@ -201,6 +206,9 @@ impl World {
             audit: VecDeque::new(),
             provable: vec![0; setup.nodes],
             told: BTreeMap::new(),
+            heartbeat: None,
+            acknowledged: BTreeMap::new(),
+            withholds: false,
         });
         let vaults =
             names.iter().map(|name| Vault::new(name.to_string(), setup.threshold, setup.custodians as u8)).collect();
@@ -368,6 +376,13 @@ impl World {
 
     pub(crate) fn state_of(&self, c: usize) -> Option<State> {
         self.hosts[c].running.as_ref().map(|running| running.core.state())
+    }
+
+    /// Whether a custodian that runs obeys a hold on a node.
+    pub(crate) fn obeys_hold(&self, c: usize, n: usize) -> bool {
+        let state = self.state_of(c);
+        let orders = state.as_ref().and_then(|state| state.orders.get(&self.cluster));
+        orders.is_some_and(|orders| orders.holds_on(&self.names[n]).next().is_some())
     }
 
     pub(crate) fn marked(&self, c: usize, n: usize) -> bool {
@@ -621,7 +636,15 @@ impl World {
                 }
             }
             Output::Audit(entry) => self.append(c, entry),
-            Output::Publish { content, .. } => self.publish(c, content),
+            Output::Publish { content, .. } => {
+                if matches!(content, Content::Acknowledgement(_)) {
+                    self.save_if_dirty(c);
+                    if self.hosts[c].running.as_ref().is_some_and(|running| !running.state_ok) {
+                        return;
+                    }
+                }
+                self.publish(c, content);
+            }
             Output::Release(order) => {
                 let Some(n) = self.index(&order.attempt().node) else { return };
                 note!(self, "custodian-{}: releases to vault-{}, {:?}", c + 1, n + 1, order.authority.grounds());
