@@ -53,7 +53,11 @@ fn a_hold_and_its_end(lab: &mut Lab) {
     let node = "vault-1";
     // One is down when it is ordered, and its queue is emptied: it can learn of it only from the others.
     lab.kill("custodian-5");
+    let admin = Client::admin(lab);
+    let tap = admin.tap("holdfast.orders");
     let id = hold(lab, &["--node", node, "--reason", "asleep"]);
+    let (held_under, held) = admin.next(&tap);
+    admin.untap(tap);
     Client::admin(lab).purge("holdfast.custodian.custodian-5.orders");
     lab.restart(node);
     until("it answers again", || lab.is_sealed(node));
@@ -61,7 +65,7 @@ fn a_hold_and_its_end(lab: &mut Lab) {
     until("the sleeper has learned of the hold", || obeys(lab, "custodian-5", &id));
     always(SAMPLE, "it stays sealed", || !lab.is_open(node));
     let said = lab.holdfast(&["status"]);
-    assert!(said.out.contains("hold"), "{said:?}");
+    assert!(said.out.contains(&format!("--hold {id}")), "what to type: {said:?}");
     lab.crash("vault-2").expect("another node is not held");
 
     // Approved, and held all the same.
@@ -79,7 +83,6 @@ fn a_hold_and_its_end(lab: &mut Lab) {
     }
     always(SAMPLE, "it stays sealed", || !lab.is_open(node));
 
-    let admin = Client::admin(lab);
     let tap = admin.tap("holdfast.orders");
     let done = json_of(&lab.holdfast_as("bob", &["release", "--json", "--hold", &id]).well());
     assert_eq!(done["answers"].as_array().map(Vec::len), Some(5), "{done}");
@@ -95,6 +98,10 @@ fn a_hold_and_its_end(lab: &mut Lab) {
         lab.restart(&custodian);
     }
     lab.settle();
+    admin.publish("holdfast.orders", &held_under, &held);
+    for custodian in lab.custodians() {
+        until("the old hold is refused", || lab.refused(&custodian, "replayed") > 0);
+    }
     admin.publish("holdfast.orders", &routing_key, &release);
     lab.crash(node).expect("no restart revives the hold, nor what is sent again");
     assert!(lab.custodians().iter().all(|custodian| !obeys(lab, custodian, &id)));

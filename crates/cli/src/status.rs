@@ -13,7 +13,7 @@ use holdfast_core::id::{ClusterName, NodeName};
 use holdfast_core::message::{Seen, plain_text};
 use holdfast_core::status::{ClusterStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{self, Verdict};
+use holdfast_core::verdict::{self, Answer, Verdict};
 use holdfast_edge::clock;
 
 use crate::operator::Operator;
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let there = known.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
             anyhow::bail!("cluster {name} has no node {node}, it has: {there}");
         }
-        well &= is_well(known, node);
+        well &= is_well(known, node) && Verdict::of(known, &status).answer == Answer::Yes;
         let mut out = std::io::stdout();
         if arguments.json {
             out.write_all(&body)?;

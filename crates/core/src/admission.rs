@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::id::{ClusterId, MessageId, Principal};
 use crate::message::{Body, BodyError, Header, Kind, read_content, read_header};
@@ -23,8 +25,9 @@ pub const AGE_MAX: Duration = Duration::from_secs(90);
 /// The longest that a permission may live.
 pub const PERMISSION_LIFE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// How many ids of permissions are remembered: far more than operators sign in a quarter of an hour. Full refuses.
-pub const PERMISSIONS_MAX: usize = 4096;
+/// How many ids of permissions are remembered of one operator in one cluster: far more than anybody signs in a quarter of an hour.
+/// Full refuses, him alone.
+pub const PERMISSIONS_MAX: usize = 512;
 
 /// How many ids of other messages are remembered of one sender. Full refuses: that sender is flooding.
 pub const RECENT_MAX: usize = 2048;
@@ -141,6 +144,18 @@ pub const REASONS: [&str; 15] = [
     "wrong-role",
 ];
 
+/// A permission that was admitted, as long as it could come again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permission {
+    /// The cluster that it is about.
+    pub cluster: ClusterId,
+    /// Who signed it.
+    pub from: Principal,
+    /// Until when it counts.
+    pub expires_at: Timestamp,
+}
+
 /// One party's door.
 #[derive(Debug)]
 pub struct Admission {
@@ -148,7 +163,7 @@ pub struct Admission {
     /// The trust roots of clusters where it is another one than `trust`.
     trust_roots: BTreeMap<ClusterId, AllowedSigners>,
     clusters: BTreeMap<ClusterId, Roles>,
-    permissions: BTreeMap<MessageId, Timestamp>,
+    permissions: BTreeMap<MessageId, Permission>,
     recent: BTreeMap<Principal, BTreeMap<MessageId, Timestamp>>,
     high_water: Timestamp,
     rejected: BTreeMap<&'static str, u64>,
@@ -175,14 +190,14 @@ impl Admission {
     }
 
     /// Takes back what an earlier process remembered: see [`Admission::permissions`] and [`Admission::high_water`].
-    pub fn restore(&mut self, permissions: impl IntoIterator<Item = (MessageId, Timestamp)>, high_water: Timestamp) {
+    pub fn restore(&mut self, permissions: impl IntoIterator<Item = (MessageId, Permission)>, high_water: Timestamp) {
         self.permissions.extend(permissions);
         self.high_water = self.high_water.max(high_water);
     }
 
     /// The ids of the permissions that were admitted and have not expired, each with its expiry: to be on disk before any of
     /// them takes effect.
-    pub fn permissions(&self) -> &BTreeMap<MessageId, Timestamp> {
+    pub fn permissions(&self) -> &BTreeMap<MessageId, Permission> {
         &self.permissions
     }
 
@@ -221,8 +236,21 @@ impl Admission {
 
     /// Admits a message, or refuses it and counts why.
     pub fn admit(&mut self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        self.admit_if(|_| true, bytes, now)
+    }
+
+    /// Admits an order that somebody passed on. Everything else has a road of its own, and a time to live on it: it is refused,
+    /// and not remembered, or whoever gets hold of it first could use it up.
+    pub fn admit_order(&mut self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        self.admit_if(Kind::is_order, bytes, now)
+    }
+
+    fn admit_if(&mut self, may: fn(Kind) -> bool, bytes: &[u8], now: Now) -> Result<Body, Refused> {
         self.forget(now);
-        let admitted = self.examine(bytes, now);
+        let admitted = self.examine(bytes, now).and_then(|body| {
+            let Header { kind, from, .. } = &body.header;
+            if may(*kind) { Ok(body) } else { Err(Refused::Role { from: from.clone(), kind: kind.as_str() }) }
+        });
         match &admitted {
             Ok(body) => self.remember(&body.header, now),
             Err(refused) => self.count_refusal(refused.reason()),
@@ -286,7 +314,9 @@ impl Admission {
 
     fn examine_memory(&self, header: &Header) -> Result<(), Refused> {
         let (known, full) = if header.kind.permits() {
-            (self.permissions.contains_key(&header.id), self.permissions.len() >= PERMISSIONS_MAX)
+            let his = |known: &&Permission| known.cluster == header.cluster && known.from == header.from;
+            let many = self.permissions.values().filter(his).count();
+            (self.permissions.contains_key(&header.id), many >= PERMISSIONS_MAX)
         } else {
             let of_sender = self.recent.get(&header.from);
             (
@@ -304,7 +334,8 @@ impl Admission {
     fn remember(&mut self, header: &Header, now: Now) {
         match header.expires_at {
             Some(expires_at) => {
-                self.permissions.insert(header.id, expires_at);
+                let (cluster, from) = (header.cluster, header.from.clone());
+                self.permissions.insert(header.id, Permission { cluster, from, expires_at });
             }
             None => {
                 // An order comes again later than that too; who keeps orders knows it then.
@@ -320,7 +351,7 @@ impl Admission {
     fn forget(&mut self, now: Now) {
         self.observe_clock(now);
         let high_water = self.high_water;
-        self.permissions.retain(|_, expires_at| expires_at.after(SKEW_MAX) > high_water);
+        self.permissions.retain(|_, known| known.expires_at.after(SKEW_MAX) > high_water);
         for ids in self.recent.values_mut() {
             ids.retain(|_, until| until.after(SKEW_MAX) > now.wall);
         }

@@ -411,8 +411,8 @@ pub struct Heartbeat {
     /// Whose word counts for nothing here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub distrusted: Vec<Principal>,
-    /// SHA-256, in hexadecimal, of the envelope of each order that it passes on to whoever wants it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// SHA-256, in hexadecimal, of the body of each order that it passes on to whoever wants it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "order::named")]
     pub orders: Vec<String>,
     /// What it sees of each node.
     #[serde(deserialize_with = "distinct")]
@@ -473,7 +473,8 @@ pub struct NodeReport {
     /// Since when a marker says that somebody sealed the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<Timestamp>,
-    /// Whose eyes the marker is of: this custodian's own, if they saw it.
+    /// Whose eyes the marker is of: this custodian's own, or of somebody who told it himself. Left out where it knows of the marker only
+    /// from others who were told: then nobody takes it from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker_by: Option<Principal>,
     /// Whether this custodian's share may be in the node, or on its way.

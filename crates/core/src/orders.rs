@@ -38,6 +38,12 @@ pub const HOLDS_PER_OPERATOR: usize = 64;
 /// The bytes of their envelopes: with each change of the state all of it is written.
 pub const HOLDS_BYTES_PER_OPERATOR: usize = 256 * 1024;
 
+/// How much higher than that of the last a trust order's version may be: nobody can be led to use up the numbers.
+pub const VERSIONS_AHEAD: u32 = 1000;
+
+/// The bytes of the envelopes of one operator's voices that wait: two of the largest.
+pub const VOICES_BYTES_PER_OPERATOR: usize = 128 * 1024;
+
 /// Matters in which one operator's voice may wait at once.
 pub const VOICES_PER_OPERATOR: usize = 16;
 
@@ -126,7 +132,9 @@ struct Voice {
     id: MessageId,
     issued_at: Timestamp,
     received_at: Timestamp,
-    kept: Kept,
+    /// None once it has lapsed: it is passed on no more, and only its id counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept: Option<Kept>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,10 +281,16 @@ impl Orders {
         self.trust.as_ref().map_or(0, |trusted| trusted.version)
     }
 
-    /// The holds in force, for a heartbeat: the latest, as many as fit.
+    /// The holds in force, for a heartbeat, as many as fit: each operator's latest, then the next of each. Who orders many hides none
+    /// of another's.
     pub fn report_holds(&self, rules: &Rules<'_>, now: Timestamp) -> Vec<HoldReport> {
-        let mut holds: Vec<_> = self.holds.iter().collect();
-        holds.sort_by_key(|standing| (std::cmp::Reverse(standing.held_at), standing.id));
+        let turn = |standing: &Standing| {
+            // They are kept in the order in which they came; when somebody says that he signed is his to choose.
+            let later = self.holds.iter().rev().filter(|other| other.by == standing.by);
+            later.take_while(|other| *other != standing).count()
+        };
+        let mut holds: Vec<_> = self.holds.iter().map(|standing| (turn(standing), standing)).collect();
+        holds.sort_by_key(|(turn, standing)| (*turn, standing.by.clone()));
         let mut bytes = 0;
         let fits = |standing: &&Standing| {
             let reason = standing.hold.reason.as_ref().map_or(0, String::len);
@@ -292,7 +306,7 @@ impl Orders {
             released_by: self.voices(&standing.end(), rules, now),
             need: rules.release_approvals.max(1),
         };
-        holds.into_iter().take(HOLDS_REPORTED).take_while(fits).map(report).collect()
+        holds.into_iter().map(|(_, standing)| standing).filter(fits).take(HOLDS_REPORTED).map(report).collect()
     }
 
     /// What waits for more operators, for a heartbeat: the latest. The ends of holds are told of with the holds.
@@ -426,6 +440,9 @@ impl Orders {
         if trust.version <= version {
             return inapplicable(&format!("version {version} was in force already: number it higher"));
         }
+        if trust.version - version > VERSIONS_AHEAD {
+            return inapplicable(&format!("the last version was {version}: number it at most {VERSIONS_AHEAD} higher"));
+        }
         if trust.previous_sha256 != in_force {
             return inapplicable("the file that it replaces is not the one in force here");
         }
@@ -438,8 +455,12 @@ impl Orders {
         }
         // One file at a time from each: what an operator says last is what he wants.
         for motion in self.motions.iter_mut().filter(|motion| matches!(&motion.matter, Matter::Trust { .. })) {
-            if motion.voices.get(&header.from).is_some_and(|voice| voice.issued_at < header.issued_at) {
+            if let Some(earlier) = motion.voices.get(&header.from).map(|voice| voice.issued_at)
+                && earlier < header.issued_at
+            {
                 motion.voices.remove(&header.from);
+                let before = self.lapsed_before.entry(header.from.clone()).or_default();
+                *before = (*before).max(earlier);
             }
         }
         self.motions.retain(|motion| !motion.voices.is_empty());
@@ -479,9 +500,13 @@ impl Orders {
         if forgotten || self.motions.iter().any(|motion| motion.voices.values().any(|voice| voice.id == header.id)) {
             return Taken::Known;
         }
-        let waiting = |motion: &&Motion| motion.voices.get(&header.from).is_some_and(|voice| voice.counts(now));
-        let others = self.motions.iter().filter(|motion| motion.matter != matter);
-        if others.filter(waiting).count() >= VOICES_PER_OPERATOR {
+        self.shed_lapsed(now);
+        let his = |motion: &&Motion| motion.voices.contains_key(&header.from) && motion.matter != matter;
+        let waiting =
+            self.motions.iter().filter(his).filter_map(|motion| motion.voices.get(&header.from)?.kept.as_ref());
+        let (count, bytes) =
+            waiting.fold((0, envelope.len()), |(count, bytes), kept| (count + 1, bytes + kept.envelope.len()));
+        if count >= VOICES_PER_OPERATOR || bytes > VOICES_BYTES_PER_OPERATOR {
             return Taken::Full;
         }
         let place = match self.motions.iter().position(|motion| motion.matter == matter) {
@@ -491,7 +516,7 @@ impl Orders {
                 self.motions.len() - 1
             }
         };
-        let (issued_at, kept) = (header.issued_at, Kept::of(envelope));
+        let (issued_at, kept) = (header.issued_at, Some(Kept::of(envelope)));
         let voice = Voice { id: header.id, issued_at, received_at: now, kept };
         let voices = &mut self.motions[place].voices;
         if voices.get(&header.from).is_some_and(|earlier| earlier.issued_at >= issued_at) {
@@ -534,6 +559,12 @@ impl Orders {
             let held_at = self.released.swap_remove(oldest).held_at;
             self.released_before = self.released_before.max(Some(held_at));
         }
+    }
+
+    /// Of voices that have lapsed, nothing but the id is needed any more.
+    fn shed_lapsed(&mut self, now: Timestamp) {
+        let voices = self.motions.iter_mut().flat_map(|motion| motion.voices.values_mut());
+        voices.filter(|voice| !voice.counts(now)).for_each(|voice| voice.kept = None);
     }
 
     fn forget_lapsed(&mut self, now: Timestamp) {
@@ -608,7 +639,7 @@ impl Motion {
         let voices = || by.iter().filter_map(|operator| self.voices.get(operator));
         Settled {
             last: voices().map(|voice| voice.issued_at).max().unwrap_or_default(),
-            kept: voices().map(|voice| voice.kept.clone()).collect(),
+            kept: voices().filter_map(|voice| voice.kept.clone()).collect(),
             by,
         }
     }

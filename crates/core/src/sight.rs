@@ -640,7 +640,8 @@ impl Sight {
     }
 
     /// The ticket to be offered in the next connection that is to be kept. None, unless the connection before was refused: a
-    /// process that hangs takes connections all the same, and would use up every ticket. And never the last ones.
+    /// process that hangs takes connections all the same, and would use up every ticket. And only while as many are left without it as
+    /// a proof takes: a handshake that comes to nothing spends it.
     fn ticket_for_the_door(&mut self, now: Now) -> Option<Ticket> {
         let open_epoch = self.open_epoch;
         let undecided = self.incident.as_ref().is_some_and(|incident| incident.evidence.is_none());
@@ -649,6 +650,7 @@ impl Sight {
             || !undecided
             || self.side.is_some()
             || !self.restart_provable(now)
+            || self.tickets.iter().filter(|t| of_use(t) && t.confirmed).count() <= usize::from(DECLINES_THAT_PROVE)
         {
             return None;
         }

@@ -49,5 +49,5 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = status::option(&road.config);
     let again = format!("holdfast distrust{config} --cluster {} {principal}{flag}", quoted(named.0));
     let tell = |answer: &Answer| super::in_words(&answer.effect, &done);
-    road.order(&operator, named, content, what, tell, |sent, id| super::outcome(sent, id, &done, &again))
+    road.order(&operator, named, content, what, tell, |sent, id| super::outcome(sent, id, named.1, &done, &again))
 }

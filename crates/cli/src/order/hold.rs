@@ -96,8 +96,8 @@ pub(super) fn binds(sent: &Sent, id: MessageId, cluster: &OperatedCluster) -> (S
         (format!("{obey} of {all} custodians obey: it is in force, the others are too few to open a node"), true)
     } else {
         let word = format!(
-            "NOT IN FORCE YET: {obey} of {all} custodians obey, and {threshold} others could still open a node. The hold \
-             waits for them in the queue"
+            "NOT IN FORCE YET: {obey} of {all} custodians obey, and {others} have not said so: {threshold} could still open a \
+             node. Those that are only down will obey when they come back"
         );
         (word, false)
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdfast_core::id::{ClusterName, MessageId, Principal};
-use holdfast_core::message::{Content, Effect};
+use holdfast_core::message::{Content, Effect, plain_text};
 use holdfast_core::time::Timestamp;
 use holdfast_core::topology::routing_key;
 use holdfast_edge::outgoing::seal_message;
@@ -137,6 +137,25 @@ impl Road {
         Ok(written)
     }
 
+    /// Says who has not answered, and what may be the reason.
+    pub(crate) fn say_unanswered(&self, sent: &Sent, id: MessageId) {
+        for custodian in sent.unanswered(id) {
+            self.say(&format!(
+                "  {custodian}: no answer: it is down or cut off, or refuses it (`rejected` in its heartbeat)"
+            ));
+        }
+        if let Some(why) = &sent.unread {
+            let why = plain_text(why);
+            self.say(&format!("answers cannot be read: {why}; import what `holdfast broker definitions` prints"));
+        }
+        if let Some(why) = &sent.disbelieved {
+            let why = plain_text(why);
+            self.say(&format!(
+                "an answer was not believed here: {why}; are this machine's clock and allowed_signers right?"
+            ));
+        }
+    }
+
     /// Signs one order, and writes or sends it. `tell` puts a custodian's answer into words; the whole answer is for `end`, which
     /// says what follows, and whether the command has done what it was to do.
     pub(crate) fn order<T: Serialize>(
@@ -171,14 +190,10 @@ impl Road {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let heard = |answer: &Answer| self.say(&format!("  {}: {}", answer.custodian, tell(answer)));
         let sent = runtime.block_on(send(broker, operator, cluster, &[signed], self.deadline(), heard));
+        self.say_unanswered(&sent, id);
         if let Some(trouble) = &sent.trouble {
-            anyhow::bail!("{kind} {id} was not delivered: {trouble}");
-        }
-        for custodian in sent.unanswered(id) {
-            self.say(&format!("  {custodian}: no answer; it will obey when it hears of it"));
-        }
-        if let Some(why) = &sent.unread {
-            self.say(&format!("answers cannot be read: {why}; import what `holdfast broker definitions` prints"));
+            self.print(&done(None, Vec::new(), sent.unanswered(id)))?;
+            anyhow::bail!("{kind} {id} was perhaps not delivered, nobody has answered: {trouble}");
         }
         let (word, well) = end(&sent, id);
         self.say(&word);
@@ -208,12 +223,18 @@ pub(crate) fn in_words(effect: &Effect, done: &str) -> String {
     match effect {
         Effect::InForce {} => done.to_owned(),
         Effect::Waiting { have, need } => format!("has heard {have} of {need} operators"),
-        Effect::Inapplicable { why } => format!("cannot: {}", holdfast_core::message::plain_text(why)),
+        Effect::Inapplicable { why } => format!("cannot: {}", plain_text(why)),
     }
 }
 
 /// What follows from the answers to something that takes several operators, and whether it went well: somebody took it.
-pub(crate) fn outcome(sent: &Sent, id: MessageId, done: &str, again: &str) -> (String, bool) {
+pub(crate) fn outcome(
+    sent: &Sent,
+    id: MessageId,
+    cluster: &OperatedCluster,
+    done: &str,
+    again: &str,
+) -> (String, bool) {
     let answers: Vec<_> = sent.answers(id).map(|answer| &answer.effect).collect();
     let in_force = answers.iter().filter(|effect| matches!(effect, Effect::InForce {})).count();
     let most = answers.iter().filter_map(|effect| match effect {
@@ -221,8 +242,10 @@ pub(crate) fn outcome(sent: &Sent, id: MessageId, done: &str, again: &str) -> (S
         _ => None,
     });
     let all = sent.custodians();
+    // One of them may lie: it is done when the others are too few to matter.
+    let enough = all - in_force < usize::from(cluster.manifest.threshold());
     match most.max() {
-        _ if in_force > 0 => (format!("{done} at {in_force} of {all} custodians"), true),
+        _ if enough => (format!("{done} at {in_force} of {all} custodians"), true),
         Some((have, need)) => {
             let more = need.saturating_sub(have);
             let who =
@@ -230,6 +253,9 @@ pub(crate) fn outcome(sent: &Sent, id: MessageId, done: &str, again: &str) -> (S
             (format!("{who}, within 15 minutes: {again}"), true)
         }
         None if answers.is_empty() => ("no custodian has answered".to_owned(), false),
+        None if in_force > 0 => {
+            (format!("{done} at {in_force} of {all} custodians only: see who has not answered"), false)
+        }
         None => ("no custodian can do that".to_owned(), false),
     }
 }

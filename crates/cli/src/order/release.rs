@@ -78,7 +78,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = status::option(&road.config);
     let again = format!("holdfast release{config} --cluster {} --hold {id}", quoted(named.0));
     let tell = |answer: &Answer| super::in_words(&answer.effect, "the hold is ended");
-    road.order(&operator, named, content, what, tell, |sent, id| super::outcome(sent, id, "the hold is ended", &again))
+    road.order(&operator, named, content, what, tell, |sent, id| {
+        super::outcome(sent, id, named.1, "the hold is ended", &again)
+    })
 }
 
 /// The hold that an envelope is, if its operator signed it.
@@ -126,7 +128,7 @@ fn from_sentinel(id: Option<&str>, road: &Road, (name, cluster): Named<'_>) -> a
     })?;
     match holds.len() {
         0 => anyhow::bail!(
-            "no custodian that the sentinel hears obeys {}",
+            "no custodian that the sentinel hears tells of {} (each tells of 16 at most; a hold's file always does: --hold FILE)",
             match wanted {
                 Some(id) => format!("a hold {id}"),
                 None => "any hold".to_owned(),

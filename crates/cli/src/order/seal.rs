@@ -110,22 +110,26 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let token = token(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut signing = begin_to_sign(operator.clone(), arguments, content);
+        let mut signing = Some(begin_to_sign(operator.clone(), arguments, content));
         let within = if arguments.emergency { EMERGENCY_WAIT } else { SIGN_DEADLINE };
         let deadline = Instant::now() + within;
         let mut order = Order::new(named.1);
         order.give(&operator, arguments, named, &mut signing, deadline).await;
         if !order.held && !arguments.emergency {
             let why = order.sent.trouble.map(|why| format!(" ({})", plain_text(&why))).unwrap_or_default();
+            let stands = order.signed.map(|signed| {
+                format!("; the hold {} stands all the same, and is ended with `holdfast release`", signed.id)
+            });
             anyhow::bail!(
                 "nothing was sealed: custodians that do not obey the hold would open the nodes again{why}. Mend that, or seal \
-                 all the same with --emergency"
+                 all the same with --emergency{}",
+                stands.unwrap_or_default()
             );
         }
         let seals = seal_all(arguments, named, &token).await;
         tell_seals(arguments, named, &seals);
-        if order.signed.is_none() {
-            // A token that was not touched, or a passphrase that was not typed, in time: now there is time.
+        if !order.held {
+            // A token that was not touched, or a passphrase that was not typed, in time, or a slow broker: now there is time.
             order.give(&operator, arguments, named, &mut signing, Instant::now() + SIGN_DEADLINE).await;
         }
         finish(arguments, named, order, seals)
@@ -166,32 +170,38 @@ impl Order {
         operator: &Operator,
         arguments: &Arguments,
         (name, cluster): Named<'_>,
-        signing: &mut Signing,
+        signing: &mut Option<Signing>,
         deadline: Instant,
     ) {
         let road = &arguments.road;
-        let signed = match timeout_at(deadline, signing).await {
-            Ok(Ok(Ok(signed))) => signed,
-            Ok(Ok(Err(why))) => return self.fail(road, why),
-            Ok(Err(_)) => return,
-            Err(_) => return self.fail(road, "your key has not signed yet".to_owned()),
-        };
-        road.say(&format!("hold {} of cluster {name}, signed by {}", signed.id, operator.principal));
-        let deadline = if arguments.emergency { deadline } else { road.deadline() };
+        if let Some(waited) = signing {
+            let signed = match timeout_at(deadline, waited).await {
+                Err(_) => return self.fail(road, "your key has not signed yet".to_owned()),
+                Ok(signed) => signed.unwrap_or_else(|_| Err("signing ended without an answer".to_owned())),
+            };
+            *signing = None;
+            match signed {
+                Ok(signed) => {
+                    road.say(&format!("hold {} of cluster {name}, signed by {}", signed.id, operator.principal));
+                    self.signed = Some(signed);
+                }
+                Err(why) => return self.fail(road, why),
+            }
+        }
+        let Some(signed) = &self.signed else { return };
+        let deadline = if arguments.emergency { deadline.min(road.deadline()) } else { road.deadline() };
         let heard = |answer: &super::Answer| road.say(&format!("  {}: {}", answer.custodian, hold::tell(answer)));
         self.sent = match &operator.broker {
-            Some(broker) => send(broker, operator, cluster, std::slice::from_ref(&signed), deadline, heard).await,
+            Some(broker) => send(broker, operator, cluster, std::slice::from_ref(signed), deadline, heard).await,
             None => Sent::nothing(cluster, format!("{} names no [broker]", road.config.display())),
         };
-        for custodian in self.sent.unanswered(signed.id) {
-            road.say(&format!("  {custodian}: no answer"));
-        }
+        road.say_unanswered(&self.sent, signed.id);
         let (word, held) = hold::binds(&self.sent, signed.id, cluster);
         match &self.sent.trouble {
             Some(why) => road.say(&format!("the hold was not delivered: {}", plain_text(why))),
             None => road.say(&word),
         }
-        (self.signed, self.held) = (Some(signed), held);
+        self.held = held;
     }
 
     fn fail(&mut self, road: &Road, why: String) {

@@ -13,10 +13,13 @@ use holdfast_edge::broker::{Broker, BrokerEvent, BrokerSettings, Outgoing};
 use holdfast_edge::clock::Clock;
 use holdfast_edge::config::BrokerConfig;
 use serde::Serialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Signed;
 use crate::operator::{OperatedCluster, Operator};
+
+/// How long the connection's end is waited for.
+const CLOSE: Duration = Duration::from_millis(200);
 
 /// What one custodian answered to one message.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +41,8 @@ pub(crate) struct Sent {
     pub(crate) trouble: Option<String>,
     /// Why answers cannot be read, if they cannot.
     pub(crate) unread: Option<String>,
+    /// Why the last answer was not believed, if one was not: by this machine's own clock and allowed_signers.
+    pub(crate) disbelieved: Option<String>,
 }
 
 impl Sent {
@@ -48,6 +53,7 @@ impl Sent {
             answers: BTreeMap::new(),
             trouble: Some(trouble),
             unread: None,
+            disbelieved: None,
         }
     }
 
@@ -114,10 +120,8 @@ pub(crate) async fn send(
         tokio::select! {
             published = &mut publish, if publishing => {
                 publishing = false;
+                // One full queue among many makes the broker refuse, and the others have it: the answers tell.
                 sent.trouble = published.err().map(|error| error.to_string());
-                if sent.trouble.is_some() {
-                    break;
-                }
             }
             event = events.recv() => match event {
                 Some(BrokerEvent::Up) => began = began.or(Some(Instant::now())),
@@ -136,7 +140,12 @@ pub(crate) async fn send(
             () = sleep_until(deadline) => break,
         }
     }
-    broker.close().await;
+    // Whoever answered has it, whatever the broker said.
+    if !sent.answers.is_empty() {
+        sent.trouble = None;
+    }
+    // What is to be done next may not wait for a broker that hangs.
+    let _ = timeout(CLOSE, broker.close()).await;
     sent
 }
 
@@ -151,7 +160,10 @@ impl Sent {
         signed: &[Signed],
         heard: &mut impl FnMut(&Answer),
     ) {
-        let Ok(body) = door.admit(bytes, now) else { return };
+        let body = match door.admit(bytes, now) {
+            Ok(body) => body,
+            Err(refused) => return self.disbelieved = Some(refused.to_string()),
+        };
         let Content::Acknowledgement(Acknowledgement { order, effect, in_flight }) = body.content else { return };
         if !signed.iter().any(|message| message.id == order) {
             return;

@@ -68,10 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let again =
         format!("holdfast trust{config} --cluster {} --number {version} {}", quoted(named.0), quoted(file.display()));
     let tell = |answer: &Answer| super::in_words(&answer.effect, &done);
-    road.order(&operator, named, content, what, tell, |sent, id| super::outcome(sent, id, &done, &again))
+    road.order(&operator, named, content, what, tell, |sent, id| super::outcome(sent, id, named.1, &done, &again))
 }
 
-/// One more than the highest version that a custodian follows.
+/// One more than the highest version that as many custodians follow as it takes to open a node: fewer could make it up.
 fn next_version(road: &Road, (name, cluster): Named<'_>) -> anyhow::Result<u32> {
     let Some(url) = &cluster.sentinel else {
         anyhow::bail!(
@@ -84,10 +84,13 @@ fn next_version(road: &Road, (name, cluster): Named<'_>) -> anyhow::Result<u32> 
     let status = runtime.block_on(status::fetch(url))?;
     let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
     let known = known.with_context(|| format!("the sentinel at {url} does not watch cluster {name}"))?;
-    let versions = known.custodians.values().filter_map(|known| known.heartbeat.as_ref()).map(|h| h.trust_version);
+    let heartbeats = known.custodians.values().filter_map(|known| known.heartbeat.as_ref());
+    let mut versions: Vec<_> = heartbeats.map(|heartbeat| heartbeat.trust_version).collect();
+    versions.sort_unstable_by_key(|version| std::cmp::Reverse(*version));
+    let enough = usize::from(cluster.manifest.threshold()).saturating_sub(1);
     let last =
-        versions.max().context("the sentinel has heard no custodian yet, which could tell the version in force")?;
-    last.checked_add(1).context("a custodian tells of a version after which there is none: give --number")
+        versions.get(enough).context("too few custodians are heard to tell the version in force: give --number")?;
+    last.checked_add(1).context("there is no version after the one in force: give --number")
 }
 
 /// Which keys come and go.

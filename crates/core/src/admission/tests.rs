@@ -182,7 +182,8 @@ fn a_full_memory_refuses_and_forgets_nothing() {
     let many = (0..PERMISSIONS_MAX as u64 - 1).map(|n| {
         let mut id = [9; 16];
         id[..8].copy_from_slice(&n.to_be_bytes());
-        (MessageId::from_bytes(id), at(60).wall)
+        let (cluster, from) = (cluster(), first.header.from.clone());
+        (MessageId::from_bytes(id), Permission { cluster, from, expires_at: at(60).wall })
     });
     door.admission.restore(many, Timestamp::default());
     let another = door.approval(ALICE, at(0).wall, MINUTE);

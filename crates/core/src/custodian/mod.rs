@@ -433,14 +433,18 @@ impl Custodian {
 
     fn approve(&mut self, cluster: ClusterId, name: &NodeName, approval: StandingApproval, now: Now) {
         let id = approval.id;
-        let known = self.with_node(cluster, name, now, |node, cx| node.approve(approval, cx)).is_some();
+        let approve = |node: &mut Node, cx: &mut Context<'_>| {
+            node.approve(approval, cx);
+            cx.held
+        };
+        let held = self.with_node(cluster, name, now, approve);
         let node = self.nodes.get(&(cluster, name.clone()));
         let effect = match node.and_then(Node::needs) {
-            _ if !known => Effect::Inapplicable { why: format!("no node is called {name} here") },
-            Some(Needs::Approvals { have, need }) => Effect::Waiting { have, need },
-            Some(Needs::Hold) => {
+            _ if held.is_none() => Effect::Inapplicable { why: format!("no node is called {name} here") },
+            _ if held == Some(true) => {
                 Effect::Inapplicable { why: "a hold is in force: release it, and then approve again".to_owned() }
             }
+            Some(Needs::Approvals { have, need }) => Effect::Waiting { have, need },
             Some(Needs::Policy) => Effect::Inapplicable { why: "the policy says hold for this cause".to_owned() },
             _ => Effect::InForce {},
         };
@@ -466,7 +470,8 @@ impl Custodian {
         }
         // A marker that was missed when it was new: this host was down, or cut off.
         for (name, report) in &heartbeat.nodes {
-            let by = report.marker_by.as_ref().unwrap_or(&from);
+            // Who only passes on what he was told vouches for nobody.
+            let Some(by) = &report.marker_by else { continue };
             if let Some(marker) = report.marker.filter(|_| self.is_heard(cluster, &from) && self.is_heard(cluster, by))
             {
                 let adopt = |node: &mut Node, cx: &mut Context<'_>| {

@@ -832,7 +832,7 @@ impl Node {
             cause: self.incident.as_ref().and_then(|i| i.cause),
             needs: self.needs,
             marker: self.state.marker(cx.me).map(|marker| marker.at),
-            marker_by: self.state.marker(cx.me).map(|marker| marker.by.clone()),
+            marker_by: self.state.vouched(cx.me).map(|marker| marker.by.clone()),
             in_flight: self.in_flight(),
             budget_remaining: self.budget(cx).remaining(),
             budget_frees_at: self.budget(cx).frees_at(),

@@ -204,14 +204,8 @@ impl Custodian {
             // Another, who was asked too, was faster.
             return Ok(());
         }
-        let body = self.admission.admit(bytes, now)?;
-        if body.header.kind.is_order() {
-            return self.hear_order(&body.header, &body.content, bytes, now);
-        }
-        // Everything else has a road of its own, and a time to live on it.
-        let refused = Refused::Role { from: body.header.from, kind: body.header.kind.as_str() };
-        self.admission.count_refusal(refused.reason());
-        Err(refused)
+        let body = self.admission.admit_order(bytes, now)?;
+        self.hear_order(&body.header, &body.content, bytes, now)
     }
 
     /// Others should hear soon of what changed.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Permission;
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
 use crate::orders::Orders;
 use crate::time::Timestamp;
@@ -24,7 +25,7 @@ pub struct State {
     /// The latest time that the wall clock has shown.
     pub high_water: Timestamp,
     /// The ids of permissions that were admitted, each until it expires.
-    pub permissions: BTreeMap<MessageId, Timestamp>,
+    pub permissions: BTreeMap<MessageId, Permission>,
     /// Each cluster's nodes.
     pub clusters: BTreeMap<ClusterId, BTreeMap<NodeName, NodeState>>,
     /// Each cluster's orders.
@@ -97,6 +98,14 @@ pub struct NodeState {
 }
 
 impl NodeState {
+    /// The marker that this custodian vouches for to others: what it saw itself, or was told by whoever saw it. What is only passed on
+    /// it does not pass on again: nobody could be made to forget it.
+    pub fn vouched(&self, me: &Principal) -> Option<&Marker> {
+        let own_eyes = self.markers.get(me).filter(|marker| marker.by == *me);
+        let told = self.markers.iter().filter(|(via, marker)| **via == marker.by).map(|(_, marker)| marker);
+        own_eyes.or_else(|| told.min_by_key(|marker| marker.at))
+    }
+
     /// The marker that counts: this custodian's own, or the earliest.
     pub fn marker(&self, me: &Principal) -> Option<&Marker> {
         self.markers.get(me).or_else(|| self.markers.values().min_by_key(|marker| marker.at))

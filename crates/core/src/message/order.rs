@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::plain_text;
 use crate::id::{MessageId, NodeName, Principal};
+use crate::orders::PASSED_ON_MAX;
 use crate::time::Timestamp;
 
 /// How many nodes one hold names at most; without a name it is the whole cluster.
@@ -144,7 +145,7 @@ pub enum Effect {
 pub struct Want {
     /// Who is asked.
     pub of: Principal,
-    /// SHA-256, in hexadecimal, of the envelopes; at most [`WANTED_MAX`].
+    /// SHA-256, in hexadecimal, of their bodies; at most [`WANTED_MAX`].
     #[serde(deserialize_with = "wanted")]
     pub sha256: Vec<String>,
 }
@@ -242,7 +243,17 @@ fn nodes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NodeName>, D::Error> 
 }
 
 fn wanted<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    bounded(from, WANTED_MAX)
+    digests(bounded(from, WANTED_MAX)?)
+}
+
+/// The orders that a heartbeat names.
+pub(super) fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    digests(bounded(from, PASSED_ON_MAX)?)
+}
+
+fn digests<E: serde::de::Error>(all: Vec<String>) -> Result<Vec<String>, E> {
+    let is_one = |text: &String| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if all.iter().all(is_one) { Ok(all) } else { Err(E::custom("a digest that is none")) }
 }
 
 fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D, most: usize) -> Result<Vec<T>, D::Error> {

@@ -409,8 +409,10 @@ fn a_process_that_takes_connections_and_hangs_does_not_get_every_ticket() {
 }
 
 #[test]
-fn the_last_two_tickets_are_enough_and_a_single_one_stays_for_a_seal() {
-    for (left, at_the_door, evidence) in [(2, 1, Evidence::Restart), (1, 0, Evidence::Nothing)] {
+fn at_the_door_none_is_offered_that_a_proof_would_lack() {
+    for (left, at_the_door, evidence) in
+        [(3, 1, Evidence::Restart), (2, 0, Evidence::Restart), (1, 0, Evidence::Nothing)]
+    {
         let mut scene = gone();
         scene.sight.tickets.truncate(left);
         (scene.process, scene.reachable) = (2, true);

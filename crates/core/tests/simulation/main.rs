@@ -13,6 +13,7 @@ mod operators;
 mod oracle;
 mod orders;
 mod pairs;
+mod parties;
 mod people;
 mod post;
 mod story;

@@ -251,8 +251,8 @@ impl World {
             }
             Content::Heartbeat(heartbeat) => {
                 let marker = |(node, report): (&NodeName, &NodeReport)| {
-                    let by = report.marker_by.as_ref().unwrap_or(&header.from);
-                    Some((self.index(node)?, header.from.clone(), by.clone(), report.marker?))
+                    let by = report.marker_by.clone()?;
+                    Some((self.index(node)?, header.from.clone(), by, report.marker?))
                 };
                 restrictions.markers.extend(heartbeat.nodes.iter().filter_map(marker));
             }

@@ -18,7 +18,8 @@ impl Node {
         let (cluster, node) = (self.cluster, self.name.clone());
         let entry = Entry::Approval { cluster, node, id: approval.id, from: approval.from.clone() };
         let now = cx.now.wall;
-        self.state.approvals.retain(|a| now < a.expires_at);
+        // His latest is enough, and one operator must not take the others' room.
+        self.state.approvals.retain(|a| now < a.expires_at && (a.used || a.from != approval.from));
         // One that is given while a hold is in force was not meant for the time after it.
         if self.state.approvals.len() < APPROVALS_MAX && !cx.held {
             self.state.approvals.push(approval);
