@@ -25,7 +25,7 @@ use crate::vault::Piece;
 use crate::world::{EVENTS, Setup, World};
 
 /// The seeds of every test run: some thirty seconds of an unoptimised build.
-const SEEDS: std::ops::RangeInclusive<u64> = 1..=70;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=60;
 
 /// How many holds there are in one world: no operator gives more than he may.
 const HOLDS_MAX: usize = 20;

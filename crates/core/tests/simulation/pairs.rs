@@ -14,7 +14,7 @@ use crate::note;
 use crate::world::{Setup, World};
 
 /// How many triples are drawn.
-const TRIPLES: usize = 80;
+const TRIPLES: usize = 60;
 
 /// The time between two things that happen.
 const GAP: Duration = Duration::from_millis(900);
