@@ -14,7 +14,7 @@ use futures_util::io::{AsyncRead, AsyncWrite};
 use futures_util::stream::Stream;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{AsyncTcpStream, BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -35,7 +35,7 @@ type Tls = Compat<TlsStream<TcpStream>>;
 pub struct Client {
     runtime: Runtime,
     channel: Channel,
-    _connection: Connection,
+    connection: Connection,
 }
 
 /// A queue of the test's own, which gets a copy of everything that goes to an exchange.
@@ -46,9 +46,15 @@ impl Client {
     /// The lab's administrator.
     pub fn admin(lab: &Lab) -> Self {
         let broker = lab.file.broker.as_ref().expect("a lab with a broker");
-        let password = std::fs::read_to_string(lab.path(&broker.admin_password_file)).expect("a password");
+        Self::party(lab, &broker.admin_user, &broker.admin_password_file)
+    }
+
+    /// A party of the lab, with its own password.
+    pub fn party(lab: &Lab, name: &str, password_file: &Path) -> Self {
+        let broker = lab.file.broker.as_ref().expect("a lab with a broker");
+        let password = std::fs::read_to_string(lab.path(password_file)).expect("a password");
         let rest = broker.url.strip_prefix("amqps://").expect("a URL without a user");
-        Self::login(rest, &lab.path(&broker.ca_cert), &broker.admin_user, password.trim())
+        Self::login(rest, &lab.path(&broker.ca_cert), name, password.trim())
     }
 
     /// Logs in at `HOST:PORT/VHOST`.
@@ -75,7 +81,7 @@ impl Client {
             channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirmations");
             (connection, channel)
         });
-        Self { runtime, channel, _connection: connection }
+        Self { runtime, channel, connection }
     }
 
     /// Publishes bytes, and waits until every queue that they belong into has them.
@@ -88,6 +94,31 @@ impl Client {
         };
         let confirmed = self.runtime.block_on(publish);
         assert!(matches!(confirmed, Confirmation::Ack(None)), "{exchange} {routing_key}: {confirmed:?}");
+    }
+
+    /// Publishes what the broker is to refuse, on a channel of its own, and gives its words; none if it took it.
+    pub fn refused(&self, exchange: &str, routing_key: &str, body: &[u8]) -> Option<String> {
+        let publish = async {
+            let channel = self.connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+            channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties).await?.await?;
+            Ok::<_, lapin::Error>(())
+        };
+        self.runtime.block_on(publish).err().map(|error| error.to_string())
+    }
+
+    /// Lets a queue get nothing any more of what goes to an exchange under this key, or everything again.
+    pub fn bind(&self, queue: &str, exchange: &str, key: &str, bound: bool) {
+        let (queue, exchange, key, none) = (queue.into(), exchange.into(), key.into(), FieldTable::default());
+        let done = self.runtime.block_on(async {
+            if bound {
+                self.channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), none).await
+            } else {
+                self.channel.queue_unbind(queue, exchange, key, none).await
+            }
+        });
+        done.expect("the administrator may");
     }
 
     /// Begins to listen at an exchange.
@@ -119,6 +150,17 @@ impl Client {
         })
     }
 
+    /// Everything that came so far.
+    pub fn all(&self, tap: &Tap) -> Vec<(String, Vec<u8>)> {
+        let take = || {
+            let options = BasicGetOptions { no_ack: true };
+            let got = self.runtime.block_on(self.channel.basic_get(tap.0.as_str().into(), options));
+            let got = got.expect("an answer")?;
+            Some((got.delivery.routing_key.to_string(), got.delivery.data))
+        };
+        std::iter::from_fn(take).collect()
+    }
+
     /// The next message of a kind.
     pub fn next_of(&self, tap: &Tap, kind: &str) -> Vec<u8> {
         loop {
@@ -131,7 +173,7 @@ impl Client {
 
     /// Throws away all that waits in a queue.
     pub fn purge(&self, queue: &str) {
-        let purge = self.channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default());
+        let purge = self.channel.queue_purge(queue.into(), QueuePurgeOptions::default());
         self.runtime.block_on(purge).expect("purged");
     }
 

@@ -104,11 +104,7 @@ impl Home {
 
     /// Puts an envelope into the inbox, as `holdfast-setup deliver` would.
     pub fn deliver(&self, envelope: &[u8]) {
-        let inbox = self.path("state/inbox");
-        fs::create_dir_all(&inbox).expect("made");
-        fs::write(inbox.join("given.part"), envelope).expect("written");
-        let name = format!("{}.json", crate::messages::random_id());
-        fs::rename(inbox.join("given.part"), inbox.join(name)).expect("renamed");
+        deliver(self.folder.path(), envelope);
     }
 
     /// The lines of its audit log that say this.
@@ -139,6 +135,15 @@ impl Home {
         let child = command.stdout(log.try_clone().expect("a log")).stderr(log).spawn();
         Running { child: child.expect("it starts") }
     }
+}
+
+/// Puts an envelope into the inbox of the custodian whose folder this is, as `holdfast-setup deliver` would.
+pub fn deliver(home: &Path, envelope: &[u8]) {
+    let inbox = home.join("state/inbox");
+    fs::create_dir_all(&inbox).expect("made");
+    fs::write(inbox.join("given.part"), envelope).expect("written");
+    let name = format!("{}.json", crate::messages::random_id());
+    fs::rename(inbox.join("given.part"), inbox.join(name)).expect("renamed");
 }
 
 /// A custodian's process. Ends with the value.

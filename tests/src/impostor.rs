@@ -63,6 +63,11 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether it brings a share.
+    pub fn is_unseal(&self) -> bool {
+        self.line.starts_with("PUT /v1/sys/unseal ") || self.line.starts_with("POST /v1/sys/unseal ")
+    }
+
     /// Whether it asks for the seal's status.
     pub fn is_status(&self) -> bool {
         self.line.starts_with("GET /v1/sys/seal-status ")
@@ -119,7 +124,12 @@ pub struct Impostor {
 impl Impostor {
     /// Starts it on a port of its own.
     pub fn start(front: Front, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        Self::start_at(([127, 0, 0, 1], 0).into(), front, script)
+    }
+
+    /// Starts it in somebody's place, who does not listen there any more.
+    pub fn start_at(place: SocketAddr, front: Front, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = std::net::TcpListener::bind(place).expect("a port");
         listener.set_nonblocking(true).expect("possible");
         let address = listener.local_addr().expect("an address");
         let record = Arc::new(Mutex::new(Record::default()));

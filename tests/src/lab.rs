@@ -37,6 +37,8 @@ pub struct LabFile {
     pub cluster: String,
     /// The CA of the nodes' certificates.
     pub ca_cert: PathBuf,
+    /// Its key.
+    pub ca_key: PathBuf,
     /// Holds the root token.
     pub root_token_file: PathBuf,
     /// The trust root.
@@ -131,6 +133,8 @@ pub struct Operator {
     pub id: String,
     /// The private key.
     pub key: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
 }
 
 /// A lab that runs. Ends with the value: what `up` started by `down`, what was started again here by its pid.
@@ -277,8 +281,14 @@ impl Lab {
 
     /// The same, with more in its environment.
     pub fn start_with(&mut self, name: &str, env: &BTreeMap<String, String>) {
+        self.start_behind(name, &[], env);
+    }
+
+    /// The same, behind another command that becomes it in the end.
+    pub fn start_behind(&mut self, name: &str, before: &[String], env: &BTreeMap<String, String>) {
         assert!(!self.runs(name), "{name} runs already");
-        let process = self.process(name).clone();
+        let mut process = self.process(name).clone();
+        process.start.splice(0..0, before.iter().cloned());
         let log = OpenOptions::new().append(true).create(true).open(self.dir.join(&process.log)).expect("its log");
         let mut command = Command::new(&process.start[0]);
         command.args(&process.start[1..]).envs(&process.env).envs(env).current_dir(&self.dir).process_group(0);
@@ -336,6 +346,33 @@ impl Lab {
         let mut line = args.to_vec();
         line.extend(["--config", &config]);
         run("holdfast", &line)
+    }
+
+    /// Runs `holdfast` with an operator's configuration.
+    pub fn holdfast_as(&self, operator: &str, args: &[&str]) -> Said {
+        let operator = self.file.operators.iter().find(|known| known.id == operator).expect("an operator of the lab");
+        let config = self.path(&operator.config).to_string_lossy().into_owned();
+        let mut line = args.to_vec();
+        line.extend(["--config", &config]);
+        run("holdfast", &line)
+    }
+
+    /// Puts something in the place of something else that must be there, in a custodian's configuration.
+    pub fn edit(&self, custodian: &str, from: &str, to: &str) {
+        self.edit_file(&self.path(&self.custodian(custodian).config), from, to);
+    }
+
+    /// The same in any file.
+    pub fn edit_file(&self, file: &Path, from: &str, to: &str) {
+        let file = self.path(file);
+        let text = fs::read_to_string(&file).expect("there");
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        fs::write(&file, text.replacen(from, to, 1)).expect("written");
+    }
+
+    /// The entries of a custodian's audit log that tell of this.
+    pub fn audited(&self, custodian: &str, what: &str) -> Vec<Value> {
+        audited(&self.path(&self.custodian(custodian).state_dir), what)
     }
 
     /// The first operator approves the opening of a node; where there is no broker, by files that are carried.
@@ -484,6 +521,18 @@ impl Lab {
             }
         }
     }
+}
+
+/// The entries of the audit log in a custodian's state folder that tell of this, the oldest first.
+pub fn audited(state_dir: &Path, what: &str) -> Vec<Value> {
+    let files = fs::read_dir(state_dir).expect("its state").flatten().map(|file| file.path());
+    let mut logs: Vec<_> = files.filter(|file| file.extension().is_some_and(|kind| kind == "jsonl")).collect();
+    // What was put away has a name that sorts before the file that is written.
+    logs.sort();
+    let text: String = logs.iter().map(|log| fs::read_to_string(log).unwrap_or_default()).collect();
+    // The last line may be half written.
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.map(|line| line["entry"].clone()).filter(|entry| entry["what"] == what || entry["kind"] == what).collect()
 }
 
 /// Whether the last that a custodian's log tells of a node, or of its own start, is that a restart of the node could be proven.

@@ -11,6 +11,7 @@ pub mod lab;
 pub mod messages;
 pub mod processes;
 pub mod programs;
+pub mod relay;
 pub mod shares;
 pub mod tls;
 pub mod vault;

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// A body that is still to be signed. Its fields are as wrong as a test wants them.
 #[derive(Debug, Clone)]
@@ -47,6 +48,12 @@ impl Draft {
         }
     }
 
+    /// A message of another kind that is as it should be: issued now, without an end.
+    pub fn message(kind: &str, cluster: &str, from: &str, content: Value) -> Self {
+        let draft = Self::approval(cluster, from, "");
+        Self { kind: kind.to_owned(), expires_at: None, content, ..draft }
+    }
+
     /// The bytes to be signed.
     pub fn body(&self) -> Vec<u8> {
         let mut body = json!({
@@ -59,9 +66,18 @@ impl Draft {
         body.to_string().into_bytes()
     }
 
-    /// The envelope, signed in the namespace that belongs to an approval.
+    /// The envelope, signed in the namespace that belongs to its kind; that of an approval, for a kind that is none.
     pub fn signed(&self, key: &Path) -> Vec<u8> {
-        seal(&self.body(), "holdfast.approval", key)
+        let namespace = match self.kind.as_str() {
+            "event" => "holdfast.event",
+            "hold" | "release" | "distrust" | "trust" => "holdfast.order",
+            "intent" => "holdfast.intent",
+            "heartbeat" | "sighting" | "receipt" | "refusal" | "acknowledgement" | "want" | "relay" => {
+                "holdfast.report"
+            }
+            _ => "holdfast.approval",
+        };
+        seal(&self.body(), namespace, key)
     }
 
     /// The routing key under which it belongs.
@@ -106,6 +122,16 @@ pub fn strangers_key(folder: &Path) -> PathBuf {
 pub fn cluster_id(manifest: &Path) -> String {
     let manifest: Value = serde_json::from_slice(&std::fs::read(manifest).expect("a manifest")).expect("JSON");
     manifest["id"].as_str().expect("a manifest names its cluster's id").to_owned()
+}
+
+/// What base64 stands for.
+pub fn unbase64(text: &str) -> Vec<u8> {
+    BASE64_STANDARD.decode(text).expect("base64")
+}
+
+/// SHA-256, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// An id that nobody used before.

@@ -39,6 +39,21 @@ pub fn started_with(pid: u32) -> Vec<(PathBuf, Vec<u8>)> {
     files.into_iter().filter_map(|file| Some((file.clone(), fs::read(&file).ok()?))).collect()
 }
 
+/// The processor time that a process has used, in ticks: proc(5), fields 14 and 15 of `stat`.
+pub fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // Behind the program's name in brackets, field 3 is the first.
+    let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
+}
+
+/// The memory that a process has, of which there are 1,024 bytes to each.
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
 /// One socket of the network, of a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Socket {

@@ -18,6 +18,16 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
+/// OpenBao: named, installed by the tests, or in PATH.
+pub fn bao() -> PathBuf {
+    if let Some(named) = std::env::var_os("HOLDFAST_BAO") {
+        return named.into();
+    }
+    let here = std::env::current_dir().expect("a folder");
+    let installed = here.ancestors().map(|folder| folder.join(".tools/bao/bin/bao")).find(|path| path.is_file());
+    installed.unwrap_or_else(|| "bao".into())
+}
+
 /// What a program said.
 #[derive(Debug)]
 pub struct Said {

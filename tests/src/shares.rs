@@ -11,6 +11,8 @@ use pgp::composed::{Deserializable, Message, SignedSecretKey};
 use pgp::types::Password;
 use serde_json::Value;
 
+use crate::lab::Lab;
+
 /// The length of a share: 32 bytes, and which one it is.
 pub const SHARE_LEN: usize = 33;
 
@@ -34,6 +36,13 @@ pub fn recover(packet: &Path, transport_key: &Path) -> Share {
     let mut text = String::new();
     message.read_to_string(&mut text).expect("a share's text");
     hex::decode(text.trim()).expect("hexadecimal").try_into().expect("33 bytes")
+}
+
+/// A custodian's share in a lab.
+pub fn of_lab(lab: &Lab, custodian: &str) -> Share {
+    let home = lab.path(&lab.custodian(custodian).config);
+    let packet = lab.dir().join(format!("ceremony/output/packets/{custodian}.packet.json"));
+    recover(&packet, &home.with_file_name("transport.key"))
 }
 
 /// What is searched for: every run of bytes of every share, raw, in hexadecimal of either case, and in base64 wherever it

@@ -11,6 +11,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
+use crate::lab::Lab;
+
 /// A client that trusts the CAs in a file, and nobody else.
 pub fn client(ca_file: &Path) -> ClientConfig {
     let mut roots = RootCertStore::empty();
@@ -23,6 +25,19 @@ pub fn client(ca_file: &Path) -> ClientConfig {
 /// A client that trusts nobody, for where no TLS is spoken.
 pub fn suspicious_client() -> ClientConfig {
     trusting(RootCertStore::empty())
+}
+
+/// A server with a certificate and a key that lie in files: whoever has the key is the server.
+pub fn server(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(certificate).expect("a certificate");
+    let chain = chain.map(|certificate| certificate.expect("a certificate")).collect();
+    serving(chain, PrivateKeyDer::from_pem_file(key).expect("a key"))
+}
+
+fn serving(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Arc<ServerConfig> {
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+    Arc::new(config.with_single_cert(chain, key).expect("a pair"))
 }
 
 fn trusting(roots: RootCertStore) -> ClientConfig {
@@ -41,10 +56,19 @@ pub struct Authority {
 impl Authority {
     /// One that nobody trusts yet.
     pub fn new(name: &str) -> Self {
+        Self::with_key(name, KeyPair::generate().expect("a key"))
+    }
+
+    /// A lab's own, whose key was stolen: what it issues is taken for the lab's.
+    pub fn of_lab(lab: &Lab) -> Self {
+        let key = std::fs::read_to_string(lab.path(&lab.file.ca_key)).expect("the CA's key");
+        Self::with_key("Holdfast lab Vault CA", KeyPair::from_pem(&key).expect("a key"))
+    }
+
+    fn with_key(name: &str, key: KeyPair) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self { issuer: Issuer::new(params, key), pem }
     }
@@ -57,6 +81,13 @@ impl Authority {
     /// A server's certificate for these names and addresses.
     pub fn issue(&self, names: &[&str]) -> Certified {
         self.issue_until(names, None)
+    }
+
+    /// Another certificate for a key that there is, both as text.
+    pub fn renew(&self, names: &[&str], key: &str) -> String {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = KeyPair::from_pem(key).expect("a key");
+        CertificateParams::new(names).expect("names").signed_by(&key, &self.issuer).expect("a certificate").pem()
     }
 
     /// The same, which ends so long after 1970.
@@ -95,9 +126,6 @@ impl Certified {
 
     /// A server with it.
     pub fn server(&self) -> Arc<ServerConfig> {
-        let key = PrivateKeyDer::try_from(self.key.clone()).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
-        Arc::new(config.with_single_cert(vec![self.chain.clone()], key).expect("a pair"))
+        serving(vec![self.chain.clone()], PrivateKeyDer::try_from(self.key.clone()).expect("a key"))
     }
 }

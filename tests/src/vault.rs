@@ -125,7 +125,15 @@ impl Eyes {
 
     /// Submits a share, in hexadecimal, and gives what the node then says of itself, if it answers.
     pub fn submit(&self, url: &str, share: &str) -> Option<SealStatus> {
-        let body = format!(r#"{{"key":"{share}"}}"#);
+        self.unseal(url, format!(r#"{{"key":"{share}"}}"#))
+    }
+
+    /// Throws away all shares that a node has, as anybody can who reaches its port.
+    pub fn reset(&self, url: &str) -> Option<SealStatus> {
+        self.unseal(url, r#"{"reset":true}"#.to_owned())
+    }
+
+    fn unseal(&self, url: &str, body: String) -> Option<SealStatus> {
         let ask = async {
             let request = self.client.request(Method::PUT, format!("{url}/v1/sys/unseal")).body(body);
             request.timeout(ANSWER).send().await.ok()?.json().await.ok()

@@ -60,7 +60,7 @@ fn nobody_in_a_nodes_place_gets_a_share() {
     until("the node gets the share", || shares_sent(&control.impostor.record()) > 0);
     {
         let record = control.impostor.record();
-        let put = record.requests.iter().find(|asked| is_unseal(asked)).expect("it was sent");
+        let put = record.requests.iter().find(|asked| asked.is_unseal()).expect("it was sent");
         let body: Value = serde_json::from_slice(&put.body).expect("JSON");
         assert_eq!(body, json!({ "key": hex::encode(share) }));
         assert!(put.number >= 1, "the state was not asked for on the connection that carried the share");
@@ -90,17 +90,13 @@ fn nobody_in_a_nodes_place_gets_a_share() {
 }
 
 fn shares_sent(record: &Record) -> usize {
-    record.requests.iter().filter(|asked| is_unseal(asked)).count()
-}
-
-fn is_unseal(asked: &Asked) -> bool {
-    asked.line.starts_with("PUT /v1/sys/unseal ") || asked.line.starts_with("POST /v1/sys/unseal ")
+    record.requests.iter().filter(|asked| asked.is_unseal()).count()
 }
 
 /// A sealed node that takes shares.
 fn as_a_node(asked: &Asked) -> Reply {
     let mut status = sealed(THRESHOLD, SHARES);
-    if is_unseal(asked) {
+    if asked.is_unseal() {
         (status["progress"], status["nonce"]) = (1.into(), "b7a1c2d3".into());
     }
     answer(&status)
@@ -196,7 +192,7 @@ fn strangers(authority: &Authority, elsewhere: &Impostor) -> Vec<Stranger> {
                 authority,
                 Arc::new(
                     move |asked: &Asked| {
-                        if is_unseal(asked) { http(307, &share_to, "") } else { as_a_node(asked) }
+                        if asked.is_unseal() { http(307, &share_to, "") } else { as_a_node(asked) }
                     },
                 ),
             )

@@ -48,8 +48,8 @@ fn a_reload_keeps_tickets(lab: &mut Lab) {
         let config = lab.path(&lab.custodian(&id).config);
         let signers = config.with_file_name("allowed_signers");
         fs::write(&signers, fs::read_to_string(&signers).expect("there") + &line).expect("written");
-        edit(lab, &id, "operators = [", "poll_interval = \"700ms\"\noperators = [\"carol\", ");
-        edit(lab, &id, "unseals_per_hour = 100000", "unseals_per_hour = 99999");
+        lab.edit(&id, "operators = [", "poll_interval = \"700ms\"\noperators = [\"carol\", ");
+        lab.edit(&id, "unseals_per_hour = 100000", "unseals_per_hour = 99999");
         lab.signal(&id, Signal::HUP);
     }
     until("every custodian tells of the new policy", || {
@@ -85,16 +85,9 @@ fn beats(lab: &Lab, field: &str) -> Vec<serde_json::Value> {
     lab.custodians().iter().map(|id| lab.heartbeat(id)[field].clone()).collect()
 }
 
-fn edit(lab: &Lab, custodian: &str, from: &str, to: &str) {
-    let path = lab.path(&lab.custodian(custodian).config);
-    let text = fs::read_to_string(&path).expect("there");
-    assert!(text.contains(from), "{from:?} is not in {text}");
-    fs::write(&path, text.replacen(from, to, 1)).expect("written");
-}
-
 fn a_refused_reload_changes_nothing(lab: &mut Lab) {
     for id in lab.custodians() {
-        edit(lab, &id, "site = ", "colour = \"red\"\nsite = ");
+        lab.edit(&id, "site = ", "colour = \"red\"\nsite = ");
         lab.signal(&id, Signal::HUP);
     }
     for id in lab.custodians() {
@@ -106,7 +99,7 @@ fn a_refused_reload_changes_nothing(lab: &mut Lab) {
     }
     lab.crash("vault-3").expect("they go on as before");
     for id in lab.custodians() {
-        edit(lab, &id, "colour = \"red\"\n", "");
+        lab.edit(&id, "colour = \"red\"\n", "");
     }
 }
 

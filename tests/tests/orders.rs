@@ -31,14 +31,6 @@ fn operators_decide() {
     lab.scenario("an emergency without a broker", an_emergency_without_a_broker);
 }
 
-/// Runs `holdfast` as the second operator.
-fn as_bob(lab: &Lab, args: &[&str]) -> Said {
-    let config = lab.dir().join("operators/bob.toml").to_string_lossy().into_owned();
-    let mut line = args.to_vec();
-    line.extend(["--config", &config]);
-    programs::run("holdfast", &line)
-}
-
 fn json_of(said: &Said) -> Value {
     serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"))
 }
@@ -89,7 +81,7 @@ fn a_hold_and_its_end(lab: &mut Lab) {
 
     let admin = Client::admin(lab);
     let tap = admin.tap("holdfast.orders");
-    let done = json_of(&as_bob(lab, &["release", "--json", "--hold", &id]).well());
+    let done = json_of(&lab.holdfast_as("bob", &["release", "--json", "--hold", &id]).well());
     assert_eq!(done["answers"].as_array().map(Vec::len), Some(5), "{done}");
     let (routing_key, release) = admin.next(&tap);
     admin.untap(tap);
@@ -119,7 +111,7 @@ fn how_soon_a_hold_is_obeyed(lab: &mut Lab) {
         times.extend(answers.iter().filter_map(|answer| answer["after_ms"].as_u64()).max());
         let id = done["id"].as_str().expect("an id").to_owned();
         lab.holdfast(&["release", "--json", "--hold", &id]).well();
-        as_bob(lab, &["release", "--json", "--hold", &id]).well();
+        lab.holdfast_as("bob", &["release", "--json", "--hold", &id]).well();
     }
     times.sort_unstable();
     println!("        all five have acknowledged a hold after {times:?} ms");
@@ -149,7 +141,7 @@ fn another_trust_root(lab: &mut Lab) {
 
     let first = json_of(&lab.holdfast(&["trust", "--json", &path]).well());
     assert_eq!(first["answers"][0]["effect"]["what"], "waiting", "{first}");
-    let second = json_of(&as_bob(lab, &["trust", "--json", &path]).well());
+    let second = json_of(&lab.holdfast_as("bob", &["trust", "--json", &path]).well());
     assert_eq!(second["answers"].as_array().map(Vec::len), Some(5), "{second}");
     assert_eq!(second["answers"][0]["effect"]["what"], "in-force", "{second}");
 
@@ -221,7 +213,7 @@ fn a_sentinel_that_lies(lab: &mut Lab) {
 
     lab.holdfast(&["distrust", "--json", sentinel]).well();
     always(SAMPLE, "one operator is not enough", || !lab.is_open(node));
-    as_bob(lab, &["distrust", "--json", sentinel]).well();
+    lab.holdfast_as("bob", &["distrust", "--json", sentinel]).well();
     until("its marker counts for nothing", || lab.is_open(node));
     let before = lab.refused("custodian-1", "distrusted");
     lie(&admin);
@@ -230,7 +222,7 @@ fn a_sentinel_that_lies(lab: &mut Lab) {
     lab.settle();
     lab.crash(node).expect("it opens by itself without the sentinel's word");
     lab.holdfast(&["distrust", "--json", "--lift", sentinel]).well();
-    as_bob(lab, &["distrust", "--json", "--lift", sentinel]).well();
+    lab.holdfast_as("bob", &["distrust", "--json", "--lift", sentinel]).well();
     lab.settle();
 }
 
@@ -245,7 +237,7 @@ fn an_emergency(lab: &mut Lab) {
     always(SAMPLE, "held and sealed", || lab.nodes().iter().all(|node| !lab.is_open(node)));
     let id = done["id"].as_str().expect("an id");
     lab.holdfast(&["release", "--hold", id]).well();
-    as_bob(lab, &["release", "--hold", id]).well();
+    lab.holdfast_as("bob", &["release", "--hold", id]).well();
     lab.holdfast(&["approve", "--all"]).well();
     lab.settle();
 }

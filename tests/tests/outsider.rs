@@ -15,7 +15,7 @@ use holdfast_tests::broker::Client;
 use holdfast_tests::lab::Lab;
 use holdfast_tests::processes;
 use holdfast_tests::programs::{Said, repository, tool};
-use holdfast_tests::shares::{Needles, SHARE_LEN, Share, recover};
+use holdfast_tests::shares::{Needles, SHARE_LEN, Share, of_lab};
 use holdfast_tests::wait::until;
 
 #[test]
@@ -96,7 +96,7 @@ fn openssh_verifies_a_captured_message(lab: &mut Lab) {
 /// Shares were installed, submitted, counted, refused and reset by now. None is left anywhere.
 fn no_residue_of_a_share(lab: &mut Lab) {
     let shares: BTreeMap<String, Share> =
-        lab.custodians().into_iter().map(|id| (id.clone(), share(lab, &id))).collect();
+        lab.custodians().into_iter().map(|id| (id.clone(), of_lab(lab, &id))).collect();
     let distinct: std::collections::BTreeSet<_> = shares.values().map(|share| share[SHARE_LEN - 1]).collect();
     assert_eq!(distinct.len(), shares.len(), "they are five different shares");
     let needles = Needles::of(&shares.values().copied().collect::<Vec<_>>());
@@ -127,12 +127,6 @@ fn no_residue_of_a_share(lab: &mut Lab) {
         }
     }
     println!("        {bytes} bytes of files without a share");
-}
-
-fn share(lab: &Lab, custodian: &str) -> Share {
-    let home = lab.path(&lab.custodian(custodian).config);
-    let packet = lab.dir().join(format!("ceremony/output/packets/{custodian}.packet.json"));
-    recover(&packet, &home.with_file_name("transport.key"))
 }
 
 /// Whoever finds nothing has to show that there was nothing to be found.

@@ -577,6 +577,8 @@ impl Sight {
         }
         self.ever_open = true;
         if news {
+            // Whoever told of openings that never were has cost tickets, and must not cost the proof of the next restart.
+            self.gather_budget = GATHER_MAX;
             self.open_since = now.steady;
             self.observations.push_back(Observation::Opened);
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_tests::home::Ceremony;
 use holdfast_tests::lab::Lab;
+use holdfast_tests::processes::{resident_kib, ticks};
 use holdfast_tests::programs::program;
 use serde::{Deserialize, Serialize};
 
@@ -80,18 +81,4 @@ fn starts_ms(starts: usize) -> Vec<f64> {
         took
     };
     (0..starts).map(start).collect()
-}
-
-/// The processor time that a process has used, in ticks: proc(5), fields 14 and 15 of `stat`.
-fn ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    // Behind the program's name in brackets, field 3 is the first.
-    let fields: Vec<_> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-    fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
 }

@@ -12,7 +12,8 @@ use holdfast_tests::shares::recover;
 use holdfast_tests::wait::{PATIENCE, always};
 use serde_json::Value;
 
-use crate::world::{Done, bao, holdfast, setup, text, until};
+use crate::world::{Done, holdfast, setup, text, until};
+use holdfast_tests::programs::bao;
 
 /// A lab whose shares are rotated.
 struct Rotation {

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use holdfast_tests::programs::bao;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -358,16 +359,6 @@ fn client(ca: &Path) -> reqwest::Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ca = reqwest::Certificate::from_pem(&fs::read(ca).expect("there")).expect("a certificate");
     reqwest::Client::builder().tls_certs_only([ca]).no_proxy().pool_max_idle_per_host(0).build().expect("a client")
-}
-
-/// OpenBao: named, installed by the tests, or in PATH.
-pub(crate) fn bao() -> PathBuf {
-    if let Some(named) = std::env::var_os("HOLDFAST_BAO") {
-        return named.into();
-    }
-    let here = std::env::current_dir().expect("a folder");
-    let installed = here.ancestors().map(|folder| folder.join(".tools/bao/bin/bao")).find(|path| path.is_file());
-    installed.unwrap_or_else(|| "bao".into())
 }
 
 /// A Vault that must not be asked: whoever connects is noted.

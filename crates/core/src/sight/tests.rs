@@ -592,6 +592,20 @@ fn told_open_some_process_sealed_again_proves_nothing() {
 }
 
 #[test]
+fn lies_about_openings_cost_no_proof_of_the_next_restart() {
+    let mut scene = Scene::open(true);
+    scene.open = false;
+    for _ in 0..4 * GATHER_MAX {
+        scene.run(SECOND * 12);
+        let now = scene.now();
+        scene.sight.told_open(false, false, now);
+    }
+    scene.open = true;
+    scene.run(SECOND * 3);
+    assert!(scene.sight.restart_provable(scene.now()), "nobody gathered tickets for the process that is open");
+}
+
+#[test]
 fn told_of_a_missed_incident_older_tickets_prove_nothing() {
     let mut scene = Scene::open(true);
     let now = scene.now();
