@@ -1,7 +1,8 @@
 //! `holdfast-setup deliver`: an operator's signed message, carried to a custodian by hand.
 //!
 //! What lives here: putting it into the inbox in one step, so that the custodian never sees a half. What does not: whether it
-//! counts. That is the custodian's to say, by the same checks as for a message from the broker, and it says so in its audit log.
+//! counts. That is the custodian's to say, by the same checks as for a message from the broker: what it takes is in its audit log,
+//! what it refuses in its log.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
@@ -28,7 +29,7 @@ const WAITING_MAX: usize = 1024;
 
 /// Carry an operator's signed messages to the custodian on this host, without a broker
 ///
-/// Takes what `holdfast approve` wrote with `--output`, sees to it that each file is a whole signed message, and puts it into the custodian's inbox. The custodian looks there each second, and checks who signed it,
+/// Takes what `holdfast approve`, `hold`, `release`, `distrust` or `trust` wrote with `--output`, sees to it that each file is a whole signed message, and puts it into the custodian's inbox. The custodian looks there each second, and checks who signed it,
 /// what for and when, as it does with messages from the broker.
 #[derive(Args)]
 #[command(after_help = "Example: holdfast-setup deliver --config /etc/holdfast/custodian.toml approvals/*.json")]
