@@ -69,7 +69,7 @@ fn what_could_be_lost_for_ever_has_to_be_accepted() {
         &[&holder],
         "lose any 2 of the 3 shares (for example 2 custodians', or 1 holder's and 1 custodian's), and nobody can open prod",
     );
-    refused("3", &[&holder, "--accept-no-recovery"], "it stays shut until 1 more shares are entered by hand");
+    refused("3", &[&holder, "--accept-no-recovery"], "it stays shut until holders enter 1 more by hand");
     refused(
         "3",
         &[&holder, "--accept-no-automatic-opening"],
