@@ -128,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         let seals = seal_all(arguments, named, &token).await;
         tell_seals(arguments, named, &seals);
-        if !order.held {
+        if order.sent.trouble.is_some() {
             // A token that was not touched, or a passphrase that was not typed, in time, or a slow broker: now there is time.
             order.give(&operator, arguments, named, &mut signing, Instant::now() + SIGN_DEADLINE).await;
         }
