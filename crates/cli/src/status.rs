@@ -167,10 +167,11 @@ pub(crate) fn render(
 }
 
 fn holds(cluster: &ClusterStatus, now: Timestamp) -> Table {
-    let mut holds = table(["HELD", "SINCE", "BY", "OBEYED BY", "RELEASED BY", "WHY"]);
+    let mut holds = table(["HOLD", "HELD", "SINCE", "BY", "OBEYED BY", "RELEASED BY", "WHY"]);
     for hold in &cluster.holds {
         let released: BTreeSet<_> = hold.released_by.keys().collect();
         holds.add_row([
+            hold.id.to_string(),
             if hold.nodes.is_empty() { "all nodes".to_owned() } else { verdict::names(&hold.nodes) },
             verdict::moment(hold.held_at, now),
             hold.by.to_string(),
