@@ -281,8 +281,8 @@ mod tests {
         let text = shown(held.clone(), None, CONFIG);
         for part in [
             "No: vault-2 is held since today 09:30 by carol: “forensics”; vault-1 was sealed on purpose and waits",
-            "\nHELD     SINCE        BY     OBEYED BY  RELEASED BY  WHY\n",
-            "\nvault-2  today 09:30  carol  4 of 1     1 of 2 bob   forensics\n",
+            "\nHOLD                              HELD     SINCE        BY     OBEYED BY  RELEASED BY  WHY\n",
+            "  vault-2  today 09:30  carol  4 of 1     1 of 2 bob   forensics\n",
             "released so far by bob. To end it, another operator types:\n  holdfast release --cluster prod --hold 3f3f",
         ] {
             assert!(text.contains(part), "{part:?} is missing from:\n{text}");
