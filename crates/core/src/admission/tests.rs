@@ -189,6 +189,13 @@ fn a_full_memory_refuses_and_forgets_nothing() {
     let another = door.approval(ALICE, at(0).wall, MINUTE);
     assert_eq!(door.refuses(&sealed(&another), at(0)), Some("flood"));
     assert_eq!(door.refuses(&sealed(&first), at(0)), Some("replayed"), "the first is still known");
+    door.admission.permissions.values_mut().for_each(|known| known.cluster = ClusterId::from_bytes([77; 16]));
+    let elsewhere = door.approval(ALICE, at(0).wall, MINUTE);
+    assert_eq!(
+        door.refuses(&sealed(&elsewhere), at(0)),
+        None,
+        "what she signed for another cluster takes no room of this one"
+    );
     let another = door.approval(ALICE, at(120).wall, MINUTE);
     assert_eq!(door.refuses(&sealed(&another), at(120)), None, "when they have expired there is room again");
 }

@@ -291,7 +291,9 @@ fn a_trust_root_is_replaced_by_two_who_sign_the_same_file() {
     let lower = change(&desk, 1, &file(&[("alice", 0), ("bob", 1)]));
     let lockout = change(&desk, 2, &file(&[("alice", 0)]));
     let broken = change(&desk, 2, "alice ssh-ed25519 AAAA");
-    for (content, what) in [(stale, "stale"), (lower, "lower"), (lockout, "lockout"), (broken, "broken")] {
+    let far = change(&desk, 2 + VERSIONS_AHEAD, &file(&[("alice", 0), ("bob", 1)]));
+    for (content, what) in [(stale, "stale"), (lower, "lower"), (lockout, "lockout"), (broken, "broken"), (far, "far")]
+    {
         let header = desk.header("alice", Kind::Trust, at(2));
         let taken = desk.take(&header, &content, at(2));
         assert!(
