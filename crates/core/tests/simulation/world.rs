@@ -180,7 +180,6 @@ impl World {
             sentinels: BTreeSet::from([people.sentinel.name.clone()]),
             conductors: BTreeSet::new(),
             conducting: None,
-            conducting: None,
             policy: setup.policy.clone(),
             poll: setup.poll,
             nodes: names.iter().map(|name| (name.clone(), node)).collect(),
