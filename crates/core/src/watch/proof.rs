@@ -85,6 +85,7 @@ mod tests {
             round: 0,
             cause: None,
             approvals: Vec::new(),
+            intent: None,
             result: *result,
             nonce: (*nonce).to_owned(),
             progress: 0,
@@ -98,6 +99,7 @@ mod tests {
             told_cause: None,
             opened_at: Some(Timestamp::default()),
             open_after_ms: None,
+            drill: None,
             submissions: said.iter().map(submission).collect(),
             refusals: Vec::new(),
         }
