@@ -4,6 +4,7 @@
 //! What lives here: sentences. What does not: tables, colours, HTML. Whatever somebody else wrote is made plain before it is
 //! part of a sentence.
 
+mod drill;
 mod held;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::quorum::FRESH;
 use crate::status::{AuditMisfit, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
 use crate::time::Timestamp;
 
+pub use drill::{drill_outcome, last_telling_drill, recovery_millis};
 pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
 
 /// How long before a certificate expires this is doubtful enough to be said.
@@ -146,7 +148,7 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
         return Some(format!("{name} {sealed}waits for {}", waits_for(*needs)));
     }
     // Before custodians have told what they wait for, or while the node is down: what they know keeps it shut.
-    let deliberate = node.marker.is_some() || node.cause == Some(Cause::InPlace);
+    let deliberate = node.marker.is_some() || (node.cause == Some(Cause::InPlace) && !drill::is_drilled(name, cluster));
     (unsaid(node) && deliberate).then(|| format!("{name} was sealed on purpose"))
 }
 
@@ -253,6 +255,7 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
     }
     doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
+    doubts.extend(drill::doubts(cluster, status.at));
     doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
         doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());

@@ -20,7 +20,9 @@ use std::time::Duration;
 use crate::admission::REASONS;
 use crate::cause::Cause;
 use crate::id::{ClusterId, ClusterName, NodeName, Principal};
-use crate::message::{Approval, Body, Content, DrillReport, DrillResult, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want};
+use crate::message::{
+    Approval, Body, Content, DrillReport, DrillResult, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want,
+};
 use crate::quorum::{Basis, Heard, Quorum, assess};
 use crate::sight::{Action, Evidence, Observation, Sight, Watch};
 use crate::status::{
@@ -218,7 +220,7 @@ impl Watcher {
     /// Takes back what an earlier process knew of a cluster's drills, the oldest first.
     pub fn restore_drills(&mut self, cluster: ClusterId, drills: impl IntoIterator<Item = DrillStatus>) {
         if let Some(cluster) = self.clusters.get_mut(&cluster) {
-            cluster.drills.restore(drills);
+            cluster.drills.restore(drills, |node| cluster.watch.nodes.contains_key(node));
         }
     }
 
@@ -324,7 +326,7 @@ impl Watcher {
         {
             let report = DrillReport::clone(report);
             let drill = DrillStatus { conductor: from.clone(), issued_at: *issued_at, heard_at: now.wall, report };
-            if cluster.drills.heard(drill.clone()) {
+            if cluster.drills.heard(drill.clone(), |node| cluster.watch.nodes.contains_key(node)) {
                 let envelope = String::from_utf8_lossy(envelope).into_owned();
                 self.records.push_back(Record::Drill(*id, Box::new(drill), envelope));
             }
@@ -548,6 +550,7 @@ impl Cluster {
         self.proofs.retain(|name, _| watch.custodians.contains(name));
         self.root.reconfigure(watch.allowed_signers_sha256.clone());
         self.audits.retain(|name, _| watch.custodians.contains(name));
+        self.drills.reconfigure(|name| watch.nodes.contains_key(name));
         self.watch = watch;
         self
     }
@@ -669,7 +672,7 @@ impl Cluster {
             trust: Some(self.root.in_force()),
             incidents: self.ledger.recent().cloned().collect(),
             drills: self.drills.recent(now.wall).cloned().collect(),
-            drill_summary: self.drills.summary(watch.nodes.keys(), Self::next_drill(&counting, now)),
+            drill_summary: self.drills.summary(Self::next_drill(&counting, now)),
         }
     }
 

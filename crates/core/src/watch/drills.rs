@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::id::{DrillId, MessageId, NodeName, Principal};
+use crate::id::{DrillId, MessageId, NodeName};
 use crate::message::{DrillResult, Intent, Phase};
 use crate::status::{DrillStatus, DrillSummary};
 use crate::time::Timestamp;
@@ -38,10 +38,14 @@ pub(super) struct Drills {
 
 impl Drills {
     /// Takes back what an earlier process knew, the oldest first. Nothing of it is counted again.
-    pub(super) fn restore(&mut self, closed: impl IntoIterator<Item = DrillStatus>) {
+    pub(super) fn restore(
+        &mut self,
+        closed: impl IntoIterator<Item = DrillStatus>,
+        is_watched: impl Fn(&NodeName) -> bool,
+    ) {
         for drill in closed {
             self.remember_intent(&drill);
-            self.keep(drill);
+            self.keep(drill, &is_watched);
         }
     }
 
@@ -51,7 +55,7 @@ impl Drills {
     }
 
     /// A conductor told how a drill goes. Whether that closed it.
-    pub(super) fn heard(&mut self, drill: DrillStatus) -> bool {
+    pub(super) fn heard(&mut self, drill: DrillStatus, is_watched: impl Fn(&NodeName) -> bool) -> bool {
         let id = drill.report.drill;
         if self.closed.iter().any(|known| known.report.drill == id) {
             return false;
@@ -59,10 +63,7 @@ impl Drills {
         let known = self.running.iter().position(|running| running.report.drill == id);
         let same = known.and_then(|at| self.running.get(at)).map(|running| running.conductor == drill.conductor);
         let result = drill.report.result.filter(|_| drill.report.phase == Phase::Closed);
-        let taken_over = matches!(
-            result,
-            Some(DrillResult::Interrupted | DrillResult::Failed | DrillResult::Aborted)
-        );
+        let taken_over = matches!(result, Some(DrillResult::Interrupted | DrillResult::Failed | DrillResult::Aborted));
         if same == Some(false) && !taken_over {
             return false;
         }
@@ -73,7 +74,7 @@ impl Drills {
         };
         self.running.retain(|running| running.report.drill != id);
         *self.totals.entry(result).or_default() += 1;
-        self.keep(drill);
+        self.keep(drill, is_watched);
         true
     }
 
@@ -88,14 +89,14 @@ impl Drills {
         self.running.iter().rev().filter(runs).chain(self.closed.iter().rev())
     }
 
-    /// What is known of all of them, as far as it is about these nodes.
-    pub(super) fn summary<'n>(
-        &self,
-        nodes: impl Iterator<Item = &'n NodeName>,
-        next: Option<Timestamp>,
-    ) -> DrillSummary {
-        let recovery = |node: &NodeName| Some((node.clone(), *self.last_recovery_us.get(node)?));
-        DrillSummary { next, last_success: self.last_success, last_recovery_us: nodes.filter_map(recovery).collect() }
+    /// What is known of all of them.
+    pub(super) fn summary(&self, next: Option<Timestamp>) -> DrillSummary {
+        DrillSummary { next, last_success: self.last_success, last_recovery_us: self.last_recovery_us.clone() }
+    }
+
+    /// Takes over a changed configuration.
+    pub(super) fn reconfigure(&mut self, is_watched: impl Fn(&NodeName) -> bool) {
+        self.last_recovery_us.retain(|node, _| is_watched(node));
     }
 
     fn goes_on(&mut self, known: Option<usize>, drill: DrillStatus) {
@@ -114,7 +115,7 @@ impl Drills {
         }
     }
 
-    fn keep(&mut self, drill: DrillStatus) {
+    fn keep(&mut self, drill: DrillStatus, is_watched: impl Fn(&NodeName) -> bool) {
         let report = &drill.report;
         if report.result == Some(DrillResult::Passed) {
             // Never later than it was heard: nobody makes the last one seem to lie ahead.
@@ -122,8 +123,8 @@ impl Drills {
             self.last_success = self.last_success.max(Some(at));
         }
         if let (Some(node), Some(recovery_us)) = (&report.node, report.recovery_us) {
-            let known = self.last_recovery_us.contains_key(node) || self.last_recovery_us.len() < DRILLS_KEPT;
-            if known {
+            // Others are not remembered: there are as many as a conductor cares to make up.
+            if is_watched(node) {
                 self.last_recovery_us.insert(node.clone(), recovery_us);
             }
         }
@@ -194,6 +195,10 @@ pub(super) mod tests {
         DrillStatus { conductor: conductor.parse().expect("a name"), issued_at: at, heard_at: at, report }
     }
 
+    fn hear(drills: &mut Drills, drill: DrillStatus) -> bool {
+        drills.heard(drill, |node| node.as_str() == "vault-1")
+    }
+
     fn shown(drills: &Drills, at: i64) -> Vec<(u8, &str, &'static str)> {
         let of = |drill: &'_ DrillStatus| {
             let result = drill.report.result.map_or(drill.report.phase.as_str(), DrillResult::as_str);
@@ -206,20 +211,23 @@ pub(super) mod tests {
     #[test]
     fn a_drill_goes_on_until_it_is_over_and_then_nobody_changes_it() {
         let mut drills = Drills::default();
-        assert!(!drills.heard(heard("one", 0, report(1, Phase::Announced, None))));
-        assert!(!drills.heard(heard("one", 5, report(1, Phase::Sealed, None))));
-        assert!(!drills.heard(heard("one", 6, report(1, Phase::Preflight, None))), "it came late");
+        assert!(!hear(&mut drills, heard("one", 0, report(1, Phase::Announced, None))));
+        assert!(!hear(&mut drills, heard("one", 5, report(1, Phase::Sealed, None))));
+        assert!(!hear(&mut drills, heard("one", 6, report(1, Phase::Preflight, None))), "it came late");
         assert_eq!(shown(&drills, 10), [(1, "one", "sealed")]);
         for (conductor, result) in [("two", DrillResult::Passed), ("two", DrillResult::Refused)] {
-            assert!(!drills.heard(heard(conductor, 7, report(1, Phase::Closed, Some(result)))), "no other's to say");
+            assert!(
+                !hear(&mut drills, heard(conductor, 7, report(1, Phase::Closed, Some(result)))),
+                "no other's to say"
+            );
         }
-        assert!(!drills.heard(heard("two", 7, report(1, Phase::Open, None))));
-        assert!(drills.heard(heard("one", 8, report(1, Phase::Closed, Some(DrillResult::Passed)))));
+        assert!(!hear(&mut drills, heard("two", 7, report(1, Phase::Open, None))));
+        assert!(hear(&mut drills, heard("one", 8, report(1, Phase::Closed, Some(DrillResult::Passed)))));
         for conductor in ["one", "two"] {
             for result in [DrillResult::Failed, DrillResult::Passed, DrillResult::Interrupted] {
-                assert!(!drills.heard(heard(conductor, 9, report(1, Phase::Closed, Some(result)))));
+                assert!(!hear(&mut drills, heard(conductor, 9, report(1, Phase::Closed, Some(result)))));
             }
-            assert!(!drills.heard(heard(conductor, 9, report(1, Phase::Sealed, None))));
+            assert!(!hear(&mut drills, heard(conductor, 9, report(1, Phase::Sealed, None))));
         }
         assert_eq!(shown(&drills, 10), [(1, "one", "passed")]);
         assert_eq!(drills.totals, BTreeMap::from([(DrillResult::Passed, 1)]), "told twice, counted once");
@@ -228,19 +236,20 @@ pub(super) mod tests {
     #[test]
     fn who_takes_over_a_drill_may_close_it_and_one_conductor_is_at_one_drill() {
         let mut drills = Drills::default();
-        drills.heard(heard("one", 0, report(1, Phase::Sealed, None)));
-        assert!(drills.heard(heard("two", 1, report(1, Phase::Closed, Some(DrillResult::Interrupted)))));
-        drills.heard(heard("one", 2, report(2, Phase::Sealed, None)));
-        drills.heard(heard("one", 3, report(3, Phase::Preflight, None)));
-        drills.heard(heard("two", 4, report(4, Phase::Preflight, None)));
-        assert_eq!(
-            shown(&drills, 5),
-            [(4, "two", "preflight"), (3, "one", "preflight"), (1, "two", "interrupted")]
-        );
+        hear(&mut drills, heard("one", 0, report(1, Phase::Sealed, None)));
+        assert!(hear(&mut drills, heard("two", 1, report(1, Phase::Closed, Some(DrillResult::Interrupted)))));
+        hear(&mut drills, heard("one", 2, report(2, Phase::Sealed, None)));
+        hear(&mut drills, heard("one", 3, report(3, Phase::Preflight, None)));
+        hear(&mut drills, heard("two", 4, report(4, Phase::Preflight, None)));
+        assert_eq!(shown(&drills, 5), [(4, "two", "preflight"), (3, "one", "preflight"), (1, "two", "interrupted")]);
         let later = i64::try_from(RUNNING_LIFE.as_millis()).expect("small") + 3;
-        assert_eq!(shown(&drills, later), [(4, "two", "preflight"), (1, "two", "interrupted")], "nobody waits for ever");
+        assert_eq!(
+            shown(&drills, later),
+            [(4, "two", "preflight"), (1, "two", "interrupted")],
+            "nobody waits for ever"
+        );
         for i in 0..50 {
-            drills.heard(heard(&format!("conductor-{i}"), 6, report(100 + i, Phase::Preflight, None)));
+            hear(&mut drills, heard(&format!("conductor-{i}"), 6, report(100 + i, Phase::Preflight, None)));
         }
         assert_eq!(drills.running.len(), RUNNING_MAX);
     }
@@ -248,34 +257,37 @@ pub(super) mod tests {
     #[test]
     fn the_latest_are_kept_and_what_was_last_is_known_beyond_them_and_after_a_start() {
         let mut drills = Drills::default();
-        drills.heard(heard("one", 7, report(1, Phase::Closed, Some(DrillResult::Passed))));
+        hear(&mut drills, heard("one", 7, report(1, Phase::Closed, Some(DrillResult::Passed))));
         for i in 2..60 {
-            drills.heard(heard("one", i.into(), report(i, Phase::Closed, Some(DrillResult::Failed))));
+            hear(&mut drills, heard("one", i.into(), report(i, Phase::Closed, Some(DrillResult::Failed))));
         }
         assert_eq!((drills.closed.len(), shown(&drills, 99)[0]), (DRILLS_KEPT, (59, "one", "failed")));
         let node: NodeName = "vault-1".parse().expect("a name");
-        let summary = drills.summary([&node].into_iter(), None);
+        let summary = drills.summary(None);
         assert_eq!(summary.last_success, Some(Timestamp::from_millis(1_800_000_000_000)));
         assert_eq!(summary.last_recovery_us, BTreeMap::from([(node, 41_059)]));
-        assert_eq!(drills.summary([].into_iter(), None).last_recovery_us, BTreeMap::new(), "nobody makes up a node");
+        let mut made_up = report(60, Phase::Closed, Some(DrillResult::Failed));
+        made_up.node = Some("made-up".parse().expect("a name"));
+        hear(&mut drills, heard("one", 60, made_up));
+        assert_eq!(drills.summary(None).last_recovery_us.len(), 1, "nobody makes up a node");
 
         let mut next = Drills::default();
-        next.restore(drills.closed.clone());
+        next.restore(drills.closed.clone(), |_| true);
         assert_eq!((shown(&next, 99), next.totals.len()), (shown(&drills, 99), 0));
-        let mut ahead = report(60, Phase::Closed, Some(DrillResult::Passed));
+        let mut ahead = report(61, Phase::Closed, Some(DrillResult::Passed));
         ahead.closed_at = Some(Timestamp::from_millis(i64::MAX));
-        next.heard(heard("one", 100, ahead));
-        let last = next.summary([].into_iter(), None).last_success;
+        hear(&mut next, heard("one", 100, ahead));
+        let last = next.summary(None).last_success;
         assert_eq!(last, Some(Timestamp::from_millis(1_800_000_000_100)), "no success lies ahead");
     }
 
     #[test]
     fn an_intent_is_known_by_its_node_and_the_first_word_on_it_counts() {
         let mut drills = Drills::default();
-        drills.heard(heard("one", 0, report(1, Phase::Announced, None)));
+        hear(&mut drills, heard("one", 0, report(1, Phase::Announced, None)));
         let mut stolen = report(2, Phase::Announced, None);
         stolen.intent = Some(MessageId::from_bytes([1; 16]));
-        drills.heard(heard("two", 1, stolen));
+        hear(&mut drills, heard("two", 1, stolen));
         let (here, there) = ("vault-1".parse().expect("a name"), "vault-2".parse().expect("a name"));
         assert_eq!(drills.of_intent(MessageId::from_bytes([1; 16]), &here), Some(DrillId::from_bytes([1; 16])));
         assert_eq!(drills.of_intent(MessageId::from_bytes([1; 16]), &there), None);
