@@ -6,6 +6,7 @@
 
 mod drill;
 mod held;
+mod trend;
 
 use std::fmt;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::time::Timestamp;
 
 pub use drill::{drill_outcome, last_telling_drill, recovery_millis};
 pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
+pub use trend::{Bar, TREND_MAX, Trend, trend};
 
 /// How long before a certificate expires this is doubtful enough to be said.
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);
@@ -468,6 +470,16 @@ pub fn duration(millis: f64) -> String {
         millis if millis < 120_000.0 => format!("{:.1} s", millis / 1_000.0),
         // Saturates, and is not a number nowhere: it was measured.
         millis => rough(Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or(Duration::MAX)),
+    }
+}
+
+/// How long after `began` something was, to the millisecond where it was soon: "+0.041 s".
+pub fn offset(began: Timestamp, at: Timestamp) -> String {
+    let sign = if at < began { '−' } else { '+' };
+    let apart = at.since(began).max(began.since(at));
+    match apart.as_secs() {
+        0..=119 => format!("{sign}{}.{:03} s", apart.as_secs(), apart.subsec_millis()),
+        _ => format!("{sign}{}", rough(apart)),
     }
 }
 

@@ -77,11 +77,19 @@ fn capitalised(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::{Value, json};
 
     use super::super::Answer;
     use super::super::tests::{answer, judged};
+    use super::*;
+
+    /// A drill that is over.
+    pub(in crate::verdict) fn over(result: DrillResult, recovery_us: Option<u64>) -> DrillReport {
+        let recovery_us = recovery_us.map_or_else(|| json!({}), |us| json!({"recovery_us": us}));
+        let drill = drill("closed", Some(result.as_str()), &recovery_us);
+        serde_json::from_value(drill["report"].clone()).expect("a report")
+    }
 
     fn drill(phase: &str, result: Option<&str>, more: &Value) -> Value {
         let at = "2026-11-24T09:00:00.000Z";
