@@ -29,3 +29,6 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         Command::Report(arguments) => report::run(arguments),
     }
 }
+
+#[cfg(test)]
+mod tests;

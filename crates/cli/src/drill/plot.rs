@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_core::message::{DrillReport, Submission};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{Trend, duration};
+use holdfast_core::verdict::Trend;
 use maud::{Markup, html};
 
 use super::story;

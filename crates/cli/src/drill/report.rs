@@ -142,7 +142,8 @@ async fn fetch(source: &Source<'_>, drill: Option<DrillId>) -> anyhow::Result<(E
     Ok((named, Trend { drills, refused }))
 }
 
-fn how_to_verify(evidence: &Evidence, saved: &Saved, signers: &Path) -> String {
+/// What was saved, and how it is verified.
+pub(super) fn how_to_verify(evidence: &Evidence, saved: &Saved, signers: &Path) -> String {
     format!(
         "Saved: {}, {}, {}. To verify it without this program:\n  {}",
         saved.body.display(),
@@ -164,7 +165,7 @@ fn verify_command(evidence: &Evidence, saved: &Saved, signers: &Path) -> String 
 }
 
 /// The report for a terminal.
-fn text(evidence: &Evidence, trend: &Trend) -> String {
+pub(super) fn text(evidence: &Evidence, trend: &Trend) -> String {
     let report = &evidence.report;
     let mut facts = table(["", ""]);
     facts.set_header(Vec::<String>::new());

@@ -33,7 +33,10 @@ fn one(id: &str, incident: &IncidentStatus, threshold: u8, now: Timestamp) -> Ma
             summary {
                 b { (incident.node) }
                 span { (moment(incident.began_at, now)) }
-                span { @match cause { Some(cause) => { (cause) }, None => { "cause not known" } } }
+                span {
+                    @if incident.drill.is_some() { b { "drill" } ", " }
+                    @match cause { Some(cause) => { (cause) }, None => { "cause not known" } }
+                }
                 span { (outcome(incident, now)) }
             }
             ol class="timeline" {
