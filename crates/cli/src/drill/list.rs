@@ -18,8 +18,10 @@ use crate::status::{CONFIG, table, trimmed};
 
 /// List the latest drills, each verified by its conductor's signature
 #[derive(clap::Args)]
-#[command(after_help = "Exit codes: 0 all that are kept verify, 1 one does not or the sentinel cannot be asked, 78 the \
-                        configuration is refused.")]
+#[command(
+    after_help = "Exit codes: 0 all that are kept verify, 1 one does not or the sentinel cannot be asked, 78 the \
+                        configuration is refused."
+)]
 pub(crate) struct Arguments {
     /// The operator's configuration, which names the sentinel
     #[arg(long, default_value = CONFIG)]

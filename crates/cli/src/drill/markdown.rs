@@ -17,7 +17,8 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
     let mut text = format!("# {}\n\n{}\n", escaped(story::headline(evidence)), escaped(story::outcome(evidence)));
     table(&mut text, &["", ""], story::facts(evidence).into_iter().map(|(name, what)| vec![name.to_owned(), what]));
     text.push_str("\n## What happened\n");
-    let moments = story::moments(report).into_iter().map(|(at, what)| vec![story::when(report, at), at.to_string(), what]);
+    let moments =
+        story::moments(report).into_iter().map(|(at, what)| vec![story::when(report, at), at.to_string(), what]);
     table(&mut text, &["Since it was seen sealed", "Time", "What"], moments);
     text.push_str("\nThe node's moments are by the conductor's clock, each share's by its custodian's.\n");
     let rows = story::custodians(report);
@@ -28,18 +29,20 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
             let (left, answered) = (story::millis(row.response_time()), story::millis(row.answer_time()));
             vec![row.custodian.to_string(), row.turn().to_owned(), took.to_owned(), left, answered, row.what()]
         });
-        table(
-            &mut text,
-            &["Custodian", "Turn", "Took it", "Share left after", "Answered after", "Result"],
-            rows,
-        );
+        table(&mut text, &["Custodian", "Turn", "Took it", "Share left after", "Answered after", "Result"], rows);
     }
     if trend.drills.len() > 1 {
         text.push_str("\n## The last drills\n");
         let drills = trend.drills.iter().map(|Evidence { report, result, .. }| {
             let node = report.node.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string);
             let recovery = recovery_millis(report).map_or_else(|| "–".to_owned(), duration);
-            vec![report.began_at.to_string(), node, result.as_str().to_owned(), recovery, duration(report.objective_ms as f64)]
+            vec![
+                report.began_at.to_string(),
+                node,
+                result.as_str().to_owned(),
+                recovery,
+                duration(report.objective_ms as f64),
+            ]
         });
         table(&mut text, &["Began", "Node", "Result", "Recovery", "Objective"], drills);
     }

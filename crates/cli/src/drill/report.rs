@@ -167,18 +167,16 @@ fn verify_command(evidence: &Evidence, saved: &Saved, signers: &Path) -> String 
 /// The report for a terminal.
 pub(super) fn text(evidence: &Evidence, trend: &Trend) -> String {
     let report = &evidence.report;
-    let mut facts = table(["", ""]);
-    facts.set_header(Vec::<String>::new());
-    for (name, what) in story::facts(evidence) {
-        facts.add_row([name.to_owned(), what]);
-    }
+    let facts = story::facts(evidence);
+    let longest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+    let facts: Vec<_> = facts.into_iter().map(|(name, what)| format!("{name:longest$}  {what}")).collect();
     let mut moments = table(["WHEN", "WHAT"]);
     for (at, what) in story::moments(report) {
         moments.add_row([story::when(report, at), what]);
     }
     let mut blocks = vec![
         format!("{}\n{}", story::headline(evidence), story::outcome(evidence)),
-        trimmed(&facts),
+        facts.join("\n"),
         trimmed(&moments),
     ];
     let rows = story::custodians(report);

@@ -29,9 +29,7 @@ fn at(millis: u32) -> String {
 
 /// A drill as a conductor tells of it: custodian-3 was last, custodian-4 stood by, custodian-5 declined.
 fn passed() -> Value {
-    let response = |x: u8, result: &str, submitted: u32, answered: u32| {
-        json!({"x": x, "result": result, "sealed_seen_at": at(2_002), "submitted_at": at(submitted), "answered_at": at(answered)})
-    };
+    let response = |x: u8, result: &str, submitted: u32, answered: u32| json!({"x": x, "result": result, "sealed_seen_at": at(2_002), "submitted_at": at(submitted), "answered_at": at(answered)});
     json!({
         "drill": "2f".repeat(16), "slot": "2026-11-24T10:00:00.000Z", "node": "vault-2", "phase": "closed", "result": "passed",
         "began_at": at(0), "announced_at": at(1_000), "seal_sent_at": at(1_995), "sealed_at": at(2_000), "opened_at": at(2_041),
@@ -186,7 +184,10 @@ fn whatever_came_of_it_is_said() {
             "It did not open while the intent held: the objective of 30.0 s was not met.",
         ),
         (json!({"result": "failed"}), "It was open after 41 ms, and does not serve again."),
-        (json!({"result": "aborted", "why": "a hold"}), "It was ended early, and says nothing about the recovery. Why: a hold."),
+        (
+            json!({"result": "aborted", "why": "a hold"}),
+            "It was ended early, and says nothing about the recovery. Why: a hold.",
+        ),
         (
             json!({"result": "refused", "node": null, "announced_at": null, "seal_sent_at": null, "sealed_at": null,
                    "opened_at": null, "served_at": null, "recovery_us": null, "responses": null, "submitters": null,
@@ -225,7 +226,7 @@ fn a_table_of_markdown_is_one_whatever_is_written_in_it() {
     ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
-    assert!(shown.contains("\\<script\\>") && !shown.contains("<script"), "{shown}");
+    assert!(shown.contains("\\<script\\>") && !shown.replace("\\<", "").contains('<'), "{shown}");
     let unescaped = |line: &str| line.replace("\\|", "").matches('|').count();
     let table: Vec<_> = shown.lines().filter(|line| line.starts_with("| custodian-")).map(unescaped).collect();
     assert_eq!(table, [7; 5], "{shown}");
@@ -236,7 +237,8 @@ fn the_page_needs_nothing_else_and_runs_nothing() {
     let conductor = Conductor::new();
     let hostile = with(&json!({"declined": {"custodian-5": HOSTILE}, "why": HOSTILE, "reason": HOSTILE}));
     let evidence = conductor.evidence(&hostile);
-    let before = conductor.evidence(&with(&json!({"drill": "2e".repeat(16), "recovery_us": 90_000_000, "result": "late"})));
+    let before =
+        conductor.evidence(&with(&json!({"drill": "2e".repeat(16), "recovery_us": 90_000_000, "result": "late"})));
     let html = page::render(&evidence, &Trend { drills: vec![evidence.clone(), before], refused: 0 });
     for part in [
         "<h1>Drill of prod on vault-2: <strong>passed</strong></h1>",
@@ -250,7 +252,9 @@ fn the_page_needs_nothing_else_and_runs_nothing() {
     ] {
         assert!(html.contains(part), "{part} in {html}");
     }
-    for absent in ["<script", "http://", "https://", "<link", "<img", " src=", "url(", "@import", " onload", "javascript:"] {
+    for absent in
+        ["<script", "http://", "https://", "<link", "<img", " src=", "url(", "@import", " onload", "javascript:"]
+    {
         assert!(!html.contains(absent), "{absent} in {html}");
     }
 }
@@ -285,7 +289,7 @@ fn openssh_verifies_what_was_saved_by_the_command_that_is_printed() {
 #[test]
 fn whatever_times_are_told_there_is_a_page() {
     let conductor = Conductor::new();
-    let far = "9999-12-31T23:59:59.999Z";
+    let far = "9999-12-30T00:00:00.000Z";
     for changes in [
         json!({"sealed_at": far}),
         json!({"opened_at": far}),

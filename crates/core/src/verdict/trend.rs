@@ -83,7 +83,9 @@ mod tests {
         assert_eq!(said, "30.0 s");
         let marks: Vec<_> = drawn.marks.iter().map(|(_, said)| said.as_str()).collect();
         assert_eq!(marks, ["10 ms", "100 ms", "1.0 s", "10.0 s", "100.0 s"]);
-        assert!(drawn.marks.is_sorted_by(|a, b| a.0 < b.0) && drawn.marks.iter().all(|(at, _)| (0.0..=1.0).contains(at)));
+        assert!(
+            drawn.marks.is_sorted_by(|a, b| a.0 < b.0) && drawn.marks.iter().all(|(at, _)| (0.0..=1.0).contains(at))
+        );
     }
 
     #[test]

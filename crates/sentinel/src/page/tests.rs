@@ -208,7 +208,10 @@ fn drill(number: u8, phase: &str, result: Option<&str>, took: Option<u64>, why: 
 fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
     let mut status = status(1, 2, 5);
     let html = page(&status).html;
-    assert!(html.contains("none yet") && html.contains("no conductor tells of one") && !html.contains("<svg"), "{html}");
+    assert!(
+        html.contains("none yet") && html.contains("no conductor tells of one") && !html.contains("<svg"),
+        "{html}"
+    );
     let cluster = &mut status["clusters"]["prod-1"];
     cluster["drills"] = json!([
         drill(3, "sealed", None, None, None),
