@@ -63,8 +63,8 @@ impl Scale {
         let steps = decades.flat_map(|decade| [decade, 2 * decade, 5 * decade]);
         let fits = |step: &u64| self.length.as_millis() <= u128::from(*step) * u128::from(MARKS_MAX);
         let Some(step) = steps.into_iter().find(fits).map(Duration::from_millis) else { return Vec::new() };
-        let before = (1..=MARKS_MAX).map(|n| (zero.before(step * n), '−', n));
-        let after = (0..=MARKS_MAX).map(|n| (zero.after(step * n), '+', n));
+        let before = (1..=MARKS_MAX).map(|n| (zero.before(step * n), "−", n));
+        let after = (0..=MARKS_MAX).map(|n| (zero.after(step * n), if n == 0 { "" } else { "+" }, n));
         let all = before.chain(after).filter(|(at, ..)| self.is_within(*at));
         all.map(|(at, sign, n)| (at, format!("{sign}{}", mark(step * n)))).collect()
     }
@@ -152,7 +152,7 @@ const fn class(result: Submission) -> &'static str {
 /// The trend: a bar for each drill, the oldest first, and a line for the objective.
 pub(super) fn trend(trend: &Trend<'_>, shown: &DrillReport) -> Markup {
     let y = |height: f64| ABOVE + BARS * (1.0 - height);
-    let (left, right) = (12.0, 100.0);
+    let (left, right) = (13.0, 100.0);
     let step = (right - left) / trend.bars.len().max(8) as f64;
     html! {
         svg class="trend" width="100%" height=(ABOVE + BARS + 24.0) role="img" aria-label="Recovery in the last drills" {

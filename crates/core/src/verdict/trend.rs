@@ -44,10 +44,11 @@ pub fn trend<'a>(latest_first: impl IntoIterator<Item = &'a DrillReport>) -> Opt
         Some((least.min(millis), most.max(millis)))
     })?;
     drills.iter().find_map(|(report, _)| report.recovery_us)?;
-    let (bottom, top) = (decade(least).floor() - 0.2, decade(most).ceil().max(decade(least).floor() + 1.0));
+    let first = decade(least).floor();
+    let (bottom, top) = (first - 0.2, decade(most).ceil().max(first + 1.0));
     let height = |millis: f64| ((decade(millis) - bottom) / (top - bottom)).clamp(0.0, 1.0);
-    let decades = std::iter::successors(Some(bottom + 0.2), |at| Some(at + 1.0)).take_while(|at| *at <= top);
-    let marks = decades.map(|at| 10_f64.powf(at)).map(|millis| (height(millis), duration(millis))).collect();
+    let decades = std::iter::successors(Some(first), |at| Some(at + 1.0)).take_while(|at| *at <= top);
+    let marks = decades.map(|at| 10_f64.powf(at)).map(|millis| (height(millis), mark(millis))).collect();
     let bars = drills.iter().map(|(report, result)| {
         let node = report.node.as_ref().map_or("no node", |node| node.as_str());
         let said = format!("{}, {node}, {}", report.began_at, drill_outcome(report));
@@ -55,6 +56,11 @@ pub fn trend<'a>(latest_first: impl IntoIterator<Item = &'a DrillReport>) -> Opt
     });
     let objective = objective.filter(|millis| *millis > 0.0).map(|millis| (height(millis), duration(millis)));
     Some(Trend { bars: bars.collect(), objective, marks })
+}
+
+/// "100 ms", "10 s"
+fn mark(millis: f64) -> String {
+    if millis < 1_000.0 { format!("{millis} ms") } else { format!("{} s", millis / 1_000.0) }
 }
 
 /// The power of ten, of a millisecond. Nothing is faster than one of its thousandths, or it is not shown.
@@ -82,7 +88,7 @@ mod tests {
         assert!(0.0 < fast && fast < slow && slow < objective && objective < late && late <= 1.0, "{drawn:?}");
         assert_eq!(said, "30.0 s");
         let marks: Vec<_> = drawn.marks.iter().map(|(_, said)| said.as_str()).collect();
-        assert_eq!(marks, ["10 ms", "100 ms", "1.0 s", "10.0 s", "100.0 s"]);
+        assert_eq!(marks, ["10 ms", "100 ms", "1 s", "10 s", "100 s"]);
         assert!(
             drawn.marks.is_sorted_by(|a, b| a.0 < b.0) && drawn.marks.iter().all(|(at, _)| (0.0..=1.0).contains(at))
         );

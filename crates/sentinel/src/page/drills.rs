@@ -86,7 +86,7 @@ fn facts(cluster: &ClusterStatus, now: Timestamp) -> Markup {
 
 fn trend(trend: &Trend<'_>) -> Markup {
     let y = |height: f64| ABOVE + BARS * (1.0 - height);
-    let (left, right) = (9.0, 100.0);
+    let (left, right) = (13.0, 100.0);
     let step = (right - left) / trend.bars.len().max(16) as f64;
     html! {
         svg class="trend" width="100%" height=(px(ABOVE + BARS + 6.0)) role="img" aria-label="Recovery in the last drills" {
