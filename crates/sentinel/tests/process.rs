@@ -367,7 +367,9 @@ fn drill(id: &str, result: &str) -> String {
 #[test]
 fn drills_are_handed_out_as_they_were_signed_and_outlive_the_process() {
     let folder = Folder::new();
-    folder.run().stop();
+    let sentinel = folder.run();
+    sentinel.log("sentinel started");
+    sentinel.stop();
     let (first, second) = ("01".repeat(16), "02".repeat(16));
     let envelope = drill(&first, "passed");
     let database = rusqlite::Connection::open(folder.path("history.db")).expect("opened");
