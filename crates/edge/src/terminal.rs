@@ -1,10 +1,15 @@
 //! Questions to a person at the terminal, what may be seen of the answers, and that nobody is there to be asked.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
 
 use rustix::io::Errno;
 use rustix::stdio::stdin;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use zeroize::Zeroizing;
 
 /// The longest answer that is read, in bytes.
@@ -12,6 +17,9 @@ const ANSWER_MAX: u64 = 256;
 
 /// What a terminal sends for Ctrl-C and Ctrl-D, while it makes no signals of them.
 const CANCEL: [u8; 2] = [3, 4];
+
+/// What ends a process from outside while it waits for a person. Not SIGHUP: that is sent when the terminal is gone.
+const ENDINGS: [i32; 3] = [SIGINT, SIGQUIT, SIGTERM];
 
 /// What a terminal sends to take the last character back.
 const TAKE_BACK: [u8; 2] = [8, 127];
@@ -100,26 +108,61 @@ fn read_line(typed: &mut [u8], terminal: bool) -> Result<usize, HiddenError> {
     }
 }
 
-/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
-/// that Ctrl-C ended would leave it silent.
-struct Quiet {
-    before: Termios,
+/// Makes the terminal as it was before it was kept from showing what is typed. For the end of a program: a question may be standing
+/// then, on another thread, that nobody has answered.
+pub fn give_back() {
+    if let Some(before) = before().take() {
+        // A terminal that is gone needs nothing any more.
+        let _ = tcsetattr(stdin(), OptionalActions::Flush, &before);
+    }
 }
+
+/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
+/// that Ctrl-C ended would leave it silent. Signals from elsewhere give it back before they end the program.
+struct Quiet;
 
 impl Quiet {
     fn begin() -> Result<Self, HiddenError> {
+        give_back_when_ended();
         let failed = |source| HiddenError::Input { action: "kept from being shown", source };
-        let before = tcgetattr(stdin()).map_err(failed)?;
-        let mut quiet = before.clone();
+        let modes = tcgetattr(stdin()).map_err(failed)?;
+        let mut quiet = modes.clone();
         quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        // Before it is silent, so that there is no moment in which nobody knows how it was.
+        *before() = Some(modes);
         tcsetattr(stdin(), OptionalActions::Flush, &quiet).map_err(failed)?;
-        Ok(Self { before })
+        Ok(Self)
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing any more.
-        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
+        give_back();
     }
+}
+
+/// How the terminal was before it was made silent; none while it is not.
+fn before() -> MutexGuard<'static, Option<Termios>> {
+    static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sees to it that a signal that ends the program gives the terminal back first. Without a question, it ends it as it always does.
+fn give_back_when_ended() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let watch = Signals::new(ENDINGS).and_then(|mut signals| {
+            thread::Builder::new().spawn(move || {
+                for signal in signals.forever() {
+                    give_back();
+                    // It does not return for these.
+                    let _ = emulate_default_handler(signal);
+                }
+            })
+        });
+        if let Err(error) = watch {
+            // No reason not to ask.
+            tracing::warn!(%error, "a signal would leave the terminal silent (`reset` mends it)");
+        }
+    });
 }
