@@ -130,8 +130,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         tell_seals(arguments, named, &seals);
         if order.sent.trouble.is_some() {
             // A token that was not touched, or a passphrase that was not typed, in time, or a slow broker: now there is time.
-            if signing.is_some() {
-                road.say("the hold still waits for your key: touch the token, or type the passphrase");
+            match (&signing, &order.signed) {
+                (Some(_), _) => road.say("the hold still waits for your key: touch the token, or type the passphrase"),
+                (None, Some(_)) => road.say("the hold is sent once more"),
+                (None, None) => {}
             }
             order.give(&operator, arguments, named, &mut signing, Instant::now() + SIGN_DEADLINE).await;
         }
@@ -198,11 +200,13 @@ impl Order {
             Some(broker) => send(broker, operator, cluster, std::slice::from_ref(signed), deadline, heard).await,
             None => Sent::nothing(cluster, format!("{} names no [broker]", road.config.display())),
         };
-        road.say_unanswered(&self.sent, &[signed.id]);
         let (word, held) = hold::binds(&self.sent, signed.id, cluster);
         match &self.sent.trouble {
             Some(why) => road.say(&format!("the hold was not delivered: {}", plain_text(why))),
-            None => road.say(&word),
+            None => {
+                road.say_unanswered(&self.sent, &[signed.id]);
+                road.say(&word);
+            }
         }
         self.held = held;
     }
