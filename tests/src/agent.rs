@@ -28,7 +28,8 @@ impl Agent {
 
     /// Gives it a key, by `ssh-add` with these options.
     pub fn add(&self, key: &Path, options: &[&str]) {
-        let added = Command::new("ssh-add").arg("-q").args(options).arg(key).env("SSH_AUTH_SOCK", &self.socket).output();
+        let added =
+            Command::new("ssh-add").arg("-q").args(options).arg(key).env("SSH_AUTH_SOCK", &self.socket).output();
         Said::from(added.expect("ssh-add")).well();
     }
 }

@@ -355,7 +355,8 @@ fn a_key_behind_a_passphrase(lab: &mut Lab) {
 fn an_emergency_that_waits_for_a_passphrase(lab: &mut Lab, config: &Path) {
     let token = lab.path(&lab.file.root_token_file);
     let (config, token) = (config.display(), token.display());
-    let seal = format!("'{}' seal --emergency --config '{config}' --token-file '{token}'", program("holdfast").display());
+    let seal =
+        format!("'{}' seal --emergency --config '{config}' --token-file '{token}'", program("holdfast").display());
     let seal = format!("sh -c \"echo pid=\\$\\$; exec {seal}\"; code=$?; stty -a; exit $code");
     for ended in [true, false] {
         let mut terminal = Terminal::of(&seal);

@@ -211,8 +211,7 @@ fn every_hold(lab: &mut Lab) {
     assert_eq!((first.as_array().map(Vec::len), &first[0]["hold"]), (Some(1), &json!(of_bob)), "{first}");
     let config = lab.path(&lab.file.operators[1].config);
     let program = program("holdfast");
-    let mut terminal =
-        Terminal::of(&format!("'{}' release --all --config '{}'", program.display(), config.display()));
+    let mut terminal = Terminal::of(&format!("'{}' release --all --config '{}'", program.display(), config.display()));
     terminal.shows("3 holds of cluster lab:");
     for id in of_alice.iter().chain([&of_bob]) {
         terminal.shows(id);
@@ -265,7 +264,8 @@ fn two_clusters_at_one_sentinel(lab: &mut Lab) {
     for cluster in ["lab", "twin"] {
         assert_eq!(said.out.matches(&format!("Would {cluster} open by itself now?")).count(), 1, "{said:?}");
     }
-    let clusters = |document: &Value| document["clusters"].as_object().expect("clusters").keys().cloned().collect::<Vec<_>>();
+    let clusters =
+        |document: &Value| document["clusters"].as_object().expect("clusters").keys().cloned().collect::<Vec<_>>();
     let both = json_of(&status(&["--json"]));
     assert_eq!((clusters(&both), &both["sentinel"]), (vec!["lab".to_owned(), "twin".to_owned()], &json!("sentinel-1")));
     assert_eq!(clusters(&json_of(&status(&["--json", "--cluster", "twin"]))), ["twin"]);

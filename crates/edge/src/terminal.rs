@@ -166,3 +166,47 @@ fn give_back_when_ended() {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Runs [`ends_while_it_asks`] at a terminal, and asks that how it is.
+    #[test]
+    fn a_program_that_ends_while_another_thread_asks_gives_the_terminal_back() {
+        let test = std::env::current_exe().expect("this test");
+        let test = format!("'{}' --exact terminal::tests::ends_while_it_asks --ignored --nocapture", test.display());
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--flush", "--command", &format!("{test}; stty -a"), "/dev/null"]);
+        // Nobody types anything, and nobody hangs up.
+        let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of util-linux");
+        let keyboard = script.stdin.take();
+        let shown = script.wait_with_output().expect("it ends").stdout;
+        drop(keyboard);
+        let shown = String::from_utf8_lossy(&shown);
+        // A name that is no test's would run none, and be well.
+        assert!(shown.contains("who is there? ") && shown.contains("1 passed"), "{shown}");
+        let words: Vec<_> = shown.split([' ', ';', '\r', '\n']).collect();
+        for mode in ["echo", "icanon", "isig"] {
+            assert!(words.contains(&mode), "{mode} is off: {shown}");
+        }
+    }
+
+    // Ignored by itself and never left out: the test above runs it at a terminal, and wants to see that it passed.
+    #[test]
+    #[ignore = "run by a_program_that_ends_while_another_thread_asks_gives_the_terminal_back, which gives it a terminal"]
+    fn ends_while_it_asks() {
+        thread::spawn(|| read_hidden("who is there? ", 16));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let is_silent = || !tcgetattr(stdin()).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+        while !is_silent() {
+            assert!(Instant::now() < deadline, "it never asked");
+            thread::yield_now();
+        }
+        give_back();
+        assert!(!is_silent());
+    }
+}

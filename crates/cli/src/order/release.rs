@@ -121,7 +121,9 @@ fn several(arguments: &Arguments, operator: &Operator, named: Named<'_>) -> anyh
         match terminal::confirm(&question) {
             Some(true) => {}
             Some(false) => anyhow::bail!("nothing was released"),
-            None => anyhow::bail!("nobody is at a terminal to be asked; nothing was released. Give --yes, or --hold ID:\n{list}"),
+            None => anyhow::bail!(
+                "nobody is at a terminal to be asked; nothing was released. Give --yes, or --hold ID:\n{list}"
+            ),
         }
     }
     let orders = found.into_iter().map(Found::end).collect();

@@ -261,6 +261,12 @@ fn finish(arguments: &Arguments, (name, _): Named<'_>, order: Order, seals: Vec<
              approvals all the same; others, and those that are restarted where nobody saw it, may be opened. Order it again when \
              custodians can be reached, or carry it to them: holdfast hold{options} [--output FILE]"
         ));
+        if id.is_some() && sent.trouble.is_some() {
+            road.say(&format!(
+                "whether it reached the broker all the same, and is obeyed later, holdfast status{} shows",
+                status::option(&road.config)
+            ));
+        }
     }
     let release = match id.filter(|_| sent.trouble.is_none()) {
         Some(id) => format!("holdfast release{options} --hold {id}, and then "),

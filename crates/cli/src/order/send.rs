@@ -221,14 +221,7 @@ impl Others {
 
 impl Sent {
     /// Somebody's answer to one of these messages, or nonsense.
-    fn hear(
-        &mut self,
-        door: &mut Admission,
-        bytes: &[u8],
-        now: Now,
-        after: Duration,
-        heard: &mut impl FnMut(&Answer),
-    ) {
+    fn hear(&mut self, door: &mut Admission, bytes: &[u8], now: Now, after: Duration, heard: &mut impl FnMut(&Answer)) {
         let body = match door.admit(bytes, now) {
             Ok(body) => body,
             Err(refused) => return self.disbelieved = Some(refused.to_string()),

@@ -20,7 +20,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::connect::printable;
 use super::wire::Switch;
-use super::{Ack, Answer, BODY_MAX, BrokerEvent, Delivery, Driver, Outgoing, Oversized, PREFETCH, PublishError, Trouble};
+use super::{
+    Ack, Answer, BODY_MAX, BrokerEvent, Delivery, Driver, Outgoing, Oversized, PREFETCH, PublishError, Trouble,
+};
 
 /// Any answer of the broker's. A quorum queue that elects a leader takes seconds.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
