@@ -216,7 +216,7 @@ fn every_hold(lab: &mut Lab) {
     for id in of_alice.iter().chain([&of_bob]) {
         terminal.shows(id);
     }
-    terminal.shows("5 of 5 custodians obey");
+    terminal.shows("5 of the custodians that are heard obey it");
     terminal.shows("Do you want all of these to end? [yes/no] ");
     terminal.types("yes\n");
     terminal.shows("has heard 1 of 2 operators");

@@ -197,15 +197,7 @@ impl Road {
         tell: impl Fn(&Answer) -> String,
         end: impl Fn(&Sent, MessageId) -> (String, bool),
     ) -> anyhow::Result<(Vec<Done<T>>, anyhow::Result<ExitCode>)> {
-        let (mut signed, mut done) = (Vec::new(), Vec::new());
-        for (content, what) in orders {
-            let kind = content.kind().as_str();
-            let message = sign(operator, cluster, content, None, kind.to_owned())?;
-            let (id, cluster) = (message.id, name.clone());
-            let (answers, unanswered) = (Vec::new(), Vec::new());
-            done.push(Done { id, kind, cluster, what, expires_at: None, file: None, answers, unanswered });
-            signed.push(message);
-        }
+        let (signed, mut done) = sign_all(operator, (name, cluster), orders)?;
         if let Some(output) = &self.output {
             for (done, file) in done.iter_mut().zip(self.write(output, &signed)?) {
                 done.file = Some(file);
@@ -236,13 +228,16 @@ impl Road {
             let trouble = anyhow::anyhow!("{all} was perhaps not delivered, nobody has answered: {trouble}");
             return Ok((done, Err(trouble)));
         }
-        let ends: Vec<_> = done.iter().map(|done| end(&sent, done.id)).collect();
-        // What is to be said of all of them is said once.
+        let well = self.say_ends(done.iter().map(|done| end(&sent, done.id)).collect());
+        Ok((done, Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })))
+    }
+
+    /// Says what follows, once where it is the same for all of them, and whether all went well.
+    fn say_ends(&self, ends: Vec<(String, bool)>) -> bool {
         let mut words: Vec<_> = ends.iter().map(|(word, _)| word).collect();
         words.dedup();
         words.into_iter().for_each(|word| self.say(word));
-        let well = ends.iter().all(|(_, well)| *well);
-        Ok((done, Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })))
+        ends.iter().all(|(_, well)| *well)
     }
 
     /// Says of each message which custodians answered what.
@@ -257,6 +252,24 @@ impl Road {
             }
         }
     }
+}
+
+/// Signs orders about a cluster, now; with each, what is told of it, of which the answers are still to come.
+fn sign_all<T: Serialize>(
+    operator: &Operator,
+    (name, cluster): Named<'_>,
+    orders: Vec<(Content, T)>,
+) -> anyhow::Result<(Vec<Signed>, Vec<Done<T>>)> {
+    let (mut signed, mut done) = (Vec::new(), Vec::new());
+    for (content, what) in orders {
+        let kind = content.kind().as_str();
+        let message = sign(operator, cluster, content, None, kind.to_owned())?;
+        let (id, cluster) = (message.id, name.clone());
+        let (answers, unanswered) = (Vec::new(), Vec::new());
+        done.push(Done { id, kind, cluster, what, expires_at: None, file: None, answers, unanswered });
+        signed.push(message);
+    }
+    Ok((signed, done))
 }
 
 /// Signs a message about a cluster, now.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
-use holdfast_core::id::{MessageId, NodeName, Principal};
+use holdfast_core::id::{ClusterName, MessageId, NodeName, Principal};
 use holdfast_core::message::{Body, Content, Hold, Kind, Release, plain_text};
 use holdfast_core::orders::VOICES_PER_OPERATOR;
 use holdfast_core::status::HoldStatus;
@@ -107,25 +107,7 @@ fn several(arguments: &Arguments, operator: &Operator, named: Named<'_>) -> anyh
     found.sort_by_key(|hold| hold.held_at);
     let more = found.len().saturating_sub(VOICES_PER_OPERATOR);
     found.truncate(VOICES_PER_OPERATOR);
-    let custodians = named.1.manifest.custodians().len();
-    let lines = found.iter().map(|hold| match hold.obeyed_by {
-        Some(obey) => format!("  {hold}; {obey} of {custodians} custodians obey"),
-        None => format!("  {hold}"),
-    });
-    let list = lines.collect::<Vec<_>>().join("\n");
-    let count = found.len();
-    if *yes {
-        road.say(&format!("{count} holds of cluster {}:\n{list}", named.0));
-    } else {
-        let question = format!("{count} holds of cluster {}:\n{list}\nDo you want all of these to end?", named.0);
-        match terminal::confirm(&question) {
-            Some(true) => {}
-            Some(false) => anyhow::bail!("nothing was released"),
-            None => anyhow::bail!(
-                "nobody is at a terminal to be asked; nothing was released. Give --yes, or --hold ID:\n{list}"
-            ),
-        }
-    }
+    confirm(road, named.0, &found, *yes)?;
     let orders = found.into_iter().map(Found::end).collect();
     let (tell, end) = words(road, named, &again);
     let code = road.order_all(operator, named, orders, tell, end)?;
@@ -135,6 +117,23 @@ fn several(arguments: &Arguments, operator: &Operator, named: Named<'_>) -> anyh
         ));
     }
     Ok(code)
+}
+
+/// Shows the holds, and asks once about all of them.
+fn confirm(road: &Road, cluster: &ClusterName, found: &[Found], yes: bool) -> anyhow::Result<()> {
+    let list = found.iter().map(|hold| format!("  {hold}")).collect::<Vec<_>>().join("\n");
+    let list = format!("{} holds of cluster {cluster}:\n{list}", found.len());
+    if yes {
+        road.say(&list);
+        return Ok(());
+    }
+    match terminal::confirm(&format!("{list}\nDo you want all of these to end?")) {
+        Some(true) => Ok(()),
+        Some(false) => anyhow::bail!("nothing was released"),
+        None => {
+            anyhow::bail!("nobody is at a terminal to be asked; nothing was released. Give --yes, or --hold ID. {list}")
+        }
+    }
 }
 
 /// A custodian's answer in words, and what follows from all of them. `again` is what another operator gives the command.
@@ -160,13 +159,14 @@ impl Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { id, by, held_at, nodes, reason, .. } = self;
+        let Self { id, by, held_at, nodes, reason, obeyed_by } = self;
         let nodes = match nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ") {
             none if none.is_empty() => "the whole cluster".to_owned(),
             nodes => nodes,
         };
         let reason = reason.as_deref().map(|reason| format!(": “{}”", plain_text(reason))).unwrap_or_default();
-        write!(f, "{id} of {held_at}, ordered by {by} on {nodes}{reason}")
+        write!(f, "{id} of {held_at}, ordered by {by} on {nodes}{reason}")?;
+        obeyed_by.map_or(Ok(()), |many| write!(f, "; {many} of the custodians that are heard obey it"))
     }
 }
 
