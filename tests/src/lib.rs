@@ -3,6 +3,7 @@
 //! Written from the pages (docs/PROTOCOL.md, lab.json, the servers' own documentation), with none of the product's code:
 //! a mistake that the product makes must not be made here in the same way. What a test claims stands in `tests/tests`.
 
+pub mod agent;
 pub mod broker;
 pub mod browser;
 pub mod home;
@@ -13,6 +14,7 @@ pub mod processes;
 pub mod programs;
 pub mod relay;
 pub mod shares;
+pub mod terminal;
 pub mod tls;
 pub mod vault;
 pub mod wait;
