@@ -23,6 +23,8 @@ impl Prometheus {
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=data",
             "--web.listen-address=127.0.0.1:0",
+            // What is told before Alertmanager is found is told again soon, and not in a minute.
+            "--rules.alert.resend-delay=4s",
             "--log.level=warn",
         ];
         Self(Server::start(PROGRAM, folder, &args, "/-/ready"))

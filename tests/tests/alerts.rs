@@ -217,7 +217,10 @@ impl Chain {
         let of_switch = told.iter().filter(|told| told.path == "/deadmansswitch");
         let mut before = None;
         for Told { at, alert, .. } in of_switch {
-            assert_eq!((alert.labels["alertname"].as_str(), alert.status.as_str()), ("HoldfastDeadMansSwitch", "firing"));
+            assert_eq!(
+                (alert.labels["alertname"].as_str(), alert.status.as_str()),
+                ("HoldfastDeadMansSwitch", "firing")
+            );
             let silent = before.replace(*at).map(|before| at.duration_since(before)).unwrap_or_default();
             assert!(silent < SWITCH_SILENT, "the dead man's switch was silent for {silent:?}");
         }
@@ -230,7 +233,7 @@ impl Chain {
 fn go_wrong(lab: &mut Lab) -> Vec<Expected> {
     lab.stop("custodian-4");
     lab.stop("custodian-5");
-    lab.holdfast(&["hold", "--node", "vault-2", "--reason", "forensics", "--no-wait"]).well();
+    lab.holdfast(&["hold", "--node", "vault-2", "--reason", "forensics"]).well();
     renew(lab, Some(Duration::from_secs(10 * 86_400)));
     lab.seal("vault-1");
     let cluster = messages::cluster_id(&lab.path(&lab.file.manifest));
@@ -255,7 +258,7 @@ fn mend(lab: &mut Lab) {
     lab.start("custodian-5");
     let hold = until_some("a hold", || lab.status()["holds"][0]["id"].as_str().map(str::to_owned));
     for operator in ["alice", "bob"] {
-        lab.holdfast_as(operator, &["release", "--hold", &hold, "--no-wait"]).well();
+        lab.holdfast_as(operator, &["release", "--hold", &hold]).well();
     }
     renew(lab, None);
 }
@@ -349,5 +352,8 @@ fn divided(text: &str) -> Option<String> {
 fn only_durations_are_divided() {
     let text = "  - alert: A\n    expr: x[15m] > 4 * 3600 and y{a=~\"[b]\"}\n    for: 1m\n    interval: 15s\n";
     let faster = faster(text);
-    assert_eq!(faster, "  - alert: A\n    expr: x[60000ms] > 4 * 3600 and y{a=~\"[b]\"}\n    for: 4000ms\n    interval: 1000ms\n");
+    assert_eq!(
+        faster,
+        "  - alert: A\n    expr: x[60000ms] > 4 * 3600 and y{a=~\"[b]\"}\n    for: 4000ms\n    interval: 1000ms\n"
+    );
 }

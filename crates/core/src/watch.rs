@@ -442,7 +442,8 @@ impl Watcher {
             let count = heartbeat.submissions.get(result.as_str()).copied().unwrap_or(0);
             self.submissions.see((header.cluster, header.from.clone(), result), heartbeat.started_at, count);
         }
-        let mut rejected: BTreeMap<&'static str, u64> = BTreeMap::new();
+        // Those of none too: of a counter that begins at one, nobody sees that it rose.
+        let mut rejected: BTreeMap<&'static str, u64> = REASONS.map(|reason| (reason, 0)).into();
         for (reason, count) in &heartbeat.rejected {
             let known = REASONS.into_iter().find(|known| known == reason);
             let total = rejected.entry(known.unwrap_or(OTHER_REASON)).or_default();

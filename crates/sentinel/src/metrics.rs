@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
+use holdfast_core::admission::REASONS;
 use holdfast_core::message::{Needs, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
-use metrics::{Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
+use metrics::{
+    Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 const UNSEAL_DURATION: &str = "holdfast_unseal_duration_seconds";
@@ -221,7 +224,10 @@ fn write_totals(name: &str, status: &ClusterStatus, totals: &Totals) {
 }
 
 fn write_rejected(status: &Status, totals: &Totals) {
-    let own = status.rejected.iter().map(|(reason, total)| (&status.sentinel, reason.as_str(), *total));
+    // Those of none too: of a counter that begins at one, nobody sees that it rose.
+    let none = REASONS.iter().filter(|reason| !status.rejected.contains_key(**reason)).map(|reason| (*reason, 0));
+    let own = status.rejected.iter().map(|(reason, total)| (reason.as_str(), *total)).chain(none);
+    let own = own.map(|(reason, total)| (&status.sentinel, reason, total));
     let told = totals.rejected.iter().map(|((receiver, reason), total)| (receiver, *reason, *total));
     for (receiver, reason, total) in own.chain(told) {
         let labels = [("receiver", receiver.to_string()), ("reason", reason.to_owned())];
@@ -373,7 +379,8 @@ mod tests {
     fn an_opening_is_an_increase_from_the_first_on() {
         let metrics = Metrics::new().expect("good buckets");
         let place = Place { cluster: CLUSTER, node: "b".parse().expect("a name") };
-        let counted = |total: u8| format!("holdfast_unseal_duration_seconds_count{{cluster=\"prod\",node=\"b\"}} {total}");
+        let counted =
+            |total: u8| format!("holdfast_unseal_duration_seconds_count{{cluster=\"prod\",node=\"b\"}} {total}");
         metrics.watch(&place, "prod");
         assert!(rendered(&metrics, &status()).contains(&counted(0)));
         metrics.measure(&place, "prod", Duration::from_millis(30));

@@ -493,7 +493,9 @@ fn custodians_are_listed_heard_or_not_and_their_counters_never_fall() {
     let totals = world.watcher.totals();
     assert_eq!(totals.submissions[&(CLUSTER, who("custodian-1"), Submission::Counted)], 8);
     let rejected: Vec<_> = totals.rejected.into_iter().map(|((_, reason), n)| (reason, n)).collect();
-    assert_eq!(rejected, [("forged", 8), ("other", 4)], "no label value is made up by others");
+    let some: Vec<_> = rejected.iter().copied().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(some, [("forged", 8), ("other", 4)], "no label value is made up by others");
+    assert_eq!(rejected.len(), REASONS.len() + 1, "each begins at zero");
     let status = world.status();
     let up: Vec<_> = status.custodians.values().map(|custodian| custodian.up && custodian.ready).collect();
     assert_eq!(up, [true, false, false, false, false]);
