@@ -38,6 +38,8 @@ const RECEIVERS: [(&str, &str, &str); 3] = [
 /// What the dead man's switch may keep silent for: two of its intervals here, and what a busy machine takes.
 const SWITCH_SILENT: Duration = Duration::from_secs(20);
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// An alert that is to come: where, and its labels.
 type Expected = (&'static str, Vec<(&'static str, String)>);
 
@@ -239,7 +241,7 @@ fn go_wrong(lab: &mut Lab) -> Vec<Expected> {
     lab.stop("custodian-4");
     lab.stop("custodian-5");
     lab.holdfast(&["hold", "--node", "vault-2", "--reason", "forensics"]).well();
-    renew(lab, Some(Duration::from_secs(10 * 86_400)));
+    renew(lab, 10);
     lab.seal("vault-1");
     vec![
         ("/pager", labels("HoldfastVaultSealed", &[("node", "vault-1")])),
@@ -261,15 +263,15 @@ fn mend(lab: &mut Lab) {
     for operator in ["alice", "bob"] {
         lab.holdfast_as(operator, &["release", "--hold", &hold]).well();
     }
-    renew(lab, None);
+    renew(lab, 365);
 }
 
 /// Gives vault-3 another certificate for its key, and lets it crash: open connections show none.
-fn renew(lab: &mut Lab, lasts: Option<Duration>) {
+fn renew(lab: &mut Lab, days: u32) {
     let folder = lab.dir().join("vault-3");
     let key = fs::read_to_string(folder.join("tls.key")).expect("its key");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
-    let certificate = Authority::of_lab(lab).renew(&["127.0.0.1"], &key, lasts.map(|lasts| now + lasts));
+    let certificate = Authority::of_lab(lab).renew(&["127.0.0.1"], &key, Some(now + DAY * days));
     fs::write(folder.join("tls.pem"), certificate).expect("written");
     lab.restart("vault-3");
     until("vault-3 is open again", || lab.is_open("vault-3"));

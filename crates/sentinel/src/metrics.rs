@@ -23,7 +23,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 29] = [
+const GAUGES: [(&str, &str); 30] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -35,6 +35,10 @@ const GAUGES: [(&str, &str); 29] = [
     ("holdfast_custodian_last_heartbeat_timestamp_seconds", "When the custodian signed its last heartbeat"),
     ("holdfast_custodian_ready", "Whether the custodian could release its share to the node"),
     ("holdfast_custodian_share_ok", "Whether the custodian's share was decrypted and matched its digest"),
+    (
+        "holdfast_custodian_share_suspect",
+        "Whether the custodian's share was in a set that did not fit while another one opened the node, and in none since",
+    ),
     (
         "holdfast_custodian_share_proven_timestamp_seconds",
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
@@ -185,6 +189,7 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     if let Some(offset) = custodian.clock_offset_millis {
         gauge!("holdfast_custodian_clock_offset_seconds", &labels).set(millis(offset));
     }
+    gauge!("holdfast_custodian_share_suspect", &labels).set(flag(custodian.share_suspect.is_some()));
     if let Some(proof) = &custodian.share_proven {
         gauge!("holdfast_custodian_share_proven_timestamp_seconds", &labels).set(seconds(proof.at));
     }
@@ -224,12 +229,10 @@ fn write_totals(name: &str, status: &ClusterStatus, totals: &Totals) {
 }
 
 fn write_rejected(status: &Status, totals: &Totals) {
-    // Those of none too: of a counter that begins at one, nobody sees that it rose.
-    let none = REASONS.iter().filter(|reason| !status.rejected.contains_key(**reason)).map(|reason| (*reason, 0));
-    let own = status.rejected.iter().map(|(reason, total)| (reason.as_str(), *total)).chain(none);
-    let own = own.map(|(reason, total)| (&status.sentinel, reason, total));
+    // Each, also at zero, as those that custodians tell of.
+    let own = REASONS.map(|reason| (&status.sentinel, reason, status.rejected.get(reason).copied().unwrap_or(0)));
     let told = totals.rejected.iter().map(|((receiver, reason), total)| (receiver, *reason, *total));
-    for (receiver, reason, total) in own.chain(told) {
+    for (receiver, reason, total) in own.into_iter().chain(told) {
         let labels = [("receiver", receiver.to_string()), ("reason", reason.to_owned())];
         counter!("holdfast_messages_rejected_total", &labels).absolute(total);
     }
@@ -370,6 +373,8 @@ mod tests {
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
         }
+        let rejected = lines.iter().filter(|line| line.starts_with("holdfast_messages_rejected_total{"));
+        assert_eq!(rejected.count(), REASONS.len(), "each reason from the start, at zero: {lines:#?}");
         for absent in ["holdfast_vault_sealed{cluster=\"prod\",node=\"c\"}", "holdfast_broker_up"] {
             assert!(!lines.iter().any(|line| line.starts_with(absent)), "{absent}");
         }
