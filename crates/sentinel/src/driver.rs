@@ -323,6 +323,9 @@ impl Driver {
 
     fn start_nodes(&mut self) {
         for (place, identity) in &self.config.nodes {
+            if let Some(watch) = self.config.watches.get(&place.cluster) {
+                self.metrics.watch(place, watch.name.as_str());
+            }
             let spawn = || node::spawn(identity.clone(), place.clone(), self.reports_in.clone());
             self.nodes.entry(place.clone()).or_insert_with(spawn);
         }

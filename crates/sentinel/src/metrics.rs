@@ -11,7 +11,9 @@ use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
+use metrics::{
+    Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 const UNSEAL_DURATION: &str = "holdfast_unseal_duration_seconds";
@@ -92,12 +94,14 @@ impl Metrics {
         Ok(Self { durations })
     }
 
+    /// A node is watched. Its histogram begins at zero: of a series that begins at one, Prometheus sees no increase.
+    pub(crate) fn watch(&self, place: &Place, cluster: &str) {
+        with_local_recorder(&self.durations, || drop(duration(place, cluster)));
+    }
+
     /// A node was opened.
     pub(crate) fn measure(&self, place: &Place, cluster: &str, took: Duration) {
-        let node = place.node.to_string();
-        with_local_recorder(&self.durations, || {
-            histogram!(UNSEAL_DURATION, "cluster" => cluster.to_owned(), "node" => node).record(took);
-        });
+        with_local_recorder(&self.durations, || duration(place, cluster).record(took));
     }
 
     /// Everything, in Prometheus' text format.
@@ -124,6 +128,10 @@ impl Metrics {
         durations.run_upkeep();
         now.handle().render() + &durations.render()
     }
+}
+
+fn duration(place: &Place, cluster: &str) -> Histogram {
+    histogram!(UNSEAL_DURATION, "cluster" => cluster.to_owned(), "node" => place.node.to_string())
 }
 
 fn write_cluster(name: &str, status: &ClusterStatus) {
@@ -386,6 +394,19 @@ mod tests {
         for absent in ["holdfast_vault_sealed{cluster=\"prod\",node=\"c\"}", "holdfast_broker_up"] {
             assert!(!lines.iter().any(|line| line.starts_with(absent)), "{absent}");
         }
+    }
+
+    #[test]
+    fn an_opening_is_an_increase_from_the_first_on() {
+        let metrics = Metrics::new().expect("good buckets");
+        let place = Place { cluster: CLUSTER, node: "b".parse().expect("a name") };
+        let counted =
+            |total: u8| format!("holdfast_unseal_duration_seconds_count{{cluster=\"prod\",node=\"b\"}} {total}");
+        metrics.watch(&place, "prod");
+        assert!(rendered(&metrics, &status()).contains(&counted(0)));
+        metrics.measure(&place, "prod", Duration::from_millis(30));
+        metrics.watch(&place, "prod");
+        assert!(rendered(&metrics, &status()).contains(&counted(1)));
     }
 
     #[test]
