@@ -6,6 +6,7 @@
 
 mod held;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -253,6 +254,7 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
     }
     doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
+    doubts.extend(suspicion(cluster, status.at));
     doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
         doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
@@ -270,6 +272,18 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         doubts.push(format!("The certificate of {node} {verb} {when}{}.", moment(at, status.at)));
     }
     doubts
+}
+
+/// Whose shares are suspect. Of several nobody can say which of them it is, and this does not.
+fn suspicion(cluster: &ClusterStatus, now: Timestamp) -> Option<String> {
+    let suspects: BTreeMap<_, _> =
+        cluster.custodians.iter().filter_map(|(id, known)| Some((id.clone(), known.share_suspect?))).collect();
+    let when = moment(*suspects.values().max()?, now);
+    let (shares, are) = if suspects.len() == 1 { ("The share", "is") } else { ("The shares", "are") };
+    let suspects = names(&suspects.into_keys().collect());
+    Some(format!(
+        "{shares} of {suspects} {are} suspect: in a set that did not fit ({when}), and in none since that opened a node."
+    ))
 }
 
 /// What is wrong with a custodian's audit log, by its own word or by what the sentinel remembers of it: a sentence.

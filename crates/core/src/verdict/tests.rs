@@ -68,6 +68,16 @@ fn at_rest_the_answer_is_yes_and_says_when_that_was_last_proven() {
 }
 
 #[test]
+fn a_suspect_is_named_with_those_that_it_may_as_well_be() {
+    let mut answer = answer();
+    answer["clusters"]["prod"]["custodians"]["custodian-3"]["share_suspect"] = json!("2026-11-24T07:45:00.000Z");
+    let one = "The share of custodian-3 is suspect: in a set that did not fit (today 07:45), and in none since that opened a node.";
+    assert_eq!(judged(&answer).doubts, [one]);
+    answer["clusters"]["prod"]["custodians"]["custodian-5"]["share_suspect"] = json!("2026-11-24T09:45:00.000Z");
+    assert!(judged(&answer).doubts[0].starts_with("The shares of custodian-3, custodian-5 are suspect: "));
+}
+
+#[test]
 fn a_node_that_is_kept_shut_makes_it_no_and_one_that_is_being_opened_does_not() {
     for (needs, expected) in [
         (&[("approvals", 5)][..], "No: vault-1 waits for approvals, 0 of 2"),
