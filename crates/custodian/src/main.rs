@@ -8,6 +8,7 @@ mod kernel;
 mod logbook;
 mod release;
 mod sandbox;
+mod schedule;
 
 use std::alloc::System;
 use std::io::Write as _;

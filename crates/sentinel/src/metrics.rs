@@ -334,16 +334,32 @@ mod tests {
         }
     }
 
-    fn rendered(metrics: &Metrics, status: &Status) -> Vec<String> {
-        let totals = Totals {
+    fn totals() -> Totals {
+        Totals {
             incidents: BTreeMap::from([
                 ((CLUSTER, Cause::Restart), 4),
                 ((ClusterId::from_bytes([2; 16]), Cause::Restart), 9),
             ]),
             submissions: BTreeMap::from([((CLUSTER, "custodian-1".parse().expect("a name"), Submission::Opened), 5)]),
             ..Totals::default()
-        };
-        metrics.render(status, &totals).lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn rendered(metrics: &Metrics, status: &Status) -> Vec<String> {
+        metrics.render(status, &totals()).lines().map(str::to_owned).collect()
+    }
+
+    fn hold(held_at: i64, nodes: &[&str]) -> HoldStatus {
+        HoldStatus {
+            id: MessageId::from_bytes([1; 16]),
+            by: "mallory".parse().expect("a name"),
+            held_at: Timestamp::from_millis(held_at),
+            nodes: nodes.iter().map(|node| node.parse().expect("a name")).collect(),
+            reason: None,
+            released_by: BTreeMap::new(),
+            need: 2,
+            obeyed_by: ["custodian-1".parse().expect("a name")].into(),
+        }
     }
 
     #[test]
@@ -397,16 +413,6 @@ mod tests {
     fn holds_are_counted_for_each_node_that_they_keep_shut_and_nobody_makes_up_a_label() {
         let metrics = Metrics::new().expect("good buckets");
         let mut status = status();
-        let hold = |held_at: i64, nodes: &[&str]| HoldStatus {
-            id: MessageId::from_bytes([1; 16]),
-            by: "mallory".parse().expect("a name"),
-            held_at: Timestamp::from_millis(held_at),
-            nodes: nodes.iter().map(|node| node.parse().expect("a name")).collect(),
-            reason: None,
-            released_by: BTreeMap::new(),
-            need: 2,
-            obeyed_by: ["custodian-1".parse().expect("a name")].into(),
-        };
         let trust = |sha256: &str| TrustVersion { version: 0, sha256: sha256.to_owned() };
         let cluster = status.clusters.values_mut().next().expect("one");
         cluster.holds = vec![hold(5_000, &[]), hold(3_000, &["a", "made-up"])];
@@ -427,6 +433,47 @@ mod tests {
         let lines = rendered(&metrics, &self::status());
         assert!(lines.iter().any(|line| line == "holdfast_holds{cluster=\"prod\",node=\"a\"} 0"), "{lines:#?}");
         assert!(!lines.iter().any(|line| line.starts_with("holdfast_hold_since_timestamp_seconds{")), "{lines:#?}");
+    }
+
+    /// What rules and pages name is held against the lists (`tests/tests/house/watched.rs`), and so the lists against what is served.
+    #[test]
+    fn whatever_is_listed_is_told_once_there_is_anything_to_tell() {
+        let metrics = Metrics::new().expect("good buckets");
+        metrics.measure(
+            &Place { cluster: CLUSTER, node: "b".parse().expect("a name") },
+            "prod",
+            Duration::from_millis(30),
+        );
+        let mut status = status();
+        status.broker_up = Some(true);
+        let cluster = status.clusters.values_mut().next().expect("one");
+        let custodian = serde_json::json!({
+            "heard_at": "2026-11-22T10:00:00.000Z", "up": true, "ready": true, "site": null, "clock_offset_millis": -7,
+            "share_proven": {"at": "2026-11-22T10:00:00.000Z", "node": "a", "generation": 1},
+            "heartbeat": {
+                "version": "0.1.0", "started_at": "2026-11-22T09:00:00.000Z", "share": {"generation": 1, "x": 77, "ok": true},
+                "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 12, "head": "", "ok": true},
+                "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {},
+                "nodes": {"a": {
+                    "seen": "open", "since": "2026-11-22T09:59:58.120Z", "ready": true, "budget_remaining": 12,
+                    "shared_address": false, "restart_provable": true,
+                }},
+            },
+        });
+        let custodian = serde_json::from_value(custodian).expect("a custodian");
+        cluster.custodians.insert("custodian-1".parse().expect("a name"), custodian);
+        cluster.holds.push(hold(5_000, &[]));
+        let mut totals = totals();
+        totals.unseals.insert((CLUSTER, Cause::Restart), 1);
+        let text = metrics.render(&status, &totals);
+        for (name, _) in GAUGES.iter().chain(&COUNTERS) {
+            assert!(
+                text.lines()
+                    .any(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "))),
+                "{name}"
+            );
+        }
+        assert!(text.contains(&format!("{UNSEAL_DURATION}_count{{")));
     }
 
     #[test]

@@ -39,7 +39,11 @@ pub(super) fn suspects(
     // One that is said to have failed and opened was another's when the last share came.
     let failed = failed.difference(&named(Submission::Opened)).copied().collect::<BTreeSet<_>>();
     let sets = failed.into_iter().filter_map(|nonce| set(&told, nonce, threshold));
-    sets.flatten().filter(|custodian| !proven.contains(custodian)).collect()
+    let left: Vec<BTreeSet<_>> = sets.map(|set| set.difference(&proven).cloned().collect()).collect();
+    // Who is left alone explains every other set that failed with it, and whoever else was in those is not to be accused for it.
+    let alone: BTreeSet<_> = left.iter().filter(|left| left.len() == 1).flatten().cloned().collect();
+    let unexplained = left.into_iter().filter(|left| left.is_disjoint(&alone)).flatten();
+    unexplained.collect::<BTreeSet<_>>().union(&alone).cloned().collect()
 }
 
 /// The custodians whose shares were the whole set that failed in this attempt, if that can be told.
@@ -106,6 +110,19 @@ mod tests {
                 [1, 2, 4],
                 "3",
                 "in both that failed",
+            ),
+            (
+                &[
+                    (1, Counted, "a"),
+                    (2, Counted, "a"),
+                    (3, Failed, "a"),
+                    (5, Counted, "b"),
+                    (3, Counted, "b"),
+                    (4, Failed, "b"),
+                ],
+                [1, 2, 4],
+                "3",
+                "one that is shown explains the other set, and nobody else is accused for it",
             ),
         ] {
             let said: Vec<_> = failed.iter().copied().chain(opened(by)).collect();

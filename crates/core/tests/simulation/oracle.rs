@@ -317,6 +317,7 @@ impl World {
                 self.check_approvals(c, n, &ids);
                 self.oracle.views[c][n].automatic.clear();
             }
+            Grounds::Intent(_) => self.wrong(c, n, "released on an intent that nobody announced"),
         }
     }
 

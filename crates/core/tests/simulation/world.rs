@@ -179,6 +179,7 @@ impl World {
             operators: People::names(&people.operators),
             sentinels: BTreeSet::from([people.sentinel.name.clone()]),
             conductors: BTreeSet::new(),
+            conducting: None,
             policy: setup.policy.clone(),
             poll: setup.poll,
             nodes: names.iter().map(|name| (name.clone(), node)).collect(),
@@ -664,6 +665,11 @@ impl World {
                     self.hosts[c].provable[n] += 1;
                 }
             }
+            Output::Announce { .. }
+            | Output::Survey { .. }
+            | Output::Seal(_)
+            | Output::Unwatch(_)
+            | Output::Settled { .. } => unreachable!("nobody conducts here"),
             Output::Reset { node, .. } => {
                 if let Some(n) = self.index(&node) {
                     note!(self, "custodian-{}: resets vault-{}", c + 1, n + 1);
