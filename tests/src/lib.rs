@@ -3,6 +3,7 @@
 //! Written from the pages (docs/PROTOCOL.md, lab.json, the servers' own documentation), with none of the product's code:
 //! a mistake that the product makes must not be made here in the same way. What a test claims stands in `tests/tests`.
 
+pub mod agent;
 pub mod alertmanager;
 pub mod broker;
 pub mod browser;
@@ -16,6 +17,7 @@ pub mod prometheus;
 pub mod relay;
 pub mod server;
 pub mod shares;
+pub mod terminal;
 pub mod tls;
 pub mod vault;
 pub mod wait;

@@ -122,7 +122,7 @@ fn last_opening(cluster: &ClusterStatus, now: Timestamp) -> String {
     let known = opened_by_itself(cluster).and_then(|incident| Some((incident.opened_at?, incident.open_after_ms?)));
     match known {
         Some((at, millis)) => format!("last proven {}, {}", moment(at, now), duration(millis)),
-        None => "never proven yet by an opening".to_owned(),
+        None => "never proven yet by an opening without people".to_owned(),
     }
 }
 
@@ -398,6 +398,10 @@ pub fn advice(
             "{node} was sealed on purpose (seen at {at}{by}). It stays sealed, also through restarts, until operators approve \
              its opening."
         ));
+    } else if sealed_unheard(status) {
+        say(format!(
+            "{node} was sealed on purpose, as the sentinel saw; custodians have not told yet what they know of it."
+        ));
     }
     if is_held(node, status, cluster) {
         say(format!("{node} stays shut while it is held; what else it waits for, it does after that."));
@@ -444,10 +448,15 @@ fn why_approve(node: &NodeName, status: &NodeStatus, cluster: &ClusterStatus, no
         ));
     }
     // Before custodians have told what they wait for, or while the node is down.
-    (status.marker.is_some() && unsaid(status)).then(|| match status.seen {
+    ((status.marker.is_some() || sealed_unheard(status)) && unsaid(status)).then(|| match status.seen {
         Seen::Lost => format!("Start {node}; to open it then{so_far}, operators type:"),
         _ => format!("To open {node}{so_far}, operators type:"),
     })
+}
+
+/// Whether the sentinel saw a node being sealed of which no custodian has told it: the broker is away, or it was this very moment.
+fn sealed_unheard(node: &NodeStatus) -> bool {
+    node.seen == Seen::Sealed && node.cause == Some(Cause::InPlace) && node.marker.is_none()
 }
 
 /// Whether no custodian has told what a node waits for but for what it cannot know yet.
