@@ -3,6 +3,7 @@
 //! Everything but the histogram is written anew for each scrape, from the status and the counters: so no series outlives what
 //! it is about.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::admission::REASONS;
@@ -74,6 +75,21 @@ const COUNTERS: [(&str, &str); 4] = [
     ("holdfast_share_submissions_total", "Shares that the custodian submitted, by result"),
     ("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason"),
 ];
+
+/// Everything that there is to write at one moment. It is written apart from the driver: of a thousand custodians that takes as long
+/// as a node must not wait to be looked at.
+pub(crate) struct Snapshot {
+    pub(crate) status: Status,
+    pub(crate) totals: Totals,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Snapshot {
+    /// In Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
+        self.metrics.render(&self.status, &self.totals)
+    }
+}
 
 /// The metrics that need a memory of their own.
 pub(crate) struct Metrics {
