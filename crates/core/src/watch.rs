@@ -590,7 +590,7 @@ impl Cluster {
                 suspects.extend(named.into_iter().map(|custodian| (custodian, at)));
             }
         }
-        suspects.retain(|custodian, at| !self.proof(custodian).is_some_and(|proof| proof.at > *at));
+        suspects.retain(|custodian, at| self.proof(custodian).is_none_or(|proof| proof.at <= *at));
         suspects
     }
 

@@ -31,7 +31,7 @@ const COLUMNS: u64 = 24;
 
 /// What there must be something of.
 pub(crate) enum Expect {
-    /// In every panel, but those of drills, which there are none of.
+    /// By each query, but for drills, of which there are none.
     InTrouble,
     /// The same, without what only trouble brings.
     Sound,
@@ -69,10 +69,10 @@ pub(crate) fn look(prometheus: &Prometheus, name: &str, expect: &Expect) {
                 wrong.push(format!("{title}: {expression}: {e}"));
                 Vec::new()
             });
+            if found.is_empty() && !expect.may_be_empty(title) {
+                wrong.push(format!("{title}: nothing is found by {expression}"));
+            }
             series.push(found);
-        }
-        if series.iter().all(Vec::is_empty) && !expect.may_be_empty(title) {
-            wrong.push(format!("{title}: it has nothing to say"));
         }
         answers.push(series);
     }
