@@ -111,7 +111,7 @@ impl Evidence {
         })
     }
 
-    fn is_of(self, drill: DrillId) -> Result<Self, Refused> {
+    fn about(self, drill: DrillId) -> Result<Self, Refused> {
         if self.report.drill == drill { Ok(self) } else { Err(Refused::Another(self.report.drill)) }
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn read(
     let verified = Evidence::verify(bytes.trim_ascii(), (name, id), &operator.allowed_signers, clock::wall());
     verified
         .and_then(|evidence| match drill {
-            Some(drill) => evidence.is_of(drill),
+            Some(drill) => evidence.about(drill),
             None => Ok(evidence),
         })
         .with_context(|| format!("{} is no evidence of a drill of {name}", path.display()))
@@ -170,7 +170,7 @@ impl<'a> Source<'a> {
         let id = self.named.1.manifest.id();
         let body = get(self.url, &format!("/api/v1/drills/{drill}?cluster={id}")).await?;
         let kept: Kept = serde_json::from_slice(&body).with_context(|| self.no_answer())?;
-        let verified = self.verify(&kept).and_then(|evidence| evidence.is_of(drill));
+        let verified = self.verify(&kept).and_then(|evidence| evidence.about(drill));
         verified.with_context(|| self.not_believed(&drill.to_string()))
     }
 
