@@ -40,9 +40,7 @@ struct Auth {
 /// Writes the policy, and has a token made that has nothing else.
 pub(crate) async fn make(vault: &Admin, root_token: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealTokenError> {
     let root = Token::new(root_token).ok_or(SealTokenError::RootToken)?;
-    let write = async |path: &str, body: serde_json::Value| {
-        vault.write(&root, path, &body).await.map(Zeroizing::new)
-    };
+    let write = async |path: &str, body: serde_json::Value| vault.write(&root, path, &body).await.map(Zeroizing::new);
     write(&format!("v1/sys/policies/acl/{POLICY_NAME}"), json!({ "policy": POLICY })).await?;
     let wanted = json!({ "policies": [POLICY_NAME], "no_default_policy": true, "period": PERIOD });
     let answer = write("v1/auth/token/create-orphan", wanted).await?;
