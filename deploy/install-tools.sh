@@ -36,6 +36,7 @@ needed_for_tests=(
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server
     /usr/bin/xz:xz-utils                                     # unpacks it
+    /usr/share/zoneinfo/Europe/Zurich:tzdata                 # time zones of drill windows
 )
 
 # Quiet, patient with another run that holds the lock, and never at the price of a package that is there.

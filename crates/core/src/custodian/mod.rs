@@ -422,7 +422,9 @@ impl Custodian {
         let Body { header, content } = self.admission.admit(bytes, now)?;
         let (cluster, from) = (header.cluster, header.from.clone());
         if from == self.settings.id {
-            // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking.
+            // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking. Its conductor
+            // hears what it did by it, as it hears the others.
+            self.tell_conductor(&header, &content);
             return Ok(());
         }
         let deaf = self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(&from));
