@@ -64,7 +64,7 @@ fn progress(from: &Principal, before: Option<&DrillReport>, now: &DrillReport) -
     let reached = |phase: Phase| now.phase >= phase && before.is_none_or(|before| before.phase < phase);
     let node = now.node.as_ref().map_or_else(|| "a node".to_owned(), ToString::to_string);
     if reached(Phase::Preflight) {
-        lines.push(format!("  {from} looks whether drill {} may be held", now.drill));
+        lines.push(format!("  {from} looks whether it may be held"));
     }
     if reached(Phase::Announced) && now.announced_at.is_some() {
         lines.push(format!("  {node}: announced; {} are to submit", names(&now.submitters.iter().collect())));

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -114,6 +114,22 @@ impl Line {
 
     /// Runs it in `dir` until it is done. Gives what it reports on stdout; what it says on stderr is told when it fails.
     pub(crate) async fn run(self, dir: &Path) -> Result<Vec<u8>, CommandError> {
+        let (command, output) = self.end(dir).await?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().map(|line| format!("\n  | {line}")).collect();
+        Err(CommandError::Failed { command, how: output.status.to_string(), said })
+    }
+
+    /// Runs it in `dir`, and gives what it reports on stdout, and whether that was success.
+    pub(crate) async fn report(self, dir: &Path) -> Result<(bool, Vec<u8>), CommandError> {
+        let (_, output) = self.end(dir).await?;
+        Ok((output.status.success(), output.stdout))
+    }
+
+    async fn end(self, dir: &Path) -> Result<(String, Output), CommandError> {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let first = self.arguments.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
         let command = format!("{name} {first}");
@@ -135,12 +151,7 @@ impl Line {
             Ok(Err(error)) => return Err(CommandError::NotRun { command, error }),
             Err(_) => return Err(CommandError::Late(command)),
         };
-        if output.status.success() {
-            return Ok(output.stdout);
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().map(|line| format!("\n  | {line}")).collect();
-        Err(CommandError::Failed { command, how: output.status.to_string(), said })
+        Ok((command, output))
     }
 }
 
