@@ -193,7 +193,6 @@ impl Node {
         match observation {
             Observation::Status(status) => self.observe_status(status, cx),
             Observation::Lost => {
-                self.disturb_intent("contact with the node was lost", cx);
                 let incident = self.incident(cx);
                 incident.lose_contact();
                 let incident = incident.id;
@@ -217,7 +216,7 @@ impl Node {
             }
             // Nobody can tell this seal from a restart: here too, the one that was announced is the drill's.
             Observation::Evidence(Evidence::Nothing) => drop(self.cover(cx)),
-            Observation::Evidence(_) => self.disturb_intent("the node was not sealed, but is another process", cx),
+            Observation::Evidence(_) => {}
             Observation::Opened => self.end_incident(None, cx),
             Observation::SharedAddress => {
                 cx.outputs.push_back(Output::Audit(Entry::SharedAddress { cluster, node }));
@@ -622,6 +621,7 @@ impl Node {
             self.reset("the attempt stood still", cx);
         }
         let (rank, patience, by_people) = (self.rank(cx), self.patience(cx), takes_people(cx));
+        let later = self.stand_by_in_drill(rank, cx);
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
         let rounds = ranking::rounds(custodians, threshold);
@@ -641,7 +641,7 @@ impl Node {
         let eligible = *incident.eligible.get_or_insert(now);
         let delay = match incident.tell_by_trying {
             true => Duration::ZERO,
-            false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
+            false => ranking::delay(custodians, threshold, incident.round % rounds, rank) + later,
         };
         // A stand-by steps in when its time has come and no other share has come for a step.
         let turn = (eligible + delay).max(incident.progress.since + delay.min(ranking::STANDBY_STEP));

@@ -328,11 +328,13 @@ pub async fn hold(
     if !permitted() {
         return told(Observed::NotSealed("the order was withdrawn, or it was too late for it".to_owned()));
     }
+    // It goes on to its end, whatever becomes of this: a server that loses its client in the middle might not.
+    let mut sealing = tokio::spawn(async move { sealing.seal(&token).await });
     let refused = async {
-        match sealing.seal(&token).await {
+        match (&mut sealing).await {
+            Ok(Err(error)) if !matches!(error, SealError::Ask(_)) => error.to_string(),
             // Without an answer it may be sealed, and it will be seen.
-            Ok(()) | Err(SealError::Ask(_)) => std::future::pending().await,
-            Err(error) => error.to_string(),
+            _ => std::future::pending().await,
         }
     };
     let sealed = tokio::select! {

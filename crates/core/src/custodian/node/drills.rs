@@ -26,6 +26,9 @@ pub const INTENT_LIFE: Duration = Duration::from_secs(15 * 60);
 /// How long the look takes at most with which an intent is taken.
 const LOOK_MAX: Duration = Duration::from_secs(3);
 
+/// How long stand-bys wait in a drill at least: longer than a node needs to seal itself (docs/FACTS.md).
+const STAND_BY: Duration = Duration::from_secs(3);
+
 /// How many intents that no seal followed are taken within [`UNUSED_KEPT`]: while one stands, somebody's deliberate seal would
 /// pass for the drill's.
 const UNUSED_MAX: usize = 3;
@@ -197,13 +200,6 @@ impl Node {
         }
     }
 
-    /// Something other than the announced seal happened to the node.
-    pub(super) fn disturb_intent(&mut self, why: &str, cx: &mut Context<'_>) {
-        if self.drills.standing.as_ref().is_none_or(|standing| standing.covers.is_none()) {
-            self.void_intent(why, cx);
-        }
-    }
-
     /// Somebody opened the node: the seal that was announced has been and gone, seen here or not.
     pub(super) fn use_up_intent(&mut self, opened_at: Timestamp) {
         let over = |standing: &mut Standing| standing.announced.issued_at.before(SKEW_MAX) <= opened_at;
@@ -245,6 +241,13 @@ impl Node {
             standing.covers == Some(incident.id) && cx.now.steady.since(standing.taken) < INTENT_LIFE
         })?;
         Some(&standing.announced).filter(|announced| cx.settings.conductors.contains(&announced.from))
+    }
+
+    /// How much longer this custodian stands by in a drill, so that those whose turn it is submit: a node that is sealing itself
+    /// answers some of them a second after the others.
+    pub(super) fn stand_by_in_drill(&self, rank: usize, cx: &Context<'_>) -> Duration {
+        let first = rank < usize::from(cx.settings.threshold);
+        if first || self.covering(cx).is_none() { Duration::ZERO } else { STAND_BY }
     }
 
     /// Lets go of intents whose time is over, and says when the next one's is.
