@@ -27,8 +27,10 @@ const SAMPLE: Duration = Duration::from_secs(5);
 /// A schedule of each minute comes up within two.
 const SCHEDULED: Duration = Duration::from_secs(150);
 
-/// A custodian that is silent for longer counts as gone at the conductor, which says so after 35 s.
-const GONE: Duration = Duration::from_secs(37);
+/// A custodian whose last heartbeat is older than this counts as gone at the conductor: 35 s after it was heard, which after a start of
+/// the conductor's is later than it was said.
+const GONE: Duration = Duration::from_secs(50);
+const GONE_WITHIN: Duration = Duration::from_secs(90);
 
 /// How often a drill is ordered until the conductor was killed in the moment that is meant.
 const TRIES: usize = 6;
@@ -353,7 +355,7 @@ fn too_few_custodians(lab: &mut Lab) {
     for custodian in gone {
         lab.signal(custodian, Signal::STOP);
     }
-    until("they were not heard for long enough to be counted out", || {
+    until_within(GONE_WITHIN, "they were not heard for long enough to be counted out", || {
         gone.iter().all(|custodian| {
             let heard: Option<Timestamp> =
                 lab.status()["custodians"][custodian]["heard_at"].as_str().and_then(|text| text.parse().ok());
