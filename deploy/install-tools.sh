@@ -38,6 +38,7 @@ needed_for_tests=(
     /usr/bin/xz:xz-utils                                     # unpacks it
     /usr/bin/promtool:prometheus                             # tests the alerts' rules; and Prometheus itself
     /usr/bin/amtool:prometheus-alertmanager                  # the same for what sends them on
+    /usr/share/zoneinfo/Europe/Zurich:tzdata                 # time zones of drill windows
 )
 
 # Quiet, patient with another run that holds the lock, and never at the price of a package that is there.

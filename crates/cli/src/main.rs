@@ -6,6 +6,7 @@ mod audit;
 mod broker;
 mod demo;
 mod doctor;
+mod drill;
 mod init;
 mod lab;
 mod operator;
@@ -48,6 +49,9 @@ enum Command {
     Distrust(order::distrust::Arguments),
     /// Put another allowed_signers file in force at the custodians
     Trust(order::trust::Arguments),
+    /// Sealing exercises: order one, and see how it goes
+    #[command(subcommand)]
+    Drill(drill::Command),
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
     Doctor(doctor::Arguments),
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Seal(arguments) => order::seal::run(&arguments),
         Command::Distrust(arguments) => order::distrust::run(&arguments),
         Command::Trust(arguments) => order::trust::run(&arguments),
+        Command::Drill(command) => drill::run(&command),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Audit(command) => audit::run(&command),

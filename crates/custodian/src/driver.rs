@@ -151,6 +151,7 @@ impl Driver {
         self.start_nodes();
         self.start_broker();
         self.plan_drills();
+        self.renew_tokens();
         service::tell_ready();
         let sandbox =
             self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
@@ -290,6 +291,7 @@ impl Driver {
     }
 
     fn check(&mut self) {
+        self.renew_tokens();
         self.core.handle_clock(kernel::clock_synchronised());
         self.checks += 1;
         let all = self.checks.is_multiple_of(CHECKS_PER_SHARE);
@@ -537,6 +539,8 @@ impl Driver {
         self.conductors.forget_deliveries();
         self.start_broker();
         self.plan_drills();
+        self.conductors.renew_all();
+        self.renew_tokens();
         self.try_shares(|_| true);
         tracing::info!("configuration and shares were read again");
     }
