@@ -100,6 +100,8 @@ struct ClusterSection {
     poll_interval: Option<Spanned<String>>,
     operators: Spanned<Vec<Principal>>,
     #[serde(default)]
+    restrictors: BTreeSet<Spanned<Principal>>,
+    #[serde(default)]
     sentinels: BTreeSet<Principal>,
     #[serde(default)]
     conductors: BTreeSet<Principal>,
@@ -237,6 +239,7 @@ impl Cluster {
             custodians: manifest.custodians().iter().map(|member| member.id.clone()).collect(),
             policy: section.policy.load(source, &section.operators)?,
             operators,
+            restrictors: section.restrictors(source)?,
             sentinels: section.sentinels.clone(),
             conductors: section.conductors.clone(),
             poll: poll.transpose()?.unwrap_or(POLL_DEFAULT),
@@ -245,6 +248,20 @@ impl Cluster {
         let store = ShareStore::open(&source.resolve(&section.share), &source.resolve(&section.identity));
         let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
         Ok(Self { id: manifest.id(), files: ClusterFiles { manifest, store, nodes }, settings })
+    }
+}
+
+impl ClusterSection {
+    /// Those who may only hold. One of them who is an operator too could release what it held.
+    fn restrictors(&self, source: &ConfigFile) -> Result<BTreeSet<Principal>, ConfigError> {
+        if let Some(both) = self.restrictors.iter().find(|name| self.operators.get_ref().contains(name.get_ref())) {
+            let what = format!(
+                "{} is an operator too, and so may release what it holds: give the restrictor a name and a key of its own",
+                both.get_ref()
+            );
+            return Err(source.refuse(both, what));
+        }
+        Ok(self.restrictors.iter().map(|name| name.get_ref().clone()).collect())
     }
 }
 

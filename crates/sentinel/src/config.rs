@@ -116,15 +116,17 @@ impl Config {
 /// Who may say what in a cluster with these custodians, by this trust root. Everybody whom it knows in a role is heard: nothing
 /// that a sentinel hears permits anything.
 pub(crate) fn roles(custodians: &BTreeSet<Principal>, trust: &AllowedSigners) -> Roles {
-    let listed = |namespaces: &[Namespace]| {
-        let signers = trust.signers().filter(|signer| namespaces.iter().any(|namespace| signer.may_sign(*namespace)));
+    let listed = |namespace| {
+        let signers = trust.signers().filter(|signer| signer.may_sign(namespace));
         signers.map(|signer| signer.principal().clone()).collect::<BTreeSet<_>>()
     };
     Roles {
         custodians: custodians.clone(),
-        sentinels: listed(&[Namespace::Event]),
-        operators: listed(&[Namespace::Approval, Namespace::Order]),
-        conductors: listed(&[Namespace::Intent]),
+        sentinels: listed(Namespace::Event),
+        operators: listed(Namespace::Approval),
+        // Who may order and has no key for approvals may hold, as far as can be seen from here.
+        restrictors: listed(Namespace::Order),
+        conductors: listed(Namespace::Intent),
     }
 }
 

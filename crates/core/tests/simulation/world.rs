@@ -177,6 +177,7 @@ impl World {
             threshold: setup.threshold,
             custodians: People::names(&people.custodians),
             operators: People::names(&people.operators),
+            restrictors: BTreeSet::from([people.restrictor.name.clone()]),
             sentinels: BTreeSet::from([people.sentinel.name.clone()]),
             conductors: BTreeSet::new(),
             policy: setup.policy.clone(),

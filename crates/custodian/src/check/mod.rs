@@ -79,6 +79,7 @@ fn trust(config: &Config, sheet: &mut Sheet) {
         let asked = policy.approvals.max(policy.in_place_approvals).max(policy.release_approvals);
         let people = [
             ("operator", &settings.operators, Namespace::Approval, usize::from(asked)),
+            ("restrictor", &settings.restrictors, Namespace::Order, 0),
             ("sentinel", &settings.sentinels, Namespace::Event, 0),
             ("conductor", &settings.conductors, Namespace::Intent, 0),
         ];
