@@ -30,6 +30,7 @@ use crate::config::{Config, SandboxMode};
 use crate::inbox;
 use crate::kernel;
 use crate::logbook::{Checked, Logbook};
+use crate::metrics::{Metrics, MetricsConfig};
 use crate::release::{self, Release};
 use crate::sandbox::Enforced;
 
@@ -72,6 +73,7 @@ pub(crate) struct Driver {
     outcomes_in: mpsc::UnboundedSender<(Attempt, Outcome)>,
     outcomes: mpsc::UnboundedReceiver<(Attempt, Outcome)>,
     broker: Option<(BrokerHandle, mpsc::Receiver<BrokerEvent>)>,
+    metrics: Metrics,
     unsound: BTreeSet<ClusterId>,
     checks: u32,
 }
@@ -130,6 +132,7 @@ impl Driver {
             outcomes_in,
             outcomes,
             broker: None,
+            metrics: Metrics::new(),
             unsound: BTreeSet::new(),
             checks: 0,
         })
@@ -144,6 +147,7 @@ impl Driver {
         self.try_shares(|_| true);
         self.start_nodes();
         self.start_broker();
+        self.start_metrics();
         service::tell_ready();
         let sandbox =
             self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
@@ -211,10 +215,12 @@ impl Driver {
         match event {
             BrokerEvent::Up => {
                 tracing::info!("connected to the broker");
+                self.metrics.note_broker(true);
                 self.core.handle_broker(BrokerNews::Up, now);
             }
             BrokerEvent::Down { why } => {
                 tracing::warn!(%why, "no connection to the broker");
+                self.metrics.note_broker(false);
                 self.core.handle_broker(BrokerNews::Down, now);
             }
             BrokerEvent::Drained { queue } if queue == orders_queue(&self.config.id) => {
@@ -322,6 +328,11 @@ impl Driver {
         });
     }
 
+    fn start_metrics(&mut self) {
+        let (config, me) = (self.config.metrics.as_ref(), &self.config.id);
+        self.metrics.start(config, me, self.config.broker.is_some());
+    }
+
     /// Carries out everything that the core asks for.
     fn carry_out_all(&mut self) {
         while let Some(output) = self.core.poll_output() {
@@ -421,9 +432,12 @@ impl Driver {
     }
 
     fn publish(&self, cluster: ClusterId, content: Content) {
+        let now = self.clock.now().wall;
+        if let (Content::Heartbeat(heartbeat), Some(settings)) = (&content, self.config.settings.clusters.get(&cluster)) {
+            self.metrics.note_heartbeat(settings.name.clone(), heartbeat, now);
+        }
         let Some((broker, _)) = &self.broker else { return };
         let (me, kind) = (&self.config.id, content.kind());
-        let now = self.clock.now().wall;
         match seal_message(&self.config.signing_key, me, cluster, content, now, None) {
             Ok((_, body)) => broker.publish(Outgoing {
                 exchange: Exchange::Reports,
@@ -510,6 +524,7 @@ impl Driver {
         }
         self.core.handle_broker(BrokerNews::Down, now);
         self.start_broker();
+        self.start_metrics();
         self.try_shares(|_| true);
         tracing::info!("configuration and shares were read again");
     }
@@ -525,6 +540,13 @@ impl Driver {
             if let Some(port) = outside {
                 return Err(refuse(format!(
                     "the sandbox in force does not let port {port} through: restart the custodian"
+                )));
+            }
+            let folder = config.metrics.as_ref().and_then(MetricsConfig::folder);
+            if let Some(folder) = folder.filter(|folder| !sandbox.allows_replacing_in(folder)) {
+                return Err(refuse(format!(
+                    "the sandbox in force lets nothing be written into {}: restart the custodian",
+                    folder.display()
                 )));
             }
         } else if config.sandbox == SandboxMode::Enforce {

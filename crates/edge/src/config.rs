@@ -230,10 +230,7 @@ impl ConfigFile {
             return Err(self.refuse(username, what));
         }
         let address = url.get_ref().parse().map_err(|e| self.refuse(url, e))?;
-        let secret = files::read_secret(&self.resolve(password_file), PASSWORD_MAX + 1);
-        let secret = secret.map_err(|e| self.refuse(password_file, e))?;
-        let password = Password::from_file_content(secret)
-            .map_err(|e| self.refuse(password_file, self.about(password_file, e)))?;
+        let password = self.password(password_file)?;
         let ca_pem = self.read_file(ca_cert, CA_PEM_MAX)?;
         let tls = tls::client_config(&ca_pem, &[]).map_err(|e| self.refuse(ca_cert, self.about(ca_cert, e)))?;
         let grace = grace.as_ref().map(|text| self.duration(text, Duration::ZERO..=GRACE_MAX)).transpose()?;
@@ -244,6 +241,12 @@ impl ConfigFile {
             tls: Arc::new(tls),
             grace,
         })
+    }
+
+    /// A password, from a file of one line that nobody but its owner may read.
+    pub fn password(&self, path: &Spanned<PathBuf>) -> Result<Password, ConfigError> {
+        let secret = files::read_secret(&self.resolve(path), PASSWORD_MAX + 1).map_err(|e| self.refuse(path, e))?;
+        Password::from_file_content(secret).map_err(|e| self.refuse(path, self.about(path, e)))
     }
 
     /// Refuses a table of clusters that is empty or too large.

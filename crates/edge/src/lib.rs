@@ -15,6 +15,7 @@ pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod outgoing;
+pub mod pushgateway;
 pub mod report;
 pub mod service;
 pub mod store;

@@ -5,6 +5,7 @@
 //! run beside the custodian.
 
 mod host;
+mod metrics;
 mod share;
 mod state;
 
@@ -20,6 +21,7 @@ use holdfast_edge::clock;
 use holdfast_edge::vault::Expected;
 
 use crate::config::Config;
+use crate::metrics::MetricsConfig;
 pub(crate) use host::try_sandbox;
 
 /// What `check` is asked for.
@@ -31,7 +33,7 @@ pub(crate) struct Arguments {
     /// Print the findings as one JSON document.
     #[arg(long)]
     json: bool,
-    /// Look at this host alone: connect to no node and no broker.
+    /// Look at this host alone: connect to no node, no broker and no Pushgateway.
     #[arg(long)]
     offline: bool,
 }
@@ -54,11 +56,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     sheet.add_all(host::sandbox(&config, &arguments.config));
     sheet.add(host::clock());
     sheet.add_all(state::examine(&config));
+    if let Some(folder) = config.metrics.as_ref().and_then(MetricsConfig::folder) {
+        sheet.add_all(metrics::folder(folder));
+    }
     trust(&config, &mut sheet);
     if arguments.offline {
         sheet.group("Nodes and broker");
         let remedy = "without --offline they are";
-        sheet.add(Finding::warning("offline", "nodes and broker were not looked at", remedy));
+        sheet.add(Finding::warning("offline", "nodes, broker and Pushgateway were not looked at", remedy));
     } else {
         // Threads begin here, and so after the sandbox was tried.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -86,6 +91,11 @@ fn trust(config: &Config, sheet: &mut Sheet) {
         for (role, names, namespace, needed) in people {
             sheet.add_all(people_listed(role, names, namespace, needed, trust, now));
         }
+        for restrictor in settings.restrictors.iter().filter(|name| trust.can_sign(name, Namespace::Approval, now)) {
+            let what = format!("allowed_signers lets {restrictor} sign approvals, and a restrictor is to hold and nothing else");
+            let remedy = "give its line there namespaces=\"holdfast.order\" alone, everywhere";
+            sheet.add(Finding::warning("people", what, remedy));
+        }
         // The others' digests come over this custodian's own queue, which is not this process's to read.
         let what = format!("allowed_signers has the SHA-256 {}", hex::encode(trust.digest()));
         sheet.add(Finding::ok("drift", what));
@@ -98,6 +108,16 @@ fn trust(config: &Config, sheet: &mut Sheet) {
 }
 
 async fn network(config: &Config, sheet: &mut Sheet) {
+    nodes(config, sheet).await;
+    broker(config, sheet).await;
+    if let Some(gateway) = config.metrics.as_ref().and_then(|metrics| metrics.pushgateway.as_ref()) {
+        sheet.group("Metrics");
+        sheet.doing("asking the Pushgateway");
+        sheet.add(metrics::pushgateway(gateway).await);
+    }
+}
+
+async fn nodes(config: &Config, sheet: &mut Sheet) {
     for (id, files) in &config.clusters {
         let settings = &config.settings.clusters[id];
         let expected = Expected { threshold: settings.threshold, shares: settings.shares };
@@ -107,6 +127,9 @@ async fn network(config: &Config, sheet: &mut Sheet) {
         });
         examine_nodes(&settings.name, patients, sheet).await;
     }
+}
+
+async fn broker(config: &Config, sheet: &mut Sheet) {
     sheet.group("Broker");
     let Some(broker) = &config.broker else {
         let what = "no broker is configured: news comes by polling, and approvals as files";
