@@ -96,14 +96,12 @@ impl Gateway {
     }
 
     /// What a custodian is to be configured with.
-    fn section(&self) -> String {
+    fn section(&self, custodian: &str) -> String {
         format!(
-            "[metrics]\npushgateway = \"https://localhost:{}\"\nca_cert = \"{}\"\nusername = \"holdfast\"\n\
-             password_file = \"{}\"\ntextfile = \"{}\"\ninterval = \"1s\"\n\n[broker]",
+            "[metrics]\npushgateway = \"https://localhost:{}\"\nca_cert = \"push-ca.pem\"\nusername = \"holdfast\"\n\
+             password_file = \"push.password\"\ntextfile = \"{}\"\ninterval = \"1s\"\n\n[broker]",
             self.port,
-            self.path("ca.pem").display(),
-            self.path("password").display(),
-            self.path("metrics/custodian.prom").display(),
+            self.path("metrics").join(custodian).with_extension("prom").display(),
         )
     }
 }
@@ -142,7 +140,10 @@ fn log_of(lab: &Lab, custodian: &str) -> String {
 
 fn configured(lab: &mut Lab, gateway: &Gateway) {
     for custodian in lab.custodians() {
-        lab.edit(&custodian, "[broker]", &gateway.section());
+        lab.edit(&custodian, "[broker]", &gateway.section(&custodian));
+        let beside = lab.path(&lab.custodian(&custodian).config);
+        fs::copy(gateway.path("ca.pem"), beside.with_file_name("push-ca.pem")).expect("copied");
+        fs::copy(gateway.path("password"), beside.with_file_name("push.password")).expect("copied");
     }
     // A sandbox that is in force is not widened, whatever the configuration says now.
     lab.signal("custodian-1", Signal::HUP);
@@ -151,7 +152,7 @@ fn configured(lab: &mut Lab, gateway: &Gateway) {
     let ok = |check: &str| grades.iter().any(|(word, grade, _)| word == check && grade == "ok");
     assert!(ok("metrics-file") && ok("metrics-pushgateway"), "{grades:?}");
 
-    let password = gateway.path("password");
+    let password = lab.path(&lab.custodian("custodian-1").config).with_file_name("push.password");
     fs::write(&password, "close sesame\n").expect("written");
     let grades = check(lab, "custodian-1");
     fs::write(&password, "open sesame\n").expect("written");
@@ -170,10 +171,9 @@ fn pushed_and_written(lab: &mut Lab, gateway: &Gateway) {
         let first = gateway.pushed_at(&custodian);
         until("it pushes again", || gateway.pushed_at(&custodian) > first);
     }
-    // What Prometheus' own tools think of it: a name without a unit or a meaning would be told.
-    let file = gateway.path("metrics/custodian.prom");
+    let file = gateway.path("metrics/custodian-1.prom");
     let text = fs::read_to_string(&file).expect("written");
-    assert!(text.contains("holdfast_custodian_sandboxed{cluster=\"lab\",custodian=\"custodian-"), "{text}");
+    assert!(text.contains("holdfast_custodian_sandboxed{cluster=\"lab\",custodian=\"custodian-1\"} 1\n"), "{text}");
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o644, "node_exporter reads it");
     // A hold is seen there as well.
     let said = lab.holdfast(&["hold", "--json", "--node", "vault-3"]).well();
