@@ -19,7 +19,7 @@ use super::Signed;
 use crate::operator::{OperatedCluster, Operator};
 
 /// How long the connection's end is waited for.
-const CLOSE: Duration = Duration::from_millis(200);
+pub(crate) const CLOSE: Duration = Duration::from_millis(200);
 
 /// What one custodian answered to one message.
 #[derive(Debug, Clone, Serialize)]
