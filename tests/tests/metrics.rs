@@ -130,7 +130,8 @@ fn check(lab: &Lab, custodian: &str) -> Vec<(String, String, String)> {
     let document: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let findings = document["findings"].as_array().expect("findings").iter();
-    let findings = findings.filter(|finding| finding["check"].as_str().is_some_and(|check| check.starts_with("metrics")));
+    let findings =
+        findings.filter(|finding| finding["check"].as_str().is_some_and(|check| check.starts_with("metrics")));
     findings.map(|finding| (text(finding, "check"), text(finding, "grade"), text(finding, "what"))).collect()
 }
 

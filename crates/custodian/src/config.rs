@@ -155,7 +155,10 @@ impl Config {
         secrets.extend(password.map(|path| ("the broker's password", path)));
 
         if let Some(section) = &file.metrics {
-            [&section.ca_cert, &section.password_file].into_iter().flatten().for_each(|path| note(&source.resolve(path)));
+            [&section.ca_cert, &section.password_file]
+                .into_iter()
+                .flatten()
+                .for_each(|path| note(&source.resolve(path)));
             let password = section.password_file.as_ref().map(|path| source.resolve(path));
             secrets.extend(password.map(|path| ("the Pushgateway's password", path)));
         }

@@ -433,7 +433,8 @@ impl Driver {
 
     fn publish(&self, cluster: ClusterId, content: Content) {
         let now = self.clock.now().wall;
-        if let (Content::Heartbeat(heartbeat), Some(settings)) = (&content, self.config.settings.clusters.get(&cluster)) {
+        if let (Content::Heartbeat(heartbeat), Some(settings)) = (&content, self.config.settings.clusters.get(&cluster))
+        {
             self.metrics.note_heartbeat(settings.name.clone(), heartbeat, now);
         }
         let Some((broker, _)) = &self.broker else { return };

@@ -400,13 +400,12 @@ mod tests {
         let ports = std::env::var(PORTS).expect("run by the test above");
         let ports: Vec<u16> = ports.split(' ').map(|port| port.parse().expect("a port")).collect();
         let [node, stranger, resolver] = ports[..] else { panic!("three ports") };
-        let sandbox =
-            Sandbox {
-                read: vec![folder.join("read")],
-                write: vec![folder.join("write")],
-                replace: vec![folder.join("replace")],
-                connect_ports: vec![node],
-            };
+        let sandbox = Sandbox {
+            read: vec![folder.join("read")],
+            write: vec![folder.join("write")],
+            replace: vec![folder.join("replace")],
+            connect_ports: vec![node],
+        };
         let enforced = confine_this_thread(&sandbox).expect("this kernel can");
         assert!(enforced.allows_port(node) && !enforced.allows_port(stranger));
         assert!(enforced.allows_replacing_in(&folder.join("replace")) && !enforced.allows_replacing_in(&folder));

@@ -258,9 +258,8 @@ impl ConfigFile {
             Some(listen) => self.refuse(listen, what),
             None => self.refuse_whole(what),
         };
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| refuse(format!("{text:?} is not an address and a port, like \"{default}\"")))?;
+        let address: SocketAddr =
+            text.parse().map_err(|_| refuse(format!("{text:?} is not an address and a port, like \"{default}\"")))?;
         let tls = match (tls_cert, tls_key) {
             (Some(certificate), Some(key)) => {
                 let loaded = ServerTls::load(&self.resolve(certificate), &self.resolve(key));

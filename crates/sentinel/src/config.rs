@@ -90,7 +90,8 @@ impl Config {
         let signing_key = source.signing_key(&file.signing_key)?;
         let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
         source.check_listed(&signing_key, &file.id, Namespace::Event, &allowed_signers)?;
-        let (listen, tls) = source.listen(file.listen.as_ref(), LISTEN_DEFAULT, file.tls_cert.as_ref(), file.tls_key.as_ref())?;
+        let (listen, tls) =
+            source.listen(file.listen.as_ref(), LISTEN_DEFAULT, file.tls_cert.as_ref(), file.tls_key.as_ref())?;
         source.check_clusters(&file.clusters)?;
         if let Some(grace) = file.broker.as_ref().and_then(|section| section.grace.as_ref()) {
             return Err(source.refuse(grace, "grace is a custodian's setting: take it out, a sentinel never waits"));

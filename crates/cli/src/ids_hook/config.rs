@@ -108,19 +108,24 @@ impl Hook {
         let restrictor = file.restrictor(&source)?;
         let (listen, tls) =
             source.listen(file.listen.as_ref(), LISTEN_DEFAULT, file.tls_cert.as_ref(), file.tls_key.as_ref())?;
-        let token = WebhookToken::from(&source.password(&file.token_file)?).map_err(|why| source.refuse(&file.token_file, why))?;
+        let token = WebhookToken::from(&source.password(&file.token_file)?)
+            .map_err(|why| source.refuse(&file.token_file, why))?;
         let orders_per_hour = file.orders_per_hour.as_ref().map_or(ORDERS_PER_HOUR_DEFAULT, |n| *n.get_ref());
-        if let Some(wrong) = file.orders_per_hour.as_ref().filter(|n| !(1..=ORDERS_PER_HOUR_MAX).contains(n.get_ref())) {
+        if let Some(wrong) = file.orders_per_hour.as_ref().filter(|n| !(1..=ORDERS_PER_HOUR_MAX).contains(n.get_ref()))
+        {
             return Err(source.refuse(wrong, format!("orders_per_hour is between 1 and {ORDERS_PER_HOUR_MAX}")));
         }
         let actions = file.actions.get_ref();
         if actions.is_empty() || actions.len() > ACTIONS_MAX {
-            let what = format!("between 1 and {ACTIONS_MAX} actions are named: add [actions.NAME] with labels, cluster and do");
+            let what = format!(
+                "between 1 and {ACTIONS_MAX} actions are named: add [actions.NAME] with labels, cluster and do"
+            );
             return Err(source.refuse(&file.actions, what));
         }
         let load = |(name, section): (&Spanned<String>, &ActionSection)| {
             if name.get_ref().len() > NAME_MAX || plain_text(name.get_ref()) != *name.get_ref() {
-                return Err(source.refuse(name, format!("the name of an action has at most {NAME_MAX} characters, all visible")));
+                return Err(source
+                    .refuse(name, format!("the name of an action has at most {NAME_MAX} characters, all visible")));
             }
             Ok((name.get_ref().clone(), section.load(&source, &restrictor)?))
         };
@@ -164,12 +169,15 @@ impl File {
 impl ActionSection {
     fn load(&self, source: &ConfigFile, restrictor: &Operator) -> Result<Action, ConfigError> {
         if self.labels.get_ref().is_empty() {
-            return Err(source.refuse(&self.labels, "has no label, and so every alert would do this: name one at least"));
+            return Err(
+                source.refuse(&self.labels, "has no label, and so every alert would do this: name one at least")
+            );
         }
         let name = self.cluster.get_ref();
         let cluster = restrictor.clusters.get(name).ok_or_else(|| {
             let known = restrictor.clusters.keys().map(ClusterName::as_str).collect::<Vec<_>>().join(", ");
-            source.refuse(&self.cluster, format!("the restrictor's configuration has no cluster {name}, it has: {known}"))
+            source
+                .refuse(&self.cluster, format!("the restrictor's configuration has no cluster {name}, it has: {known}"))
         })?;
         for node in &self.nodes {
             cluster.known_node(name, node.get_ref()).map_err(|error| source.refuse(node, error))?;
@@ -180,7 +188,9 @@ impl ActionSection {
                 Some(read_token(&source.resolve(file)).map_err(|error| source.refuse(file, format!("{error:#}")))?)
             }
             (What::Hold, Some(file)) => {
-                return Err(source.refuse(file, "a hold seals nothing: take seal_token_file out, or write do = \"seal\""));
+                return Err(
+                    source.refuse(file, "a hold seals nothing: take seal_token_file out, or write do = \"seal\"")
+                );
             }
             (What::Seal, None) => {
                 let what = "to seal takes a token: name its file with seal_token_file (docs/OPERATIONS.md, \"Alerts that shut\")";

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use holdfast_core::id::MessageId;
+use holdfast_core::id::{ClusterName, MessageId};
 use holdfast_core::message::plain_text;
 use holdfast_edge::clock;
 use serde::Serialize;
@@ -15,16 +15,14 @@ use tokio::time::Instant;
 
 use super::config::{Action, Hook};
 use super::memory::Memory;
-use super::standing;
+use super::standing::Heard;
 use crate::order::hold::{binds, content};
 use crate::order::seal::{EMERGENCY_WAIT, seal_all};
 use crate::order::{send, sign};
 
-/// How long custodians' answers are waited for where nothing is to be sealed.
+/// How long it may take to hear whether a hold stands, and then how long custodians' answers to another are waited for, where nothing
+/// is to be sealed. Where something is, [`EMERGENCY_WAIT`] holds for each.
 const HOLD_WAIT: Duration = Duration::from_secs(10);
-
-/// How long it may take to hear whether a hold stands. Where that is not heard, another is ordered.
-const STANDING_WAIT: Duration = Duration::from_secs(1);
 
 /// How long custodians' answers to a hold are believed: their heartbeats, a second later, say the same, or that it was ended.
 const JUST_NOW: Duration = Duration::from_secs(5);
@@ -70,6 +68,7 @@ pub(super) enum Outcome {
 pub(super) struct Desk {
     hook: Hook,
     memory: Memory,
+    heard: BTreeMap<ClusterName, Heard>,
     /// Of each action the hold that custodians said to obey, and when.
     obeyed: BTreeMap<String, (MessageId, Instant)>,
 }
@@ -78,7 +77,7 @@ impl Desk {
     /// Takes back what was remembered.
     pub(super) fn open(hook: Hook) -> anyhow::Result<Self> {
         let memory = Memory::open(&hook.memory)?;
-        Ok(Self { hook, memory, obeyed: BTreeMap::new() })
+        Ok(Self { hook, memory, heard: BTreeMap::new(), obeyed: BTreeMap::new() })
     }
 
     /// Does what a notification asks for, and tells whoever waits.
@@ -137,9 +136,15 @@ impl Desk {
         if let Some((id, _)) = self.obeyed.get(name).filter(|(_, at)| at.elapsed() < JUST_NOW) {
             return stands(*id);
         }
-        let (before, deadline) = (self.memory.holds(name), Instant::now() + STANDING_WAIT);
-        if let Some(id) = standing::first_in_force(&before, broker, restrictor, cluster, deadline).await {
-            return stands(id);
+        let wait = if action.seal.is_some() { EMERGENCY_WAIT } else { HOLD_WAIT };
+        let (before, deadline) = (self.memory.holds(name), Instant::now() + wait);
+        if !before.is_empty() {
+            let new = || Heard::new(restrictor.allowed_signers.clone(), &cluster.manifest);
+            let heard = self.heard.entry(action.cluster.clone()).or_insert_with(new);
+            heard.catch_up(broker, &restrictor.principal, deadline).await;
+            if let Some(id) = heard.first_in_force(&before, &cluster.manifest) {
+                return stands(id);
+            }
         }
         if spent {
             return Ok(Held::Spent);
@@ -148,8 +153,8 @@ impl Desk {
             .and_then(|content| sign(restrictor, cluster, content, None, "hold".to_owned()))
             .map_err(|error| format!("no hold was ordered: {error:#}"))?;
         self.memory.note_order(name, Some(signed.id), clock::wall());
-        let wait = if action.seal.is_some() { EMERGENCY_WAIT } else { HOLD_WAIT };
-        let sent = send(broker, restrictor, cluster, std::slice::from_ref(&signed), Instant::now() + wait, |_| {}).await;
+        let sent =
+            send(broker, restrictor, cluster, std::slice::from_ref(&signed), Instant::now() + wait, |_| {}).await;
         if let Some(trouble) = &sent.trouble {
             return Err(format!("hold {} was perhaps not delivered: {}", signed.id, plain_text(trouble)));
         }

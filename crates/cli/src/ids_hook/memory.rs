@@ -123,7 +123,8 @@ impl Memory {
     /// A disk that is full keeps nothing from being shut: what is remembered is remembered until the end of the process.
     fn save(&self) {
         let saved = serde_json::to_vec(self).map_err(|error| error.to_string());
-        let saved = saved.and_then(|bytes| files::replace(&self.path, &bytes, 0o600).map_err(|error| error.to_string()));
+        let saved =
+            saved.and_then(|bytes| files::replace(&self.path, &bytes, 0o600).map_err(|error| error.to_string()));
         if let Err(error) = saved {
             tracing::error!(error, "what was ordered cannot be written down: after a restart it may be ordered again");
         }

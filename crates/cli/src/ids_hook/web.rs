@@ -86,7 +86,8 @@ impl Door {
             let what = "show the token: authorization: {type: Bearer, credentials_file: FILE} in http_config";
             return Err(Refused("forged", StatusCode::UNAUTHORIZED, what.to_owned()));
         }
-        let late = || Refused("malformed", StatusCode::REQUEST_TIMEOUT, "the notification did not come in time".to_owned());
+        let late =
+            || Refused("malformed", StatusCode::REQUEST_TIMEOUT, "the notification did not come in time".to_owned());
         let body = timeout(BODY_DEADLINE, to_bytes(body, BODY_MAX)).await.map_err(|_| late())?.map_err(|_| {
             let what = format!("a notification has at most {BODY_MAX} bytes: group by fewer labels");
             Refused("oversized", StatusCode::PAYLOAD_TOO_LARGE, what)
@@ -105,7 +106,9 @@ impl Door {
     async fn hand_over(&self, wanted: Wanted) -> Result<Vec<Done>, Refused> {
         let (done, outcome) = oneshot::channel();
         let job = Job { wanted, done };
-        let busy = || Refused("flood", StatusCode::SERVICE_UNAVAILABLE, "others are being dealt with: send it again".to_owned());
+        let busy = || {
+            Refused("flood", StatusCode::SERVICE_UNAVAILABLE, "others are being dealt with: send it again".to_owned())
+        };
         self.jobs.try_send(job).map_err(|_| busy())?;
         timeout(DONE_DEADLINE, outcome).await.ok().and_then(Result::ok).ok_or_else(busy)
     }

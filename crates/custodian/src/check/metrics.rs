@@ -21,7 +21,8 @@ pub(super) fn folder(folder: &Path) -> Vec<Finding> {
     let meta = match std::fs::metadata(folder) {
         Ok(meta) => meta,
         Err(error) => {
-            let what = format!("the metrics' folder {shown} cannot be looked at: {error}; the custodian does not start");
+            let what =
+                format!("the metrics' folder {shown} cannot be looked at: {error}; the custodian does not start");
             return vec![Finding::failed(FILE, what, make)];
         }
     };
@@ -57,6 +58,7 @@ pub(super) async fn pushgateway(gateway: &Pushgateway) -> Finding {
         }
         _ => "is a Pushgateway at this address, without a prefix before its paths?".to_owned(),
     };
-    let what = format!("the Pushgateway at {address}: {error}; releases do not wait for it, and nobody sees these metrics");
+    let what =
+        format!("the Pushgateway at {address}: {error}; releases do not wait for it, and nobody sees these metrics");
     Finding::failed(PUSHGATEWAY, what, remedy)
 }

@@ -92,7 +92,9 @@ fn trust(config: &Config, sheet: &mut Sheet) {
             sheet.add_all(people_listed(role, names, namespace, needed, trust, now));
         }
         for restrictor in settings.restrictors.iter().filter(|name| trust.can_sign(name, Namespace::Approval, now)) {
-            let what = format!("allowed_signers lets {restrictor} sign approvals, and a restrictor is to hold and nothing else");
+            let what = format!(
+                "allowed_signers lets {restrictor} sign approvals, and a restrictor is to hold and nothing else"
+            );
             let remedy = "give its line there namespaces=\"holdfast.order\" alone, everywhere";
             sheet.add(Finding::warning("people", what, remedy));
         }

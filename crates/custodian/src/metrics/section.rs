@@ -80,14 +80,12 @@ impl MetricsSection {
 }
 
 /// The file, in a folder of its own: the sandbox lets the custodian replace what is in that folder, and below it.
-fn textfile(
-    source: &ConfigFile,
-    path: &Spanned<PathBuf>,
-    kept: &BTreeSet<PathBuf>,
-) -> Result<PathBuf, ConfigError> {
+fn textfile(source: &ConfigFile, path: &Spanned<PathBuf>, kept: &BTreeSet<PathBuf>) -> Result<PathBuf, ConfigError> {
     let file = source.resolve(path);
     if file.extension().is_none_or(|end| end != TEXTFILE_END) {
-        return Err(source.refuse(path, format!("node_exporter reads files alone that end in .{TEXTFILE_END}: name it so")));
+        return Err(
+            source.refuse(path, format!("node_exporter reads files alone that end in .{TEXTFILE_END}: name it so"))
+        );
     }
     let folder = real(folder_of(&file));
     // Whoever gets into the process could replace what the next start believes, or what it remembers.

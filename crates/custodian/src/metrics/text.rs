@@ -25,7 +25,10 @@ pub(super) const GAUGES: [(&str, &str); 19] = [
     ("holdfast_custodian_clock_synchronised", "Whether the kernel says that the custodian's clock is synchronised"),
     ("holdfast_quorum_threshold", "Shares that open a node"),
     ("holdfast_holds", "Holds on the node that the custodian obeys, those on the whole cluster among them"),
-    ("holdfast_hold_since_timestamp_seconds", "When the first of the holds on the node was signed; absent while there is none"),
+    (
+        "holdfast_hold_since_timestamp_seconds",
+        "When the first of the holds on the node was signed; absent while there is none",
+    ),
     ("holdfast_markers", "1 where the custodian holds a marker: somebody sealed the node"),
     ("holdfast_approvals_waiting", "Approvals that the custodian still waits for before the node is opened"),
     ("holdfast_budget_remaining", "Automatic openings that the custodian's budget still allows"),

@@ -93,10 +93,9 @@ async fn of_an_answer_only_the_status_is_read() {
         let server = Server::start(true).await;
         let gateway = server.gateway(None);
         // Far more than anybody reads, never ended, and somewhere else to go.
-        let mut answer = format!(
-            "HTTP/1.1 {status} X\r\nlocation: https://evil.example/\r\ncontent-length: 9999999999\r\n\r\n"
-        )
-        .into_bytes();
+        let mut answer =
+            format!("HTTP/1.1 {status} X\r\nlocation: https://evil.example/\r\ncontent-length: 9999999999\r\n\r\n")
+                .into_bytes();
         answer.resize(256 * 1024, b'x');
         let server = server.answer(answer);
         match push(&gateway).await {
@@ -179,7 +178,8 @@ async fn whether_it_is_ready_is_asked_with_the_login() {
 async fn only_an_https_address_and_a_login_that_can_be_sent_are_taken() {
     let ca = Server::start(true).await.ca;
     let (me, secret) = ("custodian-1".parse().expect("a name"), password("x"));
-    for url in ["http://push.example:9091", "push.example", "https://a:b@push.example", "https://push.example/metrics"] {
+    for url in ["http://push.example:9091", "push.example", "https://a:b@push.example", "https://push.example/metrics"]
+    {
         assert!(matches!(Pushgateway::new(url, ca.as_bytes(), None, &me), Err(PushgatewayError::Address(_))), "{url}");
     }
     for username in ["", "a:b", "a\nb"] {

@@ -1,11 +1,6 @@
 //! By whose word a hold stands.
 
-use holdfast_core::trust::AllowedSigners;
-
 use super::*;
-
-const LISTED: &str = "ids-1 namespaces=\"holdfast.order\" ssh-ed25519 \
-                      AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti\n";
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -15,7 +10,8 @@ fn id(number: u8) -> MessageId {
 
 /// A custodian's heartbeat, so many seconds old, with these holds.
 fn said(number: usize, age: i64, holds: &[MessageId]) -> (Principal, (Timestamp, Heartbeat)) {
-    let hold = |id: &MessageId| format!(r#"{{"id":"{id}","by":"ids-1","held_at":"2026-11-24T10:00:00.000Z","need":2}}"#);
+    let hold =
+        |id: &MessageId| format!(r#"{{"id":"{id}","by":"ids-1","held_at":"2026-11-24T10:00:00.000Z","need":2}}"#);
     let holds: Vec<_> = holds.iter().map(hold).collect();
     let digest = "0".repeat(64);
     let heartbeat = format!(
@@ -30,9 +26,7 @@ fn said(number: usize, age: i64, holds: &[MessageId]) -> (Principal, (Timestamp,
 
 /// Which of two holds stands, by the words of some of five custodians, three of whom open a node.
 fn judged(said: &[(Principal, (Timestamp, Heartbeat))]) -> Option<MessageId> {
-    let door = Admission::new(AllowedSigners::parse(LISTED).expect("sound"), BTreeMap::new());
-    let heard = Heard { door, last: said.iter().cloned().collect() };
-    heard.first_in_force(&[id(2), id(1)], 5, 3, Timestamp::from_millis(NOW))
+    first_in_force(&said.iter().cloned().collect(), &[id(2), id(1)], 5, 3, Timestamp::from_millis(NOW))
 }
 
 #[test]

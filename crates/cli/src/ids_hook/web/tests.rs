@@ -6,7 +6,8 @@ use super::*;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-const ALERT: &str = r#"{"version":"4","alerts":[{"status":"firing","labels":{"alertname":"Intruder"},"startsAt":"1"}]}"#;
+const ALERT: &str =
+    r#"{"version":"4","alerts":[{"status":"firing","labels":{"alertname":"Intruder"},"startsAt":"1"}]}"#;
 
 /// A door that is open, and the desk behind it.
 async fn open(room: usize) -> (SocketAddr, mpsc::Receiver<Job>) {
@@ -63,7 +64,11 @@ async fn each_refusal_is_told_and_counted() {
         assert_eq!(counted(address, reason).await, total, "{reason}");
     }
     let resolved = ALERT.replace("firing", "resolved");
-    for nothing in [resolved, ALERT.replace("Intruder", "Visitor"), ALERT.replace("{\"status\"", "{\"x\":1,\"status\"").replace("Intruder", "x")] {
+    for nothing in [
+        resolved,
+        ALERT.replace("Intruder", "Visitor"),
+        ALERT.replace("{\"status\"", "{\"x\":1,\"status\"").replace("Intruder", "x"),
+    ] {
         assert_eq!(post(address, Some(&bearer), nothing).await, (200, "{\"done\":[]}".to_owned()));
     }
     assert!(desk.try_recv().is_err(), "nothing of all that reached the desk");
