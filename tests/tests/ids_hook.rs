@@ -152,13 +152,13 @@ memory = "memory.json"
 labels = {{ alertname = "Intruder", node = "one" }}
 cluster = "lab"
 nodes = ["vault-1"]
-do = "hold"
+what = "hold"
 
 [actions.tampered]
 labels = {{ alertname = "Tampered" }}
 cluster = "lab"
 nodes = ["vault-2"]
-do = "seal"
+what = "seal"
 seal_token_file = "seal.token"
 "#
     );
@@ -189,9 +189,9 @@ fn refuse_what_cannot_be_meant(folder: &std::path::Path) {
         ("{ alertname = \"Tampered\" }", "{}", "every alert would do this"),
         ("nodes = [\"vault-2\"]", "nodes = [\"vault-9\"]", "has no node vault-9"),
         ("cluster = \"lab\"", "cluster = \"prod\"", "has no cluster prod"),
-        ("do = \"hold\"", "do = \"release\"", "unknown variant"),
-        ("do = \"hold\"", "do = \"seal\"", "to seal takes a token"),
-        ("do = \"seal\"", "do = \"hold\"", "a hold seals nothing"),
+        ("what = \"hold\"", "what = \"release\"", "unknown variant"),
+        ("what = \"hold\"", "what = \"seal\"", "to seal takes a token"),
+        ("what = \"seal\"", "what = \"hold\"", "a hold seals nothing"),
         ("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:9641\"", "needs TLS"),
         ("memory = \"memory.json\"", "memory = \"memory.json\"\norders_per_hour = 61", "between 1 and 60"),
         ("memory = \"memory.json\"", "memory = \"memory.json\"\nurl = \"x\"", "unknown field"),

@@ -330,7 +330,10 @@ mod tests {
     fn the_defaults_that_the_page_shows_are_the_defaults() {
         let page = include_str!("../../../docs/INSTALL.md");
         let (_, example) = page.split_once("```toml\nid = \"custodian-1\"").expect("the example");
-        let (example, _) = example.split_once("```").expect("its end");
+        let (example, rest) = example.split_once("```").expect("its end");
+        let (_, metrics) = rest.split_once("```toml\n[metrics]").expect("the section that stands by itself");
+        let (metrics, _) = metrics.split_once("```").expect("its end");
+        let example = format!("{example}[metrics]{metrics}");
         // What stands before " = " in a line that shows a default is a key, and in prose it is not one word.
         let shown = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
         let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));

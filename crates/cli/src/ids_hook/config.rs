@@ -88,7 +88,6 @@ struct ActionSection {
     cluster: Spanned<ClusterName>,
     #[serde(default)]
     nodes: Vec<Spanned<NodeName>>,
-    #[serde(rename = "do")]
     what: Spanned<What>,
     seal_token_file: Option<Spanned<PathBuf>>,
 }
@@ -118,7 +117,7 @@ impl Hook {
         let actions = file.actions.get_ref();
         if actions.is_empty() || actions.len() > ACTIONS_MAX {
             let what = format!(
-                "between 1 and {ACTIONS_MAX} actions are named: add [actions.NAME] with labels, cluster and do"
+                "between 1 and {ACTIONS_MAX} actions are named: add [actions.NAME] with labels, cluster and what"
             );
             return Err(source.refuse(&file.actions, what));
         }
@@ -189,7 +188,7 @@ impl ActionSection {
             }
             (What::Hold, Some(file)) => {
                 return Err(
-                    source.refuse(file, "a hold seals nothing: take seal_token_file out, or write do = \"seal\"")
+                    source.refuse(file, "a hold seals nothing: take seal_token_file out, or write what = \"seal\"")
                 );
             }
             (What::Seal, None) => {
