@@ -240,3 +240,28 @@ impl fmt::Debug for WebhookToken {
         f.write_str("WebhookToken(…)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_that_the_page_shows_are_the_defaults() {
+        let page = include_str!("../../../../docs/INSTALL.md");
+        for line in
+            [format!("\n# listen = \"{LISTEN_DEFAULT}\" "), format!("\n# orders_per_hour = {ORDERS_PER_HOUR_DEFAULT} ")]
+        {
+            assert!(page.contains(&line), "{line} is not in docs/INSTALL.md");
+        }
+    }
+
+    #[test]
+    fn a_token_is_known_by_all_of_it() {
+        let token = WebhookToken::of(b"0123456789abcdef0123456789abcdef");
+        assert!(token.is(b"0123456789abcdef0123456789abcdef"));
+        for other in [&b"0123456789abcdef0123456789abcdeF"[..], b"0123456789abcdef0123456789abcde", b""] {
+            assert!(!token.is(other));
+        }
+        assert_eq!(format!("{token:?}"), "WebhookToken(…)");
+    }
+}

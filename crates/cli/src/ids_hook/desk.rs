@@ -120,7 +120,7 @@ impl Desk {
             }
             (held, sealed) => {
                 let held = held.map_or_else(Some, |held| held.in_words());
-                let sealed = sealed.map_or_else(Some, |sealed| sealed);
+                let sealed = sealed.unwrap_or_else(Some);
                 Outcome::Failed { why: [held, sealed].into_iter().flatten().collect::<Vec<_>>().join("; ") }
             }
         }

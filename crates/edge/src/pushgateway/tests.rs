@@ -51,7 +51,9 @@ impl Server {
         tokio::spawn(async move {
             let (mut served, _) = self.listener.accept().await;
             let mut came = Vec::new();
-            while !came.ends_with(METRICS) && !(came.starts_with(b"GET") && came.ends_with(b"\r\n\r\n")) {
+            let whole =
+                |came: &[u8]| came.ends_with(METRICS) || (came.starts_with(b"GET") && came.ends_with(b"\r\n\r\n"));
+            while !whole(&came) {
                 let mut part = [0; 4096];
                 let count = served.read(&mut part).await.expect("read");
                 assert!(count > 0, "all of it comes: {:?}", String::from_utf8_lossy(&came));
