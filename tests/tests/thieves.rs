@@ -395,18 +395,24 @@ fn voids_what_one_approved(lab: &Lab, den: &Den, node: &str) {
 /// custodian-1 may announce drills: its key has the namespace.
 fn conductor(lab: &mut Lab, den: &Den) {
     let (node, me, key) = ("vault-1", "custodian-1", signing_key(lab, "custodian-1"));
-    let intent = |from: &str, node: &str| den.message("intent", from, json!({"node": node}));
-    // Announced, sealed as a conductor's token may, and announced again.
-    den.say(&key, &intent(me, node));
+    let intent = |from: &str, node: &str| {
+        let (drill, slot) = (messages::random_id(), rfc3339(Timestamp::now()));
+        let submitters = ["custodian-1", "custodian-2", "custodian-3"];
+        let content = json!({"drill": drill, "node": node, "slot": slot, "submitters": submitters});
+        Draft { expires_at: Some(Timestamp::now() + 600 * SECOND), ..den.message("intent", from, content) }
+    };
+    // What is sealed already is nobody's drill, however often he announces one.
     seal_on_purpose(lab, node);
     nothing_opens(lab, node, || {
-        den.say(&key, &intent(me, node));
+        for _ in 0..3 {
+            den.say(&key, &intent(me, node));
+        }
         let mut forged = den.approval("alice", node);
         forged.expires_at = Some(Timestamp::now() + 60 * SECOND);
         // An intent is no approval, under whatever name its key signs.
         let envelope = messages::seal(&den.approval(me, node).body(), "holdfast.intent", &key);
         den.admin.publish("holdfast.orders", &den.approval(me, node).routing_key(), &envelope);
-        den.refused(lab, &key, &[den.approval(me, node), forged]);
+        den.refused(lab, &key, &[den.approval(me, node), forged, intent("custodian-2", node)]);
     });
     // He can seal, which is what he is there for; two people open it.
     open_together(lab, node);

@@ -1,7 +1,7 @@
 //! What the door costs: `Admission::admit` (envelope, schema, roles, key, signature, freshness, replay) beside the bare check of
 //! an Ed25519 signature over the same body. docs/BENCHMARKS.md says what is measured and what came out.
 //!
-//! `cargo bench -p holdfast-core --bench admission`, and behind `--`: `--json`, or `--smoke` to see that it works.
+//! `cargo bench --workspace --bench admission`, and behind `--`: `--json`, or `--smoke` to see that it works.
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -52,7 +52,10 @@ impl Roles {
         match kind {
             Kind::Event | Kind::Ask => self.sentinels.contains(from),
             Kind::Hold => self.operators.contains(from) || self.restrictors.contains(from),
-            Kind::Approval | Kind::Release | Kind::Distrust | Kind::Trust => self.operators.contains(from),
+            Kind::Approval | Kind::Release | Kind::Distrust | Kind::Trust | Kind::Drill => {
+                self.operators.contains(from)
+            }
+            Kind::Due | Kind::Intent | Kind::DrillReport => self.conductors.contains(from),
             Kind::Acknowledgement
             | Kind::Want
             | Kind::Relay
@@ -268,7 +271,23 @@ impl Admission {
         }
     }
 
+    /// Looks at what is held for a drill (an operator's order, or a time that has come) wherever it stands, and remembers nothing: it
+    /// comes to custodians and conductors on several roads, and whoever acts on it remembers its slot.
+    pub fn examine_slot(&mut self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        let examined = self.examine_anew(bytes, now).and_then(|body| match body.header.kind {
+            Kind::Drill | Kind::Due => Ok(body),
+            kind => Err(Refused::Role { from: body.header.from, kind: kind.as_str() }),
+        });
+        examined.inspect_err(|refused| self.count_refusal(refused.reason()))
+    }
+
     fn examine(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        let body = self.examine_anew(bytes, now)?;
+        self.examine_memory(&body.header)?;
+        Ok(body)
+    }
+
+    fn examine_anew(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
         let envelope = Envelope::parse_from(bytes, &self.trust)?;
         let (header, unread) = read_header(envelope.body())?;
         let roles = self.clusters.get(&header.cluster).ok_or(Refused::Cluster(header.cluster))?;
@@ -277,7 +296,6 @@ impl Admission {
         }
         envelope.verify(self.trust(header.cluster), &header.from, header.kind.namespace(), now.wall)?;
         self.examine_times(&header, now)?;
-        self.examine_memory(&header)?;
         let content = read_content(&header, unread)?;
         Ok(Body { header, content })
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::text;
+use crate::time::Timestamp;
 
 /// The longest name that is accepted, in bytes: a DNS label's length, so that host names fit.
 pub const NAME_MAX: usize = 63;
@@ -19,6 +20,11 @@ pub enum NameError {
     /// Not 32 lower-case hexadecimal digits.
     #[error("{0:?} is not an id: 32 lower-case hexadecimal digits")]
     Id(String),
+    /// Neither a time nor an id.
+    #[error(
+        "{0:?} is not what a drill is held for: a time in RFC 3339, like 2026-11-22T10:00:00.000Z, or an order's id"
+    )]
+    Slot(String),
 }
 
 fn shorten(text: &str) -> String {
@@ -161,6 +167,60 @@ id!(
     /// One custodian's own id for one incident of one node.
     IncidentId
 );
+
+id!(
+    /// The random id that a conductor gives a drill.
+    DrillId
+);
+
+/// What a drill is held for: the time of a schedule, as RFC 3339, or the id of an operator's order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
+pub struct SlotId(String);
+
+impl SlotId {
+    /// A schedule's time.
+    pub fn of_time(at: Timestamp) -> Self {
+        Self(at.to_string())
+    }
+
+    /// An operator's order.
+    pub fn of_order(id: MessageId) -> Self {
+        Self(id.to_string())
+    }
+
+    /// The schedule's time; `None` for an order.
+    pub fn time(&self) -> Option<Timestamp> {
+        self.0.parse().ok()
+    }
+}
+
+impl FromStr for SlotId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let known = text.parse::<Timestamp>().is_ok() || text.parse::<MessageId>().is_ok();
+        if known { Ok(Self(text.to_owned())) } else { Err(NameError::Slot(shorten(text))) }
+    }
+}
+
+impl<'de> Deserialize<'de> for SlotId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        text::parsed(from)
+    }
+}
+
+impl From<SlotId> for String {
+    fn from(slot: SlotId) -> String {
+        slot.0
+    }
+}
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {

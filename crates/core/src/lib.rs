@@ -9,6 +9,7 @@ pub mod admission;
 pub mod cause;
 pub mod ceremony;
 pub mod custodian;
+pub mod drill;
 pub mod envelope;
 pub mod id;
 pub mod message;

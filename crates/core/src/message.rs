@@ -12,6 +12,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+mod drill;
 mod order;
 
 use crate::cause::Cause;
@@ -19,6 +20,7 @@ use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal, Site};
 use crate::time::Timestamp;
 use crate::trust::Namespace;
 
+pub use drill::{CUSTODIANS_MAX, DrillOrder, DrillReport, DrillResult, Due, Intent, Phase, Response, Serving};
 pub use order::{
     Acknowledgement, Distrust, Effect, HOLDS_REPORTED, Hold, HoldReport, Matter, NODES_NAMED_MAX, Relay, Release,
     Trust, WAITING_REPORTED, WANTED_MAX, WaitingReport, Want,
@@ -48,7 +50,15 @@ pub enum Kind {
     Distrust,
     /// An operator wants another allowed_signers file to be in force.
     Trust,
-    /// A custodian has taken an operator's message, and what came of it.
+    /// An operator wants a drill.
+    Drill,
+    /// The time of a scheduled drill has come.
+    Due,
+    /// A conductor is about to seal a node for a drill.
+    Intent,
+    /// A conductor tells how a drill goes, and what came of it.
+    DrillReport,
+    /// A custodian has taken an operator's message or a conductor's intent, and what came of it.
     Acknowledgement,
     /// A custodian asks another for operators' orders that it does not have.
     Want,
@@ -68,13 +78,17 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Event,
         Self::Approval,
         Self::Hold,
         Self::Release,
         Self::Distrust,
         Self::Trust,
+        Self::Drill,
+        Self::Due,
+        Self::Intent,
+        Self::DrillReport,
         Self::Acknowledgement,
         Self::Want,
         Self::Ask,
@@ -94,6 +108,10 @@ impl Kind {
             Self::Release => "release",
             Self::Distrust => "distrust",
             Self::Trust => "trust",
+            Self::Drill => "drill",
+            Self::Due => "due",
+            Self::Intent => "intent",
+            Self::DrillReport => "drill-report",
             Self::Acknowledgement => "acknowledgement",
             Self::Want => "want",
             Self::Ask => "ask",
@@ -110,7 +128,8 @@ impl Kind {
         match self {
             Self::Event | Self::Ask => Namespace::Event,
             Self::Approval => Namespace::Approval,
-            Self::Hold | Self::Release | Self::Distrust | Self::Trust => Namespace::Order,
+            Self::Hold | Self::Release | Self::Distrust | Self::Trust | Self::Drill => Namespace::Order,
+            Self::Due | Self::Intent | Self::DrillReport => Namespace::Intent,
             Self::Acknowledgement
             | Self::Want
             | Self::Relay
@@ -127,9 +146,9 @@ impl Kind {
         matches!(self, Self::Hold | Self::Release | Self::Distrust | Self::Trust)
     }
 
-    /// Whether a message of this kind permits an opening, and so must expire and counts once.
+    /// Whether a message of this kind permits something, and so must expire and counts once.
     pub const fn permits(self) -> bool {
-        matches!(self, Self::Approval)
+        matches!(self, Self::Approval | Self::Drill | Self::Intent)
     }
 
     fn from_wire(text: &str) -> Option<Self> {
@@ -169,6 +188,14 @@ pub enum Content {
     Distrust(Distrust),
     /// See [`Kind::Trust`].
     Trust(Trust),
+    /// See [`Kind::Drill`].
+    Drill(DrillOrder),
+    /// See [`Kind::Due`].
+    Due(Due),
+    /// See [`Kind::Intent`].
+    Intent(Intent),
+    /// See [`Kind::DrillReport`].
+    DrillReport(Box<DrillReport>),
     /// See [`Kind::Acknowledgement`].
     Acknowledgement(Acknowledgement),
     /// See [`Kind::Want`].
@@ -197,6 +224,10 @@ impl Content {
             Self::Release(_) => Kind::Release,
             Self::Distrust(_) => Kind::Distrust,
             Self::Trust(_) => Kind::Trust,
+            Self::Drill(_) => Kind::Drill,
+            Self::Due(_) => Kind::Due,
+            Self::Intent(_) => Kind::Intent,
+            Self::DrillReport(_) => Kind::DrillReport,
             Self::Acknowledgement(_) => Kind::Acknowledgement,
             Self::Want(_) => Kind::Want,
             Self::Ask(_) => Kind::Ask,
@@ -304,6 +335,9 @@ pub struct Receipt {
     pub cause: Cause,
     /// The approvals on which the share was released; empty where the policy opens the cause by itself.
     pub approvals: Vec<MessageId>,
+    /// The intent on which it was released, in a drill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<MessageId>,
     /// The share's x coordinate.
     pub x: u8,
     /// What came of it.
@@ -649,6 +683,10 @@ pub fn read_content(header: &Header, Unread(raw): Unread<'_>) -> Result<Content,
         Kind::Release => Content::Release(read(raw)?),
         Kind::Distrust => Content::Distrust(read(raw)?),
         Kind::Trust => Content::Trust(read(raw)?),
+        Kind::Drill => Content::Drill(read(raw)?),
+        Kind::Due => Content::Due(read(raw)?),
+        Kind::Intent => Content::Intent(read(raw)?),
+        Kind::DrillReport => Content::DrillReport(Box::new(read(raw)?)),
         Kind::Acknowledgement => Content::Acknowledgement(read(raw)?),
         Kind::Want => Content::Want(read(raw)?),
         Kind::Ask => Content::Ask(read(raw)?),
@@ -728,6 +766,10 @@ impl Body {
             Content::Release(c) => serde_json::value::to_raw_value(c),
             Content::Distrust(c) => serde_json::value::to_raw_value(c),
             Content::Trust(c) => serde_json::value::to_raw_value(c),
+            Content::Drill(c) => serde_json::value::to_raw_value(c),
+            Content::Due(c) => serde_json::value::to_raw_value(c),
+            Content::Intent(c) => serde_json::value::to_raw_value(c),
+            Content::DrillReport(c) => serde_json::value::to_raw_value(c),
             Content::Acknowledgement(c) => serde_json::value::to_raw_value(c),
             Content::Want(c) | Content::Ask(c) => serde_json::value::to_raw_value(c),
             Content::Relay(c) => serde_json::value::to_raw_value(c),

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cause::Cause;
+use crate::drill::DrillWindow;
+use crate::time::Timestamp;
 
 /// What is done about a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +42,8 @@ pub struct Policy {
     pub release_approvals: u8,
     /// How many incidents of one node are opened without people in any hour.
     pub unseals_per_hour: u32,
-    /// When drills may be: kept as written; read where drills are.
-    pub drill_windows: Vec<String>,
+    /// When drills may be without an operator's order.
+    pub drill_windows: Vec<DrillWindow>,
 }
 
 impl Default for Policy {
@@ -80,6 +82,11 @@ impl Policy {
         }
     }
 
+    /// Whether a drill may be now without an operator's order.
+    pub fn in_drill_window(&self, now: Timestamp) -> bool {
+        self.drill_windows.iter().any(|window| window.covers(now))
+    }
+
     /// SHA-256 of the policy in one normalised spelling, in hexadecimal: equal policies have equal digests.
     pub fn digest(&self) -> String {
         let Self { restart, outage, outage_window, in_place, unknown, .. } = self;
@@ -110,6 +117,7 @@ mod tests {
     #[test]
     fn each_part_of_a_policy_is_in_its_digest() {
         let policy = Policy::default();
+        let window = DrillWindow::parse("daily 00:00-24:00 UTC", |_| None).expect("a window");
         let others = [
             Policy { restart: Rule::Hold, ..policy.clone() },
             Policy { outage: Rule::Hold, ..policy.clone() },
@@ -120,7 +128,7 @@ mod tests {
             Policy { in_place_approvals: 9, ..policy.clone() },
             Policy { release_approvals: 9, ..policy.clone() },
             Policy { unseals_per_hour: 9, ..policy.clone() },
-            Policy { drill_windows: vec!["daily".into()], ..policy.clone() },
+            Policy { drill_windows: vec![window], ..policy.clone() },
         ];
         for other in others {
             assert_ne!(other.digest(), policy.digest(), "{other:?}");

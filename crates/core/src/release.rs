@@ -33,9 +33,11 @@ pub enum Grounds {
     Cause(Cause),
     /// Enough operators have approved it: these messages.
     Approvals(Vec<MessageId>),
+    /// A conductor's intent covers it: this message.
+    Intent(MessageId),
 }
 
-/// The lock "authority": no hold, and a cause that policy opens by itself or enough approvals.
+/// The lock "authority": no hold, and a cause that policy opens by itself, or enough approvals, or an intent that covers it.
 ///
 /// It can be withdrawn after it was given out: a marker that arrives while a connection is being made revokes it, and
 /// [`Authority::stands`] is asked once more before the request leaves.
@@ -56,6 +58,11 @@ impl Revocation {
     pub fn revoke(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
+
+    /// Whether it was withdrawn.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Authority {
@@ -75,7 +82,7 @@ impl Authority {
 
     /// Whether it still holds at `now`: neither withdrawn nor too old.
     pub fn stands(&self, now: Steady) -> bool {
-        now < self.until && !self.revoked.0.load(Ordering::SeqCst)
+        now < self.until && !self.revoked.is_revoked()
     }
 }
 

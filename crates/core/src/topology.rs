@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::id::{ClusterId, ClusterName, Principal};
 use crate::message::Kind;
+use crate::trust::Namespace;
 
 /// The virtual host that holds everything of Holdfast, so that it can share a broker with others.
 pub const VHOST: &str = "holdfast";
@@ -78,6 +79,16 @@ pub enum Exchange {
 impl Exchange {
     /// All exchanges.
     pub const ALL: [Self; 4] = [Self::Orders, Self::Events, Self::Intents, Self::Reports];
+
+    /// Where messages go that are signed in this namespace.
+    pub const fn of(namespace: Namespace) -> Self {
+        match namespace {
+            Namespace::Order | Namespace::Approval => Self::Orders,
+            Namespace::Event => Self::Events,
+            Namespace::Intent => Self::Intents,
+            Namespace::Report => Self::Reports,
+        }
+    }
 
     /// The exchange's name at the broker.
     pub const fn as_str(self) -> &'static str {
@@ -402,7 +413,8 @@ impl Definitions {
                 "x-delivery-limit": PEERS_DELIVERY_LIMIT,
             }),
         );
-        self.bind(Exchange::Orders, &queue, &format!("{cluster}.*.drill"));
+        self.bind(Exchange::Orders, &queue, &format!("{cluster}.*.{}", Kind::Drill.as_str()));
+        self.bind(Exchange::Intents, &queue, &format!("{cluster}.*.{}", Kind::Due.as_str()));
     }
 
     fn queue(&mut self, name: &str, mut arguments: Value) {

@@ -248,7 +248,14 @@ impl Watcher {
             Content::Approval(approval) => return cluster.keep_approval(header, approval),
             // Between custodians; and what came with an order, `handle_order` was told of.
             Content::Want(_) | Content::Ask(_) | Content::Relay(_) => return,
-            Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {}
+            Content::Hold(_)
+            | Content::Release(_)
+            | Content::Distrust(_)
+            | Content::Trust(_)
+            | Content::Drill(_)
+            | Content::Due(_)
+            | Content::Intent(_)
+            | Content::DrillReport(_) => {}
             _ if !reports => return,
             Content::Heartbeat(heartbeat) => {
                 if !cluster.keep_heartbeat(header, heartbeat, now) {

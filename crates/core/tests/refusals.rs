@@ -21,11 +21,15 @@ const REPORT: &str = "holdfast.report";
 const ORDER: &str = "holdfast.order";
 
 /// Every kind of message but a hold, with the purpose that it is signed for.
-const FORBIDDEN_TO_RESTRICTORS: [(&str, &str); 13] = [
+const FORBIDDEN_TO_RESTRICTORS: [(&str, &str); 17] = [
     ("approval", APPROVAL),
     ("release", ORDER),
     ("distrust", ORDER),
     ("trust", ORDER),
+    ("drill", ORDER),
+    ("due", "holdfast.intent"),
+    ("intent", "holdfast.intent"),
+    ("drill-report", "holdfast.intent"),
     ("event", "holdfast.event"),
     ("ask", "holdfast.event"),
     ("acknowledgement", REPORT),
@@ -92,7 +96,7 @@ fn door() -> Admission {
 
 /// A body, with a name, a kind and a content; the number makes its id.
 fn body(number: u32, kind: &str, from: &str, content: &str) -> String {
-    let expires = if kind == "approval" { ",\"expires_at\":\"2026-11-22T12:10:00.000Z\"" } else { "" };
+    let expires = if ["approval", "drill", "intent"].contains(&kind) { ",\"expires_at\":\"2026-11-22T12:10:00.000Z\"" } else { "" };
     format!(
         "{{\"v\":1,\"kind\":\"{kind}\",\"id\":\"{number:032x}\",\"cluster\":\"{CLUSTER}\",\"from\":\"{from}\",\
          \"issued_at\":\"{NOON}\"{expires},\"content\":{content}}}"

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::ceremony::Manifest;
 use holdfast_core::custodian::{ClusterSettings, NodeSettings, Settings};
+use holdfast_core::drill::{Choice, Conducting, DrillWindow};
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal, Site};
 use holdfast_core::policy::{Policy, Rule};
 use holdfast_core::trust::Namespace;
@@ -18,6 +19,7 @@ use serde::Deserialize;
 
 use crate::metrics::{MetricsConfig, MetricsSection};
 use crate::sandbox::Sandbox;
+use crate::schedule::{Schedule, time_zone};
 
 /// What is done without `poll_interval`.
 const POLL_DEFAULT: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) metrics: Option<MetricsConfig>,
     /// What the edge needs to know of each cluster.
     pub(crate) clusters: BTreeMap<ClusterId, ClusterFiles>,
+    /// The clusters whose drills it conducts.
+    pub(crate) conductors: BTreeMap<ClusterId, ConductorFiles>,
     /// The files that nobody but the custodian may read, and what each is; the signing key first.
     pub(crate) secrets: Vec<(&'static str, PathBuf)>,
     /// What the core needs to know.
@@ -66,6 +70,16 @@ pub(crate) struct ClusterFiles {
     pub(crate) store: ShareStore,
     /// The nodes.
     pub(crate) nodes: BTreeMap<NodeName, Arc<NodeIdentity>>,
+}
+
+/// What the edge needs to conduct a cluster's drills.
+pub(crate) struct ConductorFiles {
+    /// The token that seals, encrypted with age.
+    pub(crate) token_file: PathBuf,
+    /// The identity that opens it: the one of the cluster's share.
+    pub(crate) identity: PathBuf,
+    /// When drills are held by themselves, if they are.
+    pub(crate) schedule: Option<Schedule>,
 }
 
 /// `sandbox = "…"`.
@@ -92,6 +106,22 @@ struct File {
     broker: Option<BrokerSection>,
     metrics: Option<MetricsSection>,
     clusters: Spanned<BTreeMap<Spanned<ClusterName>, ClusterSection>>,
+    #[serde(default)]
+    conductor: BTreeMap<Spanned<ClusterName>, ConductorSection>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConductorSection {
+    token_file: Spanned<PathBuf>,
+    schedule: Option<Spanned<String>>,
+    timezone: Option<Spanned<String>>,
+    jitter: Option<Spanned<String>>,
+    #[serde(default)]
+    blackout: Vec<String>,
+    node: Option<Spanned<String>>,
+    min_unsealed: Option<Spanned<usize>>,
+    objective: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +156,7 @@ struct PolicySection {
     in_place_approvals: Option<Spanned<u8>>,
     release_approvals: Option<Spanned<u8>>,
     unseals_per_hour: Option<u32>,
-    drill_windows: Option<Vec<String>>,
+    drill_windows: Option<Vec<Spanned<String>>>,
 }
 
 impl Config {
@@ -175,6 +205,23 @@ impl Config {
             settings.insert(loaded.id, loaded.settings);
         }
         source.check_distinct(ids)?;
+        let mut conductors = BTreeMap::new();
+        for (name, section) in &file.conductor {
+            note(&source.resolve(&section.token_file));
+            let cluster = settings.iter_mut().find(|(_, cluster)| cluster.name == *name.get_ref());
+            let Some((cluster, settings)) = cluster else {
+                return Err(source.refuse(
+                    name,
+                    format!("there is no [clusters.{}] whose drills could be conducted", name.get_ref()),
+                ));
+            };
+            let identity = file.clusters.get_ref().get(name).map(|section| source.resolve(&section.identity));
+            let (conducting, files) =
+                section.load(&source, (&file.id, *cluster, settings), name, identity.unwrap_or_default())?;
+            settings.conducting = Some(conducting);
+            secrets.push(("a conductor's token", files.token_file.clone()));
+            conductors.insert(*cluster, files);
+        }
 
         let id = file.id.into_inner();
         let state_dir = source.resolve(&file.state_dir);
@@ -194,7 +241,19 @@ impl Config {
             clusters: settings,
         };
         let sandbox = file.sandbox;
-        Ok(Self { id, state_dir, signing_key, sandbox, broker, metrics, clusters, secrets, settings, folders })
+        Ok(Self {
+            id,
+            state_dir,
+            signing_key,
+            sandbox,
+            broker,
+            metrics,
+            clusters,
+            conductors,
+            secrets,
+            settings,
+            folders,
+        })
     }
 
     /// What the process has to be able to touch.
@@ -264,6 +323,7 @@ impl Cluster {
             restrictors: section.restrictors(source)?,
             sentinels: section.sentinels.clone(),
             conductors: section.conductors.clone(),
+            conducting: None,
             poll: poll.transpose()?.unwrap_or(POLL_DEFAULT),
             nodes: nodes.iter().map(|(name, node)| (name.clone(), NodeSettings { direct: node.direct })).collect(),
         };
@@ -287,6 +347,65 @@ impl ClusterSection {
     }
 }
 
+impl ConductorSection {
+    fn load(
+        &self,
+        source: &ConfigFile,
+        (me, cluster, settings): (&Spanned<Principal>, ClusterId, &ClusterSettings),
+        name: &Spanned<ClusterName>,
+        identity: PathBuf,
+    ) -> Result<(Conducting, ConductorFiles), ConfigError> {
+        if !settings.conductors.contains(me.get_ref()) {
+            let what = format!(
+                "{} is not among conductors of [clusters.{}]: nobody would believe its intents",
+                me.get_ref(),
+                name.get_ref()
+            );
+            return Err(source.refuse(name, what));
+        }
+        let node = match self.node.as_ref().map(|node| (node, node.get_ref().as_str())) {
+            None | Some((_, "rotate")) => Choice::Rotate,
+            Some((_, "active")) => Choice::Active,
+            Some((node, text)) => {
+                let known = text.parse().ok().filter(|name| settings.nodes.contains_key(name));
+                Choice::Node(
+                    known.ok_or_else(|| source.refuse(node, "node is \"rotate\", \"active\" or the name of a node"))?,
+                )
+            }
+        };
+        let all = settings.nodes.len();
+        let min_unsealed = self.min_unsealed.as_ref().map_or(all.saturating_sub(1), |n| *n.get_ref());
+        if let Some(given) = self.min_unsealed.as_ref().filter(|given| *given.get_ref() >= all) {
+            let what = format!("min_unsealed is {min_unsealed} of {all} nodes: no node could ever be sealed");
+            return Err(source.refuse(given, what));
+        }
+        let objective = self.objective.as_ref().map(|text| source.duration(text, OBJECTIVE_MIN..=OBJECTIVE_MAX));
+        let jitter = self.jitter.as_ref().map(|text| source.duration(text, Duration::ZERO..=JITTER_MAX));
+        let (objective, jitter) =
+            (objective.transpose()?.unwrap_or(OBJECTIVE_DEFAULT), jitter.transpose()?.unwrap_or_default());
+        let zone = self.timezone.as_ref().map_or("UTC", |zone| zone.get_ref().as_str());
+        let schedule = self.schedule.as_ref().map(|pattern| {
+            Schedule::parse(cluster, pattern.get_ref(), zone, jitter, &self.blackout)
+                .map_err(|error| source.refuse(pattern, error.to_string()))
+        });
+        let files =
+            ConductorFiles { token_file: source.resolve(&self.token_file), identity, schedule: schedule.transpose()? };
+        Ok((Conducting { node, min_unsealed, objective }, files))
+    }
+}
+
+/// What is done without `objective`.
+const OBJECTIVE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// An objective below the time of one look says nothing.
+const OBJECTIVE_MIN: Duration = Duration::from_millis(10);
+
+/// The longest objective: while an intent holds.
+const OBJECTIVE_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The longest jitter: custodians take an intent as long after its time.
+const JITTER_MAX: Duration = Duration::from_secs(10 * 60);
+
 impl PolicySection {
     fn load(&self, source: &ConfigFile, operators: &Spanned<Vec<Principal>>) -> Result<Policy, ConfigError> {
         let default = Policy::default();
@@ -301,6 +420,9 @@ impl PolicySection {
             );
             Err(given.as_ref().map_or_else(|| source.refuse(operators, &what), |n| source.refuse(n, &what)))
         };
+        let drill_window = |text: &Spanned<String>| {
+            DrillWindow::parse(text.get_ref(), time_zone).map_err(|error| source.refuse(text, error.to_string()))
+        };
         let window = self.outage_window.as_ref().map(|text| source.duration(text, Duration::ZERO..=WINDOW_MAX));
         Ok(Policy {
             restart: self.restart.unwrap_or(default.restart),
@@ -312,7 +434,7 @@ impl PolicySection {
             in_place_approvals: quorum(&self.in_place_approvals, "in_place_approvals", default.in_place_approvals)?,
             release_approvals: quorum(&self.release_approvals, "release_approvals", default.release_approvals)?,
             unseals_per_hour: self.unseals_per_hour.unwrap_or(default.unseals_per_hour),
-            drill_windows: self.drill_windows.clone().unwrap_or_default(),
+            drill_windows: self.drill_windows.iter().flatten().map(drill_window).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -3,6 +3,8 @@
 //! No decision is made here. What is here is the order in which things reach the disk, the network and the core, and what
 //! becomes of the process: start, reload, stop.
 
+mod drills;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use holdfast_core::custodian::{BootId, BrokerNews, Custodian, Entry, Outcome, Ou
 use holdfast_core::id::{ClusterId, MessageId, NodeName};
 use holdfast_core::message::{Content, Lock};
 use holdfast_core::release::{Attempt, Grounds, ReleaseOrder};
-use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
+use holdfast_core::topology::{Exchange, conductor_queue, orders_queue, peers_queue, routing_key};
 use holdfast_edge::broker::Outgoing;
 use holdfast_edge::broker::{Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery};
 use holdfast_edge::clock::Clock;
@@ -33,6 +35,7 @@ use crate::logbook::{Checked, Logbook};
 use crate::metrics::{Metrics, MetricsConfig};
 use crate::release::{self, Release};
 use crate::sandbox::Enforced;
+use drills::{Conductors, Exercised};
 
 /// The state file's name in the state folder.
 pub(crate) const STATE_FILE: &str = "state.json";
@@ -76,6 +79,7 @@ pub(crate) struct Driver {
     metrics: Metrics,
     unsound: BTreeSet<ClusterId>,
     checks: u32,
+    conductors: Conductors,
 }
 
 /// What a start finds on the host before the sandbox closes it off.
@@ -95,6 +99,7 @@ enum Happened {
     LogChecked(Checked),
     Timeout,
     Ordered(Order),
+    Exercised(Exercised),
 }
 
 impl Driver {
@@ -135,6 +140,7 @@ impl Driver {
             metrics: Metrics::new(),
             unsound: BTreeSet::new(),
             checks: 0,
+            conductors: Conductors::new(),
         })
     }
 
@@ -148,6 +154,7 @@ impl Driver {
         self.start_nodes();
         self.start_broker();
         self.start_metrics();
+        self.plan_drills();
         service::tell_ready();
         let sandbox =
             self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
@@ -158,12 +165,14 @@ impl Driver {
             let idle = self.clock.now().steady + INBOX_INTERVAL;
             let wake = self.clock.instant(self.core.next_timeout().unwrap_or(idle));
             let wake = self.logbook.flush_at().map_or(wake, |at| wake.min(at));
+            let wake = self.drill_due_at().map_or(wake, |at| wake.min(at));
             let happened = tokio::select! {
                 Some(report) = self.reports.recv() => Happened::Report(report),
                 Some((attempt, outcome)) = self.outcomes.recv() => Happened::Outcome(attempt, outcome),
                 Some(event) = next_event(&mut self.broker) => Happened::Broker(event),
                 _ = inbox.tick() => Happened::Inbox,
                 _ = check.tick() => Happened::Check,
+                Some(exercised) = self.conductors.recv() => Happened::Exercised(exercised),
                 checked = self.logbook.checked() => Happened::LogChecked(checked),
                 () = sleep_until(wake.into()) => Happened::Timeout,
                 order = signals.next() => Happened::Ordered(order),
@@ -183,15 +192,23 @@ impl Driver {
                     self.logbook.handle_checked(checked, now.wall);
                     self.report_audit();
                 }
+                Happened::Exercised(exercised) => self.handle_exercised(exercised),
                 Happened::Timeout => self.core.handle_timeout(now),
                 Happened::Ordered(Order::Reload) => self.reload(),
                 Happened::Ordered(Order::Stop) => break,
             }
+            self.announce_due();
             if self.logbook.flush_if_due(now.wall) {
                 self.report_audit();
             }
         }
         self.stop().await
+    }
+
+    /// When the next drill of a schedule is due, on the steady clock.
+    fn drill_due_at(&self) -> Option<std::time::Instant> {
+        let now = self.clock.now();
+        Some(self.clock.instant(now.steady + self.conductors.next_due()?.since(now.wall)))
     }
 
     fn hear_node(&mut self, (cluster, name): Key, report: Report) {
@@ -221,6 +238,7 @@ impl Driver {
             BrokerEvent::Down { why } => {
                 tracing::warn!(%why, "no connection to the broker");
                 self.metrics.note_broker(false);
+                self.conductors.forget_deliveries();
                 self.core.handle_broker(BrokerNews::Down, now);
             }
             BrokerEvent::Drained { queue } if queue == orders_queue(&self.config.id) => {
@@ -230,6 +248,7 @@ impl Driver {
             BrokerEvent::Undelivered { routing_key, why } => {
                 tracing::warn!(routing_key, %why, "a report was not delivered");
             }
+            BrokerEvent::Delivery(delivery) if self.is_conductor_queue(&delivery.queue) => self.hear_slot(delivery),
             BrokerEvent::Delivery(delivery) => self.hear_delivery(delivery),
             _ => {}
         }
@@ -316,13 +335,14 @@ impl Driver {
 
     fn start_broker(&mut self) {
         let me = &self.config.id;
+        let conducted = self.config.conductors.keys().map(|cluster| conductor_queue(*cluster));
         self.broker = self.config.broker.as_ref().map(|broker| {
             Broker::spawn(BrokerSettings {
                 url: broker.url.clone(),
                 username: broker.username.to_string(),
                 password: broker.password.clone(),
                 tls: broker.tls.clone(),
-                queues: vec![orders_queue(me), peers_queue(me)],
+                queues: [orders_queue(me), peers_queue(me)].into_iter().chain(conducted.clone()).collect(),
                 connection_name: format!("holdfast-custodian {me}"),
             })
         });
@@ -354,15 +374,20 @@ impl Driver {
             Output::Save => self.dirty = true,
             Output::Audit(entry) => self.append(&entry),
             Output::Publish { cluster, content } => {
-                if matches!(content, Content::Acknowledgement(_)) {
+                if matches!(content, Content::Acknowledgement(_) | Content::DrillReport(_)) {
                     self.save_if_dirty();
                     if !self.state_ok {
-                        return tracing::error!("an order is not acknowledged: the state file cannot be written");
+                        return tracing::error!("what was decided is not told: the state file cannot be written");
                     }
                 }
                 self.publish(cluster, content);
             }
             Output::Release(order) => self.release(order),
+            Output::Announce { header, intent } => self.announce(header, intent),
+            Output::Survey { cluster } => self.survey(cluster),
+            Output::Seal(order) => self.seal(order),
+            Output::Unwatch(drill) => self.unwatch(drill),
+            Output::Settled { cluster, slot } => self.settle(cluster, slot),
             Output::Reset { cluster, node } => self.reset(cluster, node),
             Output::RestartProvable { cluster, node } => {
                 let cluster = self.config.settings.clusters.get(&cluster).map(|settings| settings.name.as_str());
@@ -441,7 +466,7 @@ impl Driver {
         let (me, kind) = (&self.config.id, content.kind());
         match seal_message(&self.config.signing_key, me, cluster, content, now, None) {
             Ok((_, body)) => broker.publish(Outgoing {
-                exchange: Exchange::Reports,
+                exchange: Exchange::of(kind.namespace()),
                 routing_key: routing_key(cluster, me, kind.as_str()),
                 body,
             }),
@@ -524,8 +549,10 @@ impl Driver {
             tokio::spawn(async move { handle.close().await });
         }
         self.core.handle_broker(BrokerNews::Down, now);
+        self.conductors.forget_deliveries();
         self.start_broker();
         self.start_metrics();
+        self.plan_drills();
         self.try_shares(|_| true);
         tracing::info!("configuration and shares were read again");
     }
@@ -583,13 +610,17 @@ struct Details<'a> {
     cause: Option<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     approvals: &'a [MessageId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intent: Option<MessageId>,
 }
 
 impl<'a> Details<'a> {
     fn of(generation: Option<u32>, grounds: &'a Grounds) -> Self {
+        let none = Self { generation, cause: None, approvals: &[], intent: None };
         match grounds {
-            Grounds::Cause(cause) => Self { generation, cause: Some(cause.as_str()), approvals: &[] },
-            Grounds::Approvals(ids) => Self { generation, cause: None, approvals: ids },
+            Grounds::Cause(cause) => Self { cause: Some(cause.as_str()), ..none },
+            Grounds::Approvals(ids) => Self { approvals: ids, ..none },
+            Grounds::Intent(id) => Self { intent: Some(*id), ..none },
         }
     }
 }

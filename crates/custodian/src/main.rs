@@ -9,6 +9,7 @@ mod logbook;
 mod metrics;
 mod release;
 mod sandbox;
+mod schedule;
 
 use std::alloc::System;
 use std::io::Write as _;

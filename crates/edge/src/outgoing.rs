@@ -29,9 +29,12 @@ pub fn seal_message(
 ) -> Result<(MessageId, Vec<u8>), SealError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(SealError::Random)?;
-    let kind = content.kind();
-    let id = MessageId::from_bytes(id);
+    let (kind, id) = (content.kind(), MessageId::from_bytes(id));
     let header = Header { kind, id, cluster, from: from.clone(), issued_at, expires_at };
-    let body = Body { header, content }.to_json();
-    Ok((id, key.seal(kind.namespace(), &body)?))
+    Ok((id, seal_body(key, Body { header, content })?))
+}
+
+/// Signs a message whose header is made already.
+pub fn seal_body(key: &impl Sign, body: Body) -> Result<Vec<u8>, SignError> {
+    key.seal(body.header.kind.namespace(), &body.to_json())
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cause::Cause;
-use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal};
+use crate::id::{ClusterId, DrillId, IncidentId, MessageId, NodeName, Principal, SlotId};
 use crate::message::{Lock, Matter, Submission};
 use crate::time::Timestamp;
 
@@ -71,6 +71,45 @@ pub enum Entry {
         id: MessageId,
         /// The operator.
         from: Principal,
+    },
+    /// A conductor's intent was taken: one seal of the node that begins within a minute is a drill.
+    Intent {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The message.
+        id: MessageId,
+        /// The conductor.
+        from: Principal,
+        /// The drill.
+        drill: DrillId,
+        /// What it is held for.
+        slot: SlotId,
+    },
+    /// An intent was not taken, or holds no more without having been of use.
+    IntentVoid {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The message.
+        id: MessageId,
+        /// The conductor.
+        from: Principal,
+        /// Why.
+        why: String,
+    },
+    /// The node's seal is the one that an intent announced: no marker is set.
+    Drill {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeName,
+        /// The incident.
+        incident: IncidentId,
+        /// The intent.
+        intent: MessageId,
     },
     /// A hold is in force.
     Hold {
@@ -143,6 +182,9 @@ pub enum Entry {
         /// The approvals, where people opened it.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         approvals: Vec<MessageId>,
+        /// The intent, in a drill.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        intent: Option<MessageId>,
     },
     /// What came of a submission.
     Submitted {

@@ -4,6 +4,8 @@
 //! sleeps until [`Custodian::next_timeout`]. It carries outputs out one after the other: an [`Output::Save`] that did not reach the
 //! disk stops every [`Output::Release`] after it. Nothing here does I/O, so a simulation can run thousands of years of it.
 
+mod conducting;
+mod drills;
 mod entry;
 mod heartbeat;
 mod hour;
@@ -20,17 +22,21 @@ use sha2::{Digest, Sha256};
 
 use crate::admission::{Admission, Refused};
 use crate::cause::Cause;
-use crate::id::{ClusterId, IncidentId, NodeName, Principal};
+use crate::drill::{Conductor, Memory, SealOrder};
+use crate::id::{ClusterId, DrillId, IncidentId, NodeName, Principal, SlotId};
 use crate::message::{
-    AuditReport, Body, Content, Effect, Heartbeat, Lock, Needs, Receipt, Seen, ShareReport, Sighting, Submission,
+    AuditReport, Body, Content, Effect, Header, Heartbeat, Intent, Lock, Needs, Receipt, Seen, ShareReport, Sighting,
+    Submission,
 };
 use crate::orders::Orders;
 use crate::release::{Attempt, Grounds, ReleaseOrder};
 use crate::sight::{Action, Sight};
 use crate::time::{Now, Steady, Timestamp};
 
+pub use drills::{SLOT_LATE_MAX, Slots};
 pub use entry::Entry;
 use node::{Believable, Context, Node};
+pub use node::{INTENT_LIFE, SEAL_WITHIN};
 pub use settings::{ClusterSettings, NodeSettings, Settings};
 pub use state::{BootId, LastOpen, Marker, NodeState, STATE_VERSION, StandingApproval, State, StateError};
 
@@ -74,6 +80,30 @@ pub enum Output {
     },
     /// Prove the other four locks and submit the share; then [`Custodian::handle_release`].
     Release(ReleaseOrder),
+    /// Sign and publish an intent with this header, when all that was to be saved before it is on disk.
+    Announce {
+        /// The header.
+        header: Header,
+        /// The intent.
+        intent: Intent,
+    },
+    /// Ask every node of the cluster what it does for its clients: [`Custodian::handle_survey`].
+    Survey {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+    /// Seal a node for a drill, and watch it until [`Output::Unwatch`]: [`Custodian::handle_observed`]. Only when all that was to be
+    /// saved before it is on disk.
+    Seal(SealOrder),
+    /// Watch the node of this drill no more.
+    Unwatch(DrillId),
+    /// What was handed out for this slot by the conductors' queue is done.
+    Settled {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The slot.
+        slot: SlotId,
+    },
     /// Reset the node's running attempt.
     Reset {
         /// The cluster.
@@ -178,6 +208,10 @@ pub struct Custodian {
     admission: Admission,
     orders: BTreeMap<ClusterId, Orders>,
     exchange: orders::Exchange,
+    slots: BTreeMap<ClusterId, Slots>,
+    conductors: BTreeMap<ClusterId, Conductor>,
+    /// What is remembered of clusters whose drills are not conducted here now.
+    unconducted: BTreeMap<ClusterId, Memory>,
     broker: Broker,
     clusters: BTreeMap<ClusterId, Cluster>,
     nodes: BTreeMap<(ClusterId, NodeName), Node>,
@@ -219,6 +253,9 @@ impl Custodian {
             admission,
             orders: state.orders,
             exchange: orders::Exchange::default(),
+            slots: state.slots,
+            conductors: BTreeMap::new(),
+            unconducted: state.conductors,
             broker: Broker::default(),
             clusters: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -227,7 +264,7 @@ impl Custodian {
             outputs: VecDeque::from([Output::Audit(Entry::Started { version })]),
         };
         custodian.populate(now);
-        custodian.settle_trust_roots();
+        custodian.settle_trust_roots(now);
         custodian.consider_all(now);
         custodian
     }
@@ -248,7 +285,7 @@ impl Custodian {
             }
         }
         self.populate(now);
-        self.settle_trust_roots();
+        self.settle_trust_roots(now);
         self.consider_all(now);
     }
 
@@ -264,6 +301,17 @@ impl Custodian {
                 last_heartbeat: None,
                 next_heartbeat: now.steady + stagger,
             });
+            match (&cluster.conducting, self.conductors.get_mut(id)) {
+                (Some(settings), Some(conductor)) => conductor.reconfigure(settings.clone()),
+                (Some(settings), None) => {
+                    let memory = self.unconducted.remove(id).unwrap_or_default();
+                    self.conductors.insert(*id, Conductor::new(*id, settings.clone(), memory, now));
+                }
+                (None, _) => {
+                    let known = self.conductors.remove(id).map(|conductor| (*id, conductor.memory()));
+                    self.unconducted.extend(known);
+                }
+            }
             for (name, node) in &cluster.nodes {
                 let watch = cluster.watch(*node);
                 let key = (*id, name.clone());
@@ -285,8 +333,12 @@ impl Custodian {
             clusters.entry(*cluster).or_default().insert(name.clone(), node.state.clone());
         }
         let permissions = self.admission.permissions().clone();
-        let orders = self.orders.clone();
-        State { v: STATE_VERSION, high_water: self.admission.high_water(), permissions, clusters, orders }
+        let (orders, slots) = (self.orders.clone(), self.slots.clone());
+        let mut conductors = self.unconducted.clone();
+        conductors.extend(self.conductors.iter().map(|(id, conductor)| (*id, conductor.memory())));
+        conductors.retain(|_, memory| *memory != Memory::default());
+        let high_water = self.admission.high_water();
+        State { v: STATE_VERSION, high_water, permissions, clusters, orders, slots, conductors }
     }
 
     /// The custodian is being stopped on purpose: no reboot after this counts as an outage.
@@ -335,6 +387,7 @@ impl Custodian {
     /// Lets `report` tell a node's sight what was seen, and decides anew. Does nothing for a node that is not configured.
     pub fn handle_sight(&mut self, cluster: ClusterId, name: &NodeName, now: Now, report: impl FnOnce(&mut Sight)) {
         self.with_node(cluster, name, now, |node, _| report(&mut node.sight));
+        self.conduct(now);
     }
 
     /// A full handshake with the node was completed, or its identity was refused and why.
@@ -369,16 +422,32 @@ impl Custodian {
         let Body { header, content } = self.admission.admit(bytes, now)?;
         let (cluster, from) = (header.cluster, header.from.clone());
         if from == self.settings.id {
-            // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking.
+            // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking. Its conductor
+            // hears what it did by it, as it hears the others.
+            self.tell_conductor(&header, &content);
             return Ok(());
         }
         let deaf = self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(&from));
         match content {
-            Content::Event(_) | Content::Sighting(_) | Content::Receipt(_) if deaf => {
-                let refused = Refused::Distrusted(from);
-                self.admission.count_refusal(refused.reason());
-                return Err(refused);
+            Content::Event(_)
+            | Content::Sighting(_)
+            | Content::Receipt(_)
+            | Content::Intent(_)
+            | Content::DrillReport(_)
+                if deaf =>
+            {
+                return self.refuse_distrusted(&from);
             }
+            content => self.hear(&header, content, bytes, now)?,
+        }
+        self.conduct(now);
+        Ok(())
+    }
+
+    fn hear(&mut self, header: &Header, content: Content, bytes: &[u8], now: Now) -> Result<(), Refused> {
+        let (cluster, from) = (header.cluster, header.from.clone());
+        self.tell_conductor(header, &content);
+        match content {
             Content::Event(sighting) | Content::Sighting(sighting) => self.hear_sighting(cluster, from, &sighting, now),
             Content::Approval(approval) => {
                 let (id, issued_at) = (header.id, header.issued_at);
@@ -387,13 +456,16 @@ impl Custodian {
                 self.approve(cluster, &approval.node, standing, now);
             }
             Content::Hold(_) | Content::Release(_) | Content::Distrust(_) | Content::Trust(_) => {
-                return self.hear_order(&header, &content, bytes, now);
+                return self.hear_order(header, &content, bytes, now);
             }
             Content::Want(want) | Content::Ask(want) => self.hear_want(cluster, &from, &want, now),
             Content::Relay(relay) => return self.hear_relay(&relay, now),
             Content::Heartbeat(heartbeat) => self.hear_heartbeat(cluster, from, &heartbeat, now),
             Content::Receipt(receipt) => self.hear_receipt(cluster, from, &receipt, now),
-            Content::Refusal(_) | Content::Acknowledgement(_) => {}
+            Content::Intent(intent) => self.hear_intent(header, intent, now),
+            Content::DrillReport(report) => self.hear_drill_report(cluster, &from, &report, now),
+            // Orders for drills are the conductors'; what one of them brings here stands in its intent.
+            Content::Drill(_) | Content::Due(_) | Content::Refusal(_) | Content::Acknowledgement(_) => {}
         }
         Ok(())
     }
@@ -417,13 +489,15 @@ impl Custodian {
         for cluster in due {
             self.beat(cluster, now);
         }
+        self.conduct(now);
     }
 
     /// When [`Custodian::handle_timeout`] is next to be called.
     pub fn next_timeout(&self) -> Option<Steady> {
+        let drills = self.conductors.values().map(Conductor::next_timeout);
         let nodes = self.nodes.values().flat_map(|node| [node.sight.next_timeout(), node.deadline()]);
         let beats = self.clusters.values().map(|cluster| Some(cluster.next_heartbeat));
-        nodes.chain(beats).flatten().min()
+        nodes.chain(beats).chain(drills).flatten().min()
     }
 
     /// What is to be done next.

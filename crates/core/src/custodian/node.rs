@@ -4,6 +4,7 @@
 //! when an attempt is given up. What is not: what people decide (`people`), the messages' admission and everything that concerns
 //! the custodian as a whole (`super`), and the four locks that are proven at the edge.
 
+mod drills;
 mod people;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,6 +26,9 @@ use super::incident::{FAST_CYCLES, Incident, Progress, RETRY, STALL, Submitted, 
 use super::settings::ClusterSettings;
 use super::state::{BootId, LastOpen, Marker, NodeState};
 use super::{Answer, Outcome, Output};
+
+pub(super) use drills::Announced;
+pub use drills::{INTENT_LIFE, SEAL_WITHIN};
 
 /// How long an order to release holds: a connection, a handshake and a status fit in many times over.
 const ORDER_LIFE: Duration = Duration::from_secs(20);
@@ -128,6 +132,7 @@ pub(super) struct Node {
     saved_open: Option<Timestamp>,
     /// When each marker was set, if this process set it. By the steady clock: the wall's may be set back.
     marked: BTreeMap<Principal, Steady>,
+    drills: drills::Drills,
     deadline: Option<Steady>,
 }
 
@@ -150,6 +155,7 @@ impl Node {
             told: None,
             said_provable: false,
             marked: BTreeMap::new(),
+            drills: drills::Drills::default(),
             deadline: None,
         }
     }
@@ -165,6 +171,7 @@ impl Node {
             self.observe(observation, cx);
         }
         self.deadline = None;
+        self.expire_intent(cx);
         self.needs = self.decide(cx);
         while let Some(action) = self.sight.poll_action() {
             cx.outputs.push_back(Output::Watch { cluster: self.cluster, node: self.name.clone(), action });
@@ -198,6 +205,7 @@ impl Node {
                 let incident = incident.id;
                 cx.outputs.push_back(Output::Audit(Entry::Sealed { cluster, node, incident }));
             }
+            Observation::Evidence(Evidence::InPlace) if self.cover(cx) => {}
             Observation::Evidence(Evidence::InPlace) => {
                 let by = cx.me.clone();
                 self.mark(by.clone(), Marker { at: cx.now.wall, by }, cx);
@@ -206,6 +214,8 @@ impl Node {
                 let sighting = Content::Sighting(Sighting { node, seen: Seen::Sealed, cause, seen_at });
                 cx.outputs.push_back(Output::Publish { cluster, content: sighting });
             }
+            // Nobody can tell this seal from a restart: here too, the one that was announced is the drill's.
+            Observation::Evidence(Evidence::Nothing) => drop(self.cover(cx)),
             Observation::Evidence(_) => {}
             Observation::Opened => self.end_incident(None, cx),
             Observation::SharedAddress => {
@@ -218,6 +228,7 @@ impl Node {
         if status.is_open() {
             self.note_open(self.sight.asked_at(), cx);
             self.end_incident(None, cx);
+            self.take_intent(cx);
         } else if let Some(incident) = &mut self.incident {
             let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
             incident.see_progress(&status, rounds, cx.now.steady);
@@ -275,6 +286,7 @@ impl Node {
     /// The node was seen open, or somebody trusted in this says so: what belonged to the incident is void.
     fn end_incident(&mut self, by: Option<Principal>, cx: &mut Context<'_>) {
         let Some(incident) = self.incident.take() else { return };
+        self.use_up_intent(cx.now.wall);
         if let Some(order) = incident.releasing {
             order.revoke();
         }
@@ -306,6 +318,7 @@ impl Node {
             return;
         }
         self.sight.attend(cx.now);
+        self.void_intent("a marker was set", cx);
         let under_way = !self.orders.is_empty();
         let incident = self.incident(cx);
         incident.eligible = None;
@@ -339,6 +352,9 @@ impl Node {
         }
         // One that is dated ahead would outlive the sight of the node open, and come back with every heartbeat.
         let at = seen_at.min(cx.now.wall);
+        if self.expects_seal(at) {
+            return;
+        }
         if self.state.last_open.as_ref().is_none_or(|open| open.at < at) {
             self.mark(via, Marker { at, by }, cx);
         }
@@ -371,6 +387,7 @@ impl Node {
             self.state.approvals.retain(|approval| at < approval.issued_at);
             cx.outputs.push_back(Output::Save);
         }
+        self.use_up_intent(at);
         match &self.incident {
             Some(incident) if incident.began.wall < at => {
                 let this_process = incident.knows(&receipt.nonce);
@@ -443,8 +460,9 @@ impl Node {
         *cx.submissions.entry(answer.result).or_default() += 1;
         let approvals = match &answer.grounds {
             Grounds::Approvals(ids) => ids.clone(),
-            Grounds::Cause(_) => Vec::new(),
+            Grounds::Cause(_) | Grounds::Intent(_) => Vec::new(),
         };
+        let intent = if let Grounds::Intent(id) = &answer.grounds { Some(*id) } else { None };
         let (cluster, node) = (self.cluster, self.name.clone());
         let Order { attempt, cause, sealed_seen_at } = order;
         let entry = Entry::Submitted { cluster, node: node.clone(), incident: attempt.incident, result: answer.result };
@@ -454,6 +472,7 @@ impl Node {
             round: attempt.round,
             cause: *cause,
             approvals,
+            intent,
             x: cx.x.unwrap_or_default(),
             result: answer.result,
             nonce: answer.nonce.clone(),
@@ -546,6 +565,10 @@ impl Node {
             self.refuse(Lock::Authority, "the policy says hold for this cause", cx);
             return Err(Needs::Policy);
         }
+        // What is proven to be a crash is no drill, also in the middle of one.
+        if let Some(announced) = self.covering(cx).filter(|_| rule != Rule::Hold && cause != Some(Cause::Restart)) {
+            return Ok(Grounds::Intent(announced.id));
+        }
         let approvals = self.standing_approvals(cx);
         let mut operators: Vec<_> = approvals.iter().map(|a| &a.from).collect();
         operators.sort_unstable();
@@ -598,6 +621,7 @@ impl Node {
             self.reset("the attempt stood still", cx);
         }
         let (rank, patience, by_people) = (self.rank(cx), self.patience(cx), takes_people(cx));
+        let later = self.stand_by_in_drill(rank, cx);
         let (custodians, threshold) = (cx.settings.custodians.len(), usize::from(cx.settings.threshold));
         let incident = self.incident.as_mut()?;
         let rounds = ranking::rounds(custodians, threshold);
@@ -617,7 +641,7 @@ impl Node {
         let eligible = *incident.eligible.get_or_insert(now);
         let delay = match incident.tell_by_trying {
             true => Duration::ZERO,
-            false => ranking::delay(custodians, threshold, incident.round % rounds, rank),
+            false => ranking::delay(custodians, threshold, incident.round % rounds, rank) + later,
         };
         // A stand-by steps in when its time has come and no other share has come for a step.
         let turn = (eligible + delay).max(incident.progress.since + delay.min(ranking::STANDBY_STEP));
@@ -644,7 +668,8 @@ impl Node {
                 self.state.openings.retain(|at| now.wall.since(*at) < BUDGET_WINDOW);
                 self.state.openings.push(now.wall);
             }
-            Grounds::Cause(_) => {}
+            // Drills have rules of their own, and must not use up what crashes need.
+            Grounds::Cause(_) | Grounds::Intent(_) => {}
         }
         // What people opened is exempt; what then goes on by itself is not.
         incident.counted = matches!(grounds, Grounds::Cause(_));
@@ -778,7 +803,11 @@ impl Node {
     fn rank(&self, cx: &Context<'_>) -> usize {
         let at = self.incident.as_ref().and_then(|i| i.sealed).map_or(cx.now.wall, |sealed| sealed.wall);
         let fit = |custodian: &Principal| !(cx.unfit)(custodian);
-        let order = ranking::order(self.cluster, &self.name, at, &cx.settings.custodians, fit);
+        let mut order = ranking::order(self.cluster, &self.name, at, &cx.settings.custodians, fit);
+        if let Some(announced) = self.covering(cx) {
+            let named = |custodian: &&Principal| !announced.intent.submitters.contains(custodian) || !fit(custodian);
+            order.sort_by_key(named);
+        }
         order.iter().position(|custodian| *custodian == cx.me).unwrap_or(order.len())
     }
 
@@ -820,15 +849,19 @@ impl Node {
         self.told != Some(self.news(now))
     }
 
+    /// Whether the share could be released to it: see [`NodeReport`].
+    pub(super) fn is_ready(&self, share_ok: bool, sandboxed: bool, now: Steady) -> bool {
+        let identity = self.sight.identity_proven().is_some_and(|at| now.since(at) < IDENTITY_FRESH);
+        share_ok && sandboxed && identity && self.identity_refused.is_none()
+    }
+
     /// What goes into the heartbeat about this node.
     pub(super) fn report(&mut self, cx: &Context<'_>) -> NodeReport {
         self.told = Some(self.news(cx.now));
-        let proven = self.sight.identity_proven();
-        let identity = proven.is_some_and(|at| cx.now.steady.since(at) < IDENTITY_FRESH);
         NodeReport {
             seen: self.sight.seen(),
             since: self.sight.since(),
-            ready: cx.share_ok && cx.sandboxed && identity && self.identity_refused.is_none(),
+            ready: self.is_ready(cx.share_ok, cx.sandboxed, cx.now.steady),
             cause: self.incident.as_ref().and_then(|i| i.cause),
             needs: self.needs,
             marker: self.state.marker(cx.me).map(|marker| marker.at),

@@ -15,7 +15,7 @@ use crate::orders::{Asked, Change, PASSED_ON_MAX, Taken};
 use crate::time::{Now, Steady};
 use crate::trust::AllowedSigners;
 
-use super::{Custodian, Entry, HEARTBEAT_MIN, Output};
+use super::{Context, Custodian, Entry, HEARTBEAT_MIN, Node, Output};
 
 /// How often one order is sent to one custodian: who asks more often does not listen.
 const RELAY_AGAIN: Duration = Duration::from_secs(5);
@@ -56,17 +56,29 @@ impl Exchange {
 
 impl Custodian {
     /// Puts each cluster's trust root in force, and voids what was judged under another one.
-    pub(super) fn settle_trust_roots(&mut self) {
+    pub(super) fn settle_trust_roots(&mut self, now: Now) {
         let configured = hex::encode(self.settings.allowed_signers.digest());
+        let mut judged_anew = Vec::new();
         for id in self.settings.clusters.keys() {
             let orders = self.orders.entry(*id).or_default();
             orders.notice_configured(&configured);
             self.admission.set_trust_root(*id, orders.trust_root(&configured));
             if orders.judge_under(self.admission.trust(*id)) {
-                let nodes = self.nodes.iter_mut().filter(|((cluster, _), _)| cluster == id);
-                nodes.for_each(|(_, node)| node.void_approvals());
+                judged_anew.push(*id);
                 self.outputs.push_back(Output::Save);
             }
+        }
+        for id in judged_anew {
+            self.void_permissions(id, now);
+        }
+    }
+
+    /// Another trust root is in force: what was approved or announced under the one before is void.
+    fn void_permissions(&mut self, cluster: ClusterId, now: Now) {
+        for name in self.nodes_of(cluster) {
+            let void =
+                |node: &mut Node, cx: &mut Context<'_>| node.void_permissions("another trust root is in force", cx);
+            self.with_node(cluster, &name, now, void);
         }
     }
 
@@ -159,14 +171,12 @@ impl Custodian {
         let orders = self.orders.entry(cluster).or_default();
         orders.judge_under(self.admission.trust(cluster));
         self.exchange.ask_anew();
-        for name in self.nodes_of(cluster) {
-            self.with_node(cluster, &name, now, |node, _| node.void_approvals());
-        }
+        self.void_permissions(cluster, now);
     }
 
     /// Tells the operator, and whoever listens, what came of a message: when it is on disk.
     pub(super) fn acknowledge(&mut self, cluster: ClusterId, order: MessageId, effect: Effect, about: &[NodeName]) {
-        let flies = |name: &&NodeName| self.nodes.get(&(cluster, (*name).clone())).is_some_and(super::Node::in_flight);
+        let flies = |name: &&NodeName| self.nodes.get(&(cluster, (*name).clone())).is_some_and(Node::in_flight);
         let in_flight = about.iter().filter(flies).cloned().collect();
         let content = Content::Acknowledgement(Acknowledgement { order, effect, in_flight });
         self.outputs.push_back(Output::Publish { cluster, content });

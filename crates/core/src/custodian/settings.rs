@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::admission::Roles;
+use crate::drill::Conducting;
 use crate::id::{ClusterId, ClusterName, NodeName, Principal, Site};
 use crate::orders::Rules;
 use crate::policy::Policy;
@@ -54,6 +55,8 @@ pub struct ClusterSettings {
     pub sentinels: BTreeSet<Principal>,
     /// Whose intents count.
     pub conductors: BTreeSet<Principal>,
+    /// How this custodian conducts drills, if it does.
+    pub conducting: Option<Conducting>,
     /// What is done about each cause.
     pub policy: Policy,
     /// The time between two looks at a node.

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::admission::Permission;
+use crate::drill::Memory;
 use crate::id::{ClusterId, MessageId, NodeName, Principal};
 use crate::orders::Orders;
 use crate::time::Timestamp;
+
+use super::drills::Slots;
 
 /// The version of the state file that this build writes, and the only one that it reads.
 pub const STATE_VERSION: u32 = 2;
@@ -31,6 +34,12 @@ pub struct State {
     /// Each cluster's orders.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub orders: BTreeMap<ClusterId, Orders>,
+    /// What each cluster's drills were held for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slots: BTreeMap<ClusterId, Slots>,
+    /// What its conductors remember.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conductors: BTreeMap<ClusterId, Memory>,
 }
 
 impl Default for State {
@@ -41,6 +50,8 @@ impl Default for State {
             permissions: BTreeMap::new(),
             clusters: BTreeMap::new(),
             orders: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            conductors: BTreeMap::new(),
         }
     }
 }

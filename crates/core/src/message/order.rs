@@ -256,17 +256,20 @@ fn digests<E: serde::de::Error>(all: Vec<String>) -> Result<Vec<String>, E> {
     if all.iter().all(is_one) { Ok(all) } else { Err(E::custom("a digest that is none")) }
 }
 
-fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D, most: usize) -> Result<Vec<T>, D::Error> {
+pub(super) fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+    most: usize,
+) -> Result<Vec<T>, D::Error> {
     let all = Vec::deserialize(from)?;
     if all.len() <= most { Ok(all) } else { Err(serde::de::Error::custom(format!("more than {most} of them"))) }
 }
 
-fn reason<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+pub(super) fn reason<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     plain(from).map(Some)
 }
 
 /// A text for people is short and shows all that it is, or refused: what was signed is never changed.
-fn plain<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+pub(super) fn plain<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let text = String::deserialize(from)?;
     let is_plain = plain_text(&text) == text;
     if is_plain { Ok(text) } else { Err(serde::de::Error::custom("a text that is too long, or not plain")) }

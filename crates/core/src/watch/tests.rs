@@ -279,6 +279,7 @@ impl World {
             round: 0,
             cause,
             approvals: Vec::new(),
+            intent: None,
             x: 1,
             result,
             nonce: String::new(),

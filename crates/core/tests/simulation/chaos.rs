@@ -366,6 +366,7 @@ fn lie(world: &mut World, dice: &mut Dice, n: usize) {
             round: dice.below(4) as u32,
             cause: Cause::Restart,
             approvals: Vec::new(),
+            intent: None,
             x: 1,
             result: Submission::ALL[dice.below(4)],
             nonce: String::new(),

@@ -212,7 +212,7 @@ impl World {
     /// A custodian is about to be told what its kept connection answered.
     pub(crate) fn oracle_saw(&mut self, c: usize, n: usize, sight: Sight) {
         let (now, wall) = (self.now, self.wall_at(sight.at, self.hosts[c].offset));
-        let direct = self.setup.direct;
+        let direct = self.setup.direct && !self.is_a_drills(c, n);
         let oracle = &mut self.oracle;
         let view = &mut oracle.views[c][n];
         let before = view.kept.replace((sight.process, sight.open));
@@ -268,6 +268,7 @@ impl World {
 
     pub(crate) fn after_hearing(&mut self, c: usize, restrictions: Restrictions) {
         let heard = self.now;
+        let drills: BTreeSet<usize> = (0..self.vaults.len()).filter(|n| self.is_a_drills(c, *n)).collect();
         for (n, via, by, at) in restrictions.markers {
             if self.is_deaf_to(c, &via) || self.is_deaf_to(c, &by) {
                 continue;
@@ -276,7 +277,7 @@ impl World {
             if via != by && known.markers.contains_key(&by) {
                 continue;
             }
-            if known.last_open.is_none_or(|open| open.wall < at) {
+            if known.last_open.is_none_or(|open| open.wall < at) && !drills.contains(&n) {
                 known.markers.entry(via).or_insert((by, heard));
             }
         }
@@ -317,6 +318,7 @@ impl World {
                 self.check_approvals(c, n, &ids);
                 self.oracle.views[c][n].automatic.clear();
             }
+            Grounds::Intent(id) => self.check_intent(c, n, id),
         }
     }
 

@@ -174,6 +174,7 @@ impl World {
                     round: 0,
                     cause: Cause::Restart,
                     approvals: Vec::new(),
+                    intent: None,
                     x: 5,
                     result: Submission::Opened,
                     nonce: String::new(),

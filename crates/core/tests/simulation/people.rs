@@ -108,7 +108,7 @@ impl People {
     /// A trust root with these keys of operators.
     pub(crate) fn file(&self, operators: &[Person]) -> String {
         let mut file = String::new();
-        self.custodians.iter().for_each(|c| file += &c.line(&[Namespace::Report]));
+        self.custodians.iter().for_each(|c| file += &c.line(&[Namespace::Report, Namespace::Intent]));
         operators.iter().for_each(|o| file += &o.line(&[Namespace::Order, Namespace::Approval]));
         file += &self.sentinel.line(&[Namespace::Event]);
         file += &self.restrictor.line(&Namespace::ALL);

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use holdfast_core::cause::Cause;
 use holdfast_core::custodian::BrokerNews;
-use holdfast_core::envelope::ENVELOPE_MAX;
+use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
 use holdfast_core::id::{ClusterId, MessageId};
-use holdfast_core::message::{Approval, Content, Seen, Sighting};
+use holdfast_core::message::{Approval, Body, Content, Seen, Sighting};
 use holdfast_core::time::Timestamp;
 
 use crate::note;
@@ -107,6 +107,7 @@ impl World {
         running.connected = false;
         self.oracle.broker(c, None);
         self.tell(c, |core, now| core.handle_broker(BrokerNews::Down, now));
+        self.pump_slots();
     }
 
     pub(crate) fn broker_connect(&mut self, c: usize, incarnation: u64) {
@@ -133,6 +134,7 @@ impl World {
             }
         }
         outbox.into_iter().for_each(|bytes| self.distribute(Queue::Peers, &bytes, Some(c)));
+        self.pump_slots();
     }
 
     pub(crate) fn drained(&mut self, c: usize, incarnation: u64) {
@@ -153,6 +155,9 @@ impl World {
         if let Content::Acknowledgement(said) = &content {
             self.hosts[c].acknowledged.insert(said.order, (said.effect.clone(), said.in_flight.clone()));
         }
+        if let Content::DrillReport(report) = &content {
+            self.note_report(c, report);
+        }
         if self.hosts[c].withholds && matches!(content, Content::Relay(_)) {
             return;
         }
@@ -171,9 +176,16 @@ impl World {
         self.post.overheard.push_back(bytes.clone());
         if self.hosts[c].running.as_ref().is_some_and(|running| running.connected) {
             self.distribute(Queue::Peers, &bytes, Some(c));
+            self.echo(c, &bytes);
         } else if self.post.lines[c].outbox.len() < OUTBOX_MAX {
             self.post.lines[c].outbox.push_back(bytes);
         }
+    }
+
+    /// The broker hands a custodian's own words to it as well.
+    fn echo(&mut self, c: usize, bytes: &Rc<[u8]>) {
+        let wait = self.dice.micros(500, 4000);
+        self.after(wait, Event::Deliver { c, queue: Queue::Peers, bytes: bytes.clone() });
     }
 
     /// Puts a message into everybody's queue but its sender's.
@@ -220,6 +232,9 @@ impl World {
     pub(crate) fn hear(&mut self, c: usize, bytes: &[u8]) -> bool {
         let restrictions = self.before_hearing(bytes);
         let order = self.before_order(c, bytes);
+        if let Some(body) = Envelope::parse(bytes).ok().and_then(|envelope| Body::parse(envelope.body()).ok()) {
+            self.note_intent_heard(c, body.header.id);
+        }
         let heard = self.tell(c, |core, now| core.handle_message(bytes, now));
         let admitted = matches!(heard, Some(Ok(())));
         self.after_order(c, order, admitted);

@@ -186,6 +186,7 @@ fn a_share_is_called_back_when_a_custodian_lies_that_the_node_was_opened() {
             round: 0,
             cause: Cause::InPlace,
             approvals: Vec::new(),
+            intent: None,
             x: 5,
             result: Submission::Opened,
             nonce: String::new(),

@@ -12,12 +12,14 @@ use holdfast_core::cause::Cause;
 use holdfast_core::custodian::{
     BootId, ClusterSettings, Custodian, Entry, NodeSettings, Outcome, Output, Settings, Start, State,
 };
-use holdfast_core::id::{ClusterId, MessageId, NodeName};
+use holdfast_core::drill::{Choice, Conducting, Observed, SealOrder};
+use holdfast_core::id::{ClusterId, DrillId, MessageId, NodeName};
 use holdfast_core::message::{AuditReport, Content, Effect, Heartbeat, Lock, NodeReport, Seen};
 use holdfast_core::policy::Policy;
 use holdfast_core::release::Attempt;
 use holdfast_core::time::{Now, Steady, Timestamp};
 
+use crate::conductors::Drills;
 use crate::dice::Dice;
 use crate::note;
 use crate::oracle::Oracle;
@@ -50,6 +52,8 @@ pub(crate) struct Setup {
     pub(crate) misfits: BTreeSet<usize>,
     /// How far apart the clocks of all parties stay, at most.
     pub(crate) skew: Duration,
+    /// The custodians that conduct drills.
+    pub(crate) conductors: BTreeSet<usize>,
 }
 
 impl Setup {
@@ -67,6 +71,7 @@ impl Setup {
             grace: Duration::from_secs(120),
             misfits: BTreeSet::new(),
             skew: Duration::ZERO,
+            conductors: BTreeSet::new(),
         }
     }
 }
@@ -83,6 +88,10 @@ pub(crate) enum Event {
     Drained { c: usize, incarnation: u64 },
     BrokerConnect { c: usize, incarnation: u64 },
     SentinelSays { n: usize, seen: Seen, cause: Option<Cause>, seen_at: Duration },
+    Slot { c: usize, incarnation: u64, bytes: Rc<[u8]> },
+    Surveyed { c: usize, incarnation: u64 },
+    Seal { c: usize, incarnation: u64, order: SealOrder },
+    Exercised { c: usize, incarnation: u64, drill: DrillId, observed: Observed },
 }
 
 /// A custodian's machine: what stays when its process ends, and the process.
@@ -145,6 +154,7 @@ pub(crate) struct World {
     pub(crate) frozen: Vec<Vec<Packet>>,
     pub(crate) post: Post,
     pub(crate) oracle: Oracle,
+    pub(crate) drills: Drills,
     /// How many shares reached a node, since somebody set it to 0.
     pub(crate) submissions: u32,
     pub(crate) next_process: ProcessId,
@@ -156,6 +166,16 @@ pub(crate) struct World {
     beginning: i64,
     queue: BTreeMap<(Duration, u64), Event>,
     seq: u64,
+}
+
+/// The cluster's settings as this custodian has them.
+fn conducting(c: usize, cluster: &ClusterSettings, setup: &Setup) -> ClusterSettings {
+    let conducting = Conducting {
+        node: if setup.nodes > 1 { Choice::Rotate } else { Choice::Active },
+        min_unsealed: setup.nodes - 1,
+        objective: Duration::from_secs(5),
+    };
+    ClusterSettings { conducting: setup.conductors.contains(&c).then_some(conducting), ..cluster.clone() }
 }
 
 thread_local! {
@@ -179,7 +199,8 @@ impl World {
             operators: People::names(&people.operators),
             restrictors: BTreeSet::from([people.restrictor.name.clone()]),
             sentinels: BTreeSet::from([people.sentinel.name.clone()]),
-            conductors: BTreeSet::new(),
+            conductors: setup.conductors.iter().map(|c| people.custodians[*c].name.clone()).collect(),
+            conducting: None,
             policy: setup.policy.clone(),
             poll: setup.poll,
             nodes: names.iter().map(|name| (name.clone(), node)).collect(),
@@ -199,7 +220,7 @@ impl World {
                 sandboxed: true,
                 broker_grace: setup.broker.then_some(setup.grace),
                 allowed_signers: people.trust().clone(),
-                clusters: BTreeMap::from([(cluster, mine.clone())]),
+                clusters: BTreeMap::from([(cluster, conducting(c, &mine, &setup))]),
             },
             incarnation: 0,
             running: None,
@@ -223,6 +244,7 @@ impl World {
             frozen: (0..setup.nodes).map(|_| Vec::new()).collect(),
             post: Post::new(setup.custodians, setup.broker),
             oracle: Oracle::new(setup.custodians, setup.nodes),
+            drills: Drills::default(),
             submissions: 0,
             next_process: 1,
             next_conn: 1,
@@ -321,6 +343,22 @@ impl World {
             Event::Drained { c, incarnation } => self.drained(c, incarnation),
             Event::BrokerConnect { c, incarnation } => self.broker_connect(c, incarnation),
             Event::SentinelSays { n, seen, cause, seen_at } => self.sentinel_says(n, seen, cause, seen_at),
+            Event::Slot { c, incarnation, bytes } => self.hear_slot(c, incarnation, &bytes),
+            Event::Surveyed { c, incarnation } => {
+                if self.hosts[c].incarnation == incarnation {
+                    self.surveyed(c);
+                }
+            }
+            Event::Seal { c, incarnation, order } => {
+                if self.hosts[c].incarnation == incarnation {
+                    self.carry_out_seal(c, &order);
+                }
+            }
+            Event::Exercised { c, incarnation, drill, observed } => {
+                if self.hosts[c].incarnation == incarnation {
+                    self.observe(c, drill, observed);
+                }
+            }
         }
     }
 
@@ -406,6 +444,7 @@ impl World {
         note!(self, "{}: process {} killed", self.vaults[n].name, process.id);
         self.frozen[n].clear();
         self.close_connections_of(process.id);
+        self.eyes_lost(n);
         let wait = self.dice.millis(1, 5);
         self.sentinel_notes(n, Seen::Lost, None, wait);
     }
@@ -436,6 +475,7 @@ impl World {
             process.busy_until = self.now + busy;
         }
         if was_open {
+            self.note_seal(n);
             let wait = self.dice.millis(1, 110);
             self.sentinel_notes(n, Seen::Sealed, Some(Cause::InPlace), wait);
         }
@@ -460,6 +500,7 @@ impl World {
 
     pub(crate) fn node_opened(&mut self, n: usize) {
         note!(self, "{}: OPEN", self.vaults[n].name);
+        self.eyes_opened(n);
         let wait = self.dice.millis(1, 60);
         self.sentinel_notes(n, Seen::Open, None, wait);
     }
@@ -514,6 +555,7 @@ impl World {
         self.hosts[c].crash_in = None;
         self.conns.retain(|_, conn| conn.c != c);
         self.oracle.died(c);
+        self.pump_slots();
     }
 
     pub(crate) fn stop_custodian(&mut self, c: usize) {
@@ -555,11 +597,21 @@ impl World {
 
     /// Tells a custodian something, and carries out what it then wants.
     pub(crate) fn tell<T>(&mut self, c: usize, act: impl FnOnce(&mut Custodian, Now) -> T) -> Option<T> {
-        let now = self.now_of(c);
-        let running = self.hosts[c].running.as_mut()?;
-        let told = act(&mut running.core, now);
+        let told = self.tell_quietly(c, act)?;
         self.carry_out_all(c);
         Some(told)
+    }
+
+    /// Tells a custodian something, and leaves what it then wants to the caller.
+    pub(crate) fn tell_quietly<T>(&mut self, c: usize, act: impl FnOnce(&mut Custodian, Now) -> T) -> Option<T> {
+        let now = self.now_of(c);
+        let running = self.hosts[c].running.as_mut()?;
+        Some(act(&mut running.core, now))
+    }
+
+    /// Whether what it last had to save is on disk; `None` where it does not run.
+    pub(crate) fn state_ok(&self, c: usize) -> Option<bool> {
+        self.hosts[c].running.as_ref().map(|running| running.state_ok)
     }
 
     fn wake(&mut self, c: usize, token: u64) {
@@ -580,7 +632,7 @@ impl World {
         self.tell(c, |core, now| core.handle_timeout(now));
     }
 
-    fn carry_out_all(&mut self, c: usize) {
+    pub(crate) fn carry_out_all(&mut self, c: usize) {
         while let Some(output) = self.hosts[c].running.as_mut().and_then(|running| running.core.poll_output()) {
             if self.crashes_now(c) {
                 return;
@@ -638,7 +690,7 @@ impl World {
             }
             Output::Audit(entry) => self.append(c, entry),
             Output::Publish { content, .. } => {
-                if matches!(content, Content::Acknowledgement(_)) {
+                if matches!(content, Content::Acknowledgement(_) | Content::DrillReport(_)) {
                     self.save_if_dirty(c);
                     if self.hosts[c].running.as_ref().is_some_and(|running| !running.state_ok) {
                         return;
@@ -663,6 +715,24 @@ impl World {
                 note!(self, "custodian-{}: could prove a restart of {node}", c + 1);
                 if let Some(n) = self.index(&node) {
                     self.hosts[c].provable[n] += 1;
+                }
+            }
+            Output::Announce { header, intent } => {
+                self.save_if_dirty(c);
+                if self.state_ok(c) == Some(true) {
+                    self.announce(c, header, intent);
+                }
+            }
+            Output::Survey { .. } => self.survey(c),
+            Output::Seal(order) => {
+                self.save_if_dirty(c);
+                self.begin_seal(c, order);
+            }
+            Output::Unwatch(drill) => self.unwatch(drill),
+            Output::Settled { slot, .. } => {
+                self.save_if_dirty(c);
+                if self.state_ok(c) == Some(true) {
+                    self.settle(c, &slot);
                 }
             }
             Output::Reset { node, .. } => {

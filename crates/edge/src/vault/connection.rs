@@ -336,6 +336,11 @@ impl Reply {
         }
     }
 
+    /// What was read.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// The seal-status in it. Status 200 alone: a redirect is refused, whatever it leads to.
     pub(super) fn status(&self) -> Result<SealStatus, AskError> {
         match self.code {

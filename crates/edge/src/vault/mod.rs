@@ -6,6 +6,7 @@
 
 pub(crate) mod certificate;
 mod connection;
+pub mod exercise;
 mod hello;
 mod identity;
 pub mod release;

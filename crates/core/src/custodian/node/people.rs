@@ -35,21 +35,23 @@ impl Node {
 
     /// An operator's hold, signed at `held_at`, keeps it shut from now on. What was approved before is void, and an order to
     /// release that is out is withdrawn, also while the node does not answer.
-    pub(in crate::custodian) fn hold(&mut self, held_at: Timestamp, cx: &Context<'_>) {
+    pub(in crate::custodian) fn hold(&mut self, held_at: Timestamp, cx: &mut Context<'_>) {
         // One that is dated ahead must not void what is approved when it is over.
         self.state.held = self.state.held.max(Some(held_at.min(cx.now.wall)));
-        self.void_approvals();
+        self.void_permissions("an operator's hold", cx);
     }
 
-    /// What was approved is void: somebody ordered a hold since, or the keys that approved may count no more.
-    pub(in crate::custodian) fn void_approvals(&mut self) {
+    /// What was approved or announced is void: somebody ordered a hold since, or the keys that signed it may count no more.
+    pub(in crate::custodian) fn void_permissions(&mut self, why: &str, cx: &mut Context<'_>) {
         self.state.approvals.clear();
+        self.void_intent(why, cx);
         self.revoke();
     }
 
     /// Operators have ordered that somebody's word counts for nothing: nor do the markers that he set or told of. What this
     /// custodian saw itself stays.
     pub(in crate::custodian) fn forget_word_of(&mut self, principal: &Principal, cx: &mut Context<'_>) {
+        self.void_intent_of(principal, cx);
         if principal != cx.me {
             self.state.markers.retain(|via, marker| via != principal && marker.by != *principal);
         }

@@ -1,0 +1,161 @@
+//! A custodian as a conductor: what its conductors see, and what is done for them.
+//!
+//! How a drill runs is `crate::drill`'s; here it is joined to what this custodian hears and sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::admission::{Refused, SKEW_MAX};
+use crate::drill::{Conductor, Demand, NodeView, Observed, Ordered, Task, View};
+use crate::id::{ClusterId, DrillId, NodeName, Principal, SlotId};
+use crate::message::{Content, Effect, Header, Kind, Seen, Serving};
+use crate::time::Now;
+
+use super::{Custodian, HEARTBEAT_HEARD, INTENT_LIFE, Output, Peer, SILENT, SLOT_LATE_MAX};
+
+impl Custodian {
+    /// Something that a drill is held for came to the conductors' queue of a cluster: an operator's order, or a schedule's time. Gives
+    /// the slot; what was handed out for it is done with [`Output::Settled`].
+    pub fn handle_slot(&mut self, bytes: &[u8], now: Now) -> Result<(ClusterId, SlotId), Refused> {
+        let body = self.admission.examine_slot(bytes, now)?;
+        let Header { id, cluster, from, .. } = body.header;
+        let (slot, until, order) = match body.content {
+            Content::Drill(order) => {
+                let envelope = String::from_utf8_lossy(bytes).into_owned();
+                let until = body.header.expires_at.unwrap_or(now.wall);
+                (SlotId::of_order(id), until, Some(Ordered { by: from, order, envelope }))
+            }
+            Content::Due(due) => {
+                let at = due.slot.time().unwrap_or_default();
+                if at > now.wall.after(SKEW_MAX) {
+                    let refused = Refused::Early(at);
+                    self.admission.count_refusal(refused.reason());
+                    return Err(refused);
+                }
+                (due.slot, at.after(SLOT_LATE_MAX), None)
+            }
+            other => {
+                let refused = Refused::Role { from, kind: other.kind().as_str() };
+                self.admission.count_refusal(refused.reason());
+                return Err(refused);
+            }
+        };
+        let Some(conductor) = self.conductors.get_mut(&cluster) else { return Err(Refused::Cluster(cluster)) };
+        if order.is_some() {
+            let about = order.as_ref().and_then(|ordered| ordered.order.node.clone());
+            conductor.handle_task(Task { slot: slot.clone(), until, order });
+            self.acknowledge(cluster, id, Effect::InForce {}, about.as_slice());
+        } else {
+            conductor.handle_task(Task { slot: slot.clone(), until, order });
+        }
+        self.conduct(now);
+        Ok((cluster, slot))
+    }
+
+    /// What each node of a cluster does for its clients; `None` where it does not say.
+    pub fn handle_survey(&mut self, cluster: ClusterId, survey: &BTreeMap<NodeName, Option<Serving>>, now: Now) {
+        let view = self.view(cluster, now);
+        if let Some(conductor) = self.conductors.get_mut(&cluster) {
+            conductor.handle_survey(survey, &view, &mut || *self.ids.next().as_bytes(), now);
+        }
+        self.conduct(now);
+    }
+
+    /// Something was seen of a node in a drill that this custodian conducts.
+    pub fn handle_observed(&mut self, cluster: ClusterId, drill: DrillId, observed: Observed, now: Now) {
+        if let Some(conductor) = self.conductors.get_mut(&cluster) {
+            conductor.handle_observed(drill, observed, now);
+        }
+        self.conduct(now);
+    }
+
+    /// Conductors hear what concerns their drills.
+    pub(super) fn tell_conductor(&mut self, header: &Header, content: &Content) {
+        let Some(conductor) = self.conductors.get_mut(&header.cluster) else { return };
+        match content {
+            Content::Acknowledgement(answer) => conductor.hear_answer(&header.from, answer.order, &answer.effect),
+            Content::Receipt(receipt) => conductor.hear_receipt(&header.from, receipt),
+            Content::Refusal(refusal) => conductor.hear_refusal(&header.from, refusal),
+            Content::DrillReport(report) => conductor.hear_report(&header.from, report),
+            _ => {}
+        }
+    }
+
+    /// Moves every conductor on that has something to do.
+    pub(super) fn conduct(&mut self, now: Now) {
+        let busy = |(id, conductor): (&ClusterId, &Conductor)| (!conductor.is_idle()).then_some(*id);
+        for cluster in self.conductors.iter().filter_map(busy).collect::<Vec<_>>() {
+            self.hear_own_answer(cluster);
+            let view = self.view(cluster, now);
+            if let Some(conductor) = self.conductors.get_mut(&cluster) {
+                conductor.advance(&view, &mut || *self.ids.next().as_bytes(), now);
+            }
+            while let Some(demand) = self.conductors.get_mut(&cluster).and_then(Conductor::poll_demand) {
+                self.meet(cluster, demand, now);
+            }
+        }
+    }
+
+    fn meet(&mut self, cluster: ClusterId, demand: Demand, now: Now) {
+        match demand {
+            Demand::Save => self.outputs.push_back(Output::Save),
+            Demand::Survey => self.outputs.push_back(Output::Survey { cluster }),
+            Demand::Announce(id, intent) => {
+                let expires_at = Some(now.wall.after(INTENT_LIFE));
+                let from = self.settings.id.clone();
+                let header = Header { kind: Kind::Intent, id, cluster, from, issued_at: now.wall, expires_at };
+                self.outputs.push_back(Output::Announce { header: header.clone(), intent: intent.clone() });
+                self.hear_intent(&header, intent, now);
+            }
+            Demand::Report(report) => {
+                self.outputs.push_back(Output::Publish { cluster, content: Content::DrillReport(report) });
+            }
+            Demand::Seal(order) => self.outputs.push_back(Output::Seal(order)),
+            Demand::Unwatch(drill) => self.outputs.push_back(Output::Unwatch(drill)),
+            Demand::Settled(slot) => self.outputs.push_back(Output::Settled { cluster, slot }),
+        }
+    }
+
+    /// What this custodian itself made of its conductor's intent.
+    fn hear_own_answer(&mut self, cluster: ClusterId) {
+        let Some(conductor) = self.conductors.get_mut(&cluster) else { return };
+        let Some((intent, node)) = conductor.awaited() else { return };
+        let Some(node) = self.nodes.get(&(cluster, node.clone())) else { return };
+        if let Some(effect) = node.answer_to(intent) {
+            conductor.hear_answer(&self.settings.id, intent, &effect);
+        }
+    }
+
+    fn view(&self, cluster: ClusterId, now: Now) -> View {
+        let Some(settings) = self.settings.clusters.get(&cluster) else { return View::default() };
+        let up = self.broker.up_since.is_some_and(|since| now.steady.since(since) >= HEARTBEAT_HEARD);
+        let nodes = settings.nodes.keys().filter_map(|name| {
+            let node = self.nodes.get(&(cluster, name.clone()))?;
+            let held = self.orders.get(&cluster).is_some_and(|orders| orders.holds_on(name).next().is_some());
+            let trouble = if held { Some("an operator's hold is in force") } else { node.trouble() };
+            let ready = self.ready_for(cluster, name, now);
+            Some((name.clone(), NodeView { open: node.sight.seen() == Seen::Open, trouble, held, ready }))
+        });
+        View { nodes: nodes.collect(), heard_all: up, threshold: settings.threshold }
+    }
+
+    /// The custodians that say that they are ready for a node, this one among them.
+    fn ready_for(&self, cluster: ClusterId, name: &NodeName, now: Now) -> BTreeSet<Principal> {
+        let (Some(known), Some(settings)) = (self.clusters.get(&cluster), self.settings.clusters.get(&cluster)) else {
+            return BTreeSet::new();
+        };
+        let distrusted =
+            |custodian: &Principal| self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(custodian));
+        let fit = |(custodian, peer): &(&Principal, &Peer)| {
+            settings.custodians.contains(*custodian)
+                && !distrusted(custodian)
+                && now.steady.since(peer.heard) <= SILENT
+                && peer.ready.get(name).copied().unwrap_or(false)
+        };
+        let mut ready: BTreeSet<_> = known.peers.iter().filter(fit).map(|(custodian, _)| custodian.clone()).collect();
+        let node = self.nodes.get(&(cluster, name.clone()));
+        if node.is_some_and(|node| node.is_ready(known.share_ok, self.settings.sandboxed, now.steady)) {
+            ready.insert(self.settings.id.clone());
+        }
+        ready
+    }
+}

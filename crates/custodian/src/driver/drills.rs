@@ -1,0 +1,219 @@
+//! What the driver does for conductors: their queue, their schedule, and the drills' requests and eyes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use holdfast_core::drill::{Observed, SealOrder};
+use holdfast_core::id::{ClusterId, DrillId, NodeName, SlotId};
+use holdfast_core::message::{Body, Content, Due as DueContent, Header, Intent, Serving};
+use holdfast_core::time::Timestamp;
+use holdfast_core::topology::{Exchange, conductor_queue, routing_key};
+use holdfast_edge::broker::{Delivery, Outgoing};
+use holdfast_edge::outgoing::seal_body;
+use holdfast_edge::vault::exercise::{self, SealToken};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::Driver;
+use crate::schedule::Due;
+
+/// How long one node has to say what it does.
+const SURVEY_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How far back a start looks for a drill that was due: its conductor may have been restarted over it.
+const MISSED_MAX: Duration = Duration::from_secs(60);
+
+/// What comes back from a conductor's requests.
+pub(super) enum Exercised {
+    /// What each node does for its clients.
+    Survey(ClusterId, BTreeMap<NodeName, Option<Serving>>),
+    /// Something was seen of a node in a drill.
+    Observed(ClusterId, DrillId, Observed),
+}
+
+/// What the driver keeps for its conductors.
+pub(super) struct Conductors {
+    /// What the queue handed out, until its drill is over: were it acknowledged before, nobody would take over from a conductor that
+    /// dies.
+    handed_out: HashMap<(ClusterId, SlotId), Vec<Delivery>>,
+    /// The next drill of each schedule.
+    next: BTreeMap<ClusterId, Due>,
+    eyes: HashMap<DrillId, JoinHandle<()>>,
+    exercised_in: mpsc::UnboundedSender<Exercised>,
+    exercised: mpsc::UnboundedReceiver<Exercised>,
+}
+
+impl Conductors {
+    pub(super) fn new() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "a few words of each drill, and one drill at a time")]
+        let (exercised_in, exercised) = mpsc::unbounded_channel();
+        let (handed_out, next, eyes) = (HashMap::new(), BTreeMap::new(), HashMap::new());
+        Self { handed_out, next, eyes, exercised_in, exercised }
+    }
+
+    pub(super) async fn recv(&mut self) -> Option<Exercised> {
+        self.exercised.recv().await
+    }
+
+    /// When the next drill is due.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        self.next.values().map(|due| due.at).min()
+    }
+
+    /// The connection is gone, and with it what it handed out: it comes again, to whoever is there.
+    pub(super) fn forget_deliveries(&mut self) {
+        self.handed_out.clear();
+    }
+}
+
+impl Drop for Conductors {
+    fn drop(&mut self) {
+        self.eyes.values().for_each(JoinHandle::abort);
+    }
+}
+
+impl Driver {
+    /// Finds out when each schedule's next drill is.
+    pub(super) fn plan_drills(&mut self) {
+        let now = self.clock.now().wall;
+        let schedules =
+            self.config.conductors.iter().filter_map(|(id, conductor)| Some((*id, conductor.schedule.as_ref()?)));
+        self.conductors.next = schedules.filter_map(|(id, s)| Some((id, s.next(now.before(MISSED_MAX))?))).collect();
+    }
+
+    /// Tells of the schedules' times that have come. Whoever the queue hands them to conducts.
+    pub(super) fn announce_due(&mut self) {
+        let now = self.clock.now().wall;
+        let due: Vec<_> =
+            self.conductors.next.iter().filter(|(_, due)| due.at <= now).map(|(id, due)| (*id, due.clone())).collect();
+        for (cluster, Due { slot, .. }) in due {
+            let schedule = self.config.conductors.get(&cluster).and_then(|conductor| conductor.schedule.as_ref());
+            let after = slot.time().unwrap_or(now);
+            match schedule.and_then(|schedule| schedule.next(after)) {
+                Some(next) => drop(self.conductors.next.insert(cluster, next)),
+                None => drop(self.conductors.next.remove(&cluster)),
+            }
+            tracing::info!(%slot, "a drill is due");
+            self.publish(cluster, Content::Due(DueContent { slot }));
+        }
+    }
+
+    /// Something came to the conductors' queue of one of the clusters.
+    pub(super) fn hear_slot(&mut self, delivery: Delivery) {
+        let now = self.clock.now();
+        let heard = match &delivery.body {
+            Ok(bytes) => self.core.handle_slot(bytes, now).map_err(|refused| refused.to_string()),
+            Err(oversized) => {
+                self.core.count_refusal("oversized");
+                Err(format!("it has {} bytes", oversized.bytes))
+            }
+        };
+        match heard {
+            Ok(key) => self.conductors.handed_out.entry(key).or_default().push(delivery),
+            Err(why) => {
+                tracing::warn!(why, "a drill was refused");
+                delivery.ack();
+            }
+        }
+        self.carry_out_all();
+    }
+
+    /// Whether this is the conductors' queue of a cluster.
+    pub(super) fn is_conductor_queue(&self, queue: &str) -> bool {
+        self.config.conductors.keys().any(|cluster| conductor_queue(*cluster) == queue)
+    }
+
+    pub(super) fn settle(&mut self, cluster: ClusterId, slot: SlotId) {
+        self.save_if_dirty();
+        for delivery in self.conductors.handed_out.remove(&(cluster, slot)).into_iter().flatten() {
+            // One that is not on disk as done would come again, and has to.
+            if self.state_ok {
+                delivery.ack();
+            }
+        }
+    }
+
+    pub(super) fn handle_exercised(&mut self, exercised: Exercised) {
+        let now = self.clock.now();
+        match exercised {
+            Exercised::Survey(cluster, survey) => self.core.handle_survey(cluster, &survey, now),
+            Exercised::Observed(cluster, drill, observed) => {
+                tracing::info!(%drill, ?observed, "drill");
+                self.core.handle_observed(cluster, drill, observed, now);
+            }
+        }
+    }
+
+    pub(super) fn announce(&mut self, header: Header, intent: Intent) {
+        self.save_if_dirty();
+        let Some((broker, _)) = self.broker.as_ref().filter(|_| self.state_ok) else {
+            return tracing::error!(
+                "a drill is not announced: there is no broker, or the state file cannot be written"
+            );
+        };
+        let (cluster, from, kind) = (header.cluster, header.from.clone(), header.kind);
+        match seal_body(&self.config.signing_key, Body { header, content: Content::Intent(intent) }) {
+            Ok(body) => {
+                let (exchange, routing_key) =
+                    (Exchange::of(kind.namespace()), routing_key(cluster, &from, kind.as_str()));
+                broker.publish(Outgoing { exchange, routing_key, body });
+            }
+            Err(error) => tracing::error!(%error, "a drill is not announced"),
+        }
+    }
+
+    /// Asks every node what it does for its clients.
+    pub(super) fn survey(&self, cluster: ClusterId) {
+        let Some(files) = self.config.clusters.get(&cluster) else { return };
+        let (nodes, told) = (files.nodes.clone(), self.conductors.exercised_in.clone());
+        tokio::spawn(async move {
+            let asked: Vec<_> = nodes
+                .into_iter()
+                .map(|(name, identity)| {
+                    let asked = tokio::spawn(async move {
+                        let serving = async { identity.connect(None).await.ok()?.serving().await.ok()? };
+                        timeout(SURVEY_DEADLINE, serving).await.ok().flatten()
+                    });
+                    (name, asked)
+                })
+                .collect();
+            let mut survey = BTreeMap::new();
+            for (name, asked) in asked {
+                survey.insert(name, asked.await.ok().flatten());
+            }
+            // Nobody to tell only when the process ends.
+            let _ = told.send(Exercised::Survey(cluster, survey));
+        });
+    }
+
+    /// Seals a node for a drill, and watches it.
+    pub(super) fn seal(&mut self, order: SealOrder) {
+        self.save_if_dirty();
+        let (cluster, drill) = (order.cluster, order.drill);
+        let told = self.conductors.exercised_in.clone();
+        let tell = move |observed| {
+            let _ = told.send(Exercised::Observed(cluster, drill, observed));
+        };
+        let identity = self.config.clusters.get(&cluster).and_then(|files| files.nodes.get(&order.node)).cloned();
+        let conductor = self.config.conductors.get(&cluster);
+        let (Some(identity), Some(conductor), true) = (identity, conductor, self.state_ok) else {
+            return tell(Observed::NotSealed(
+                "the state file cannot be written, or the configuration changed".to_owned(),
+            ));
+        };
+        let token = match SealToken::load(&conductor.token_file, &conductor.identity) {
+            Ok(token) => token,
+            Err(error) => return tell(Observed::NotSealed(format!("the seal token: {error}"))),
+        };
+        let clock = self.clock;
+        let permitted = move || order.stands(clock.now().steady);
+        self.conductors.eyes.insert(drill, tokio::spawn(exercise::hold(identity, token, permitted, tell)));
+    }
+
+    pub(super) fn unwatch(&mut self, drill: DrillId) {
+        if let Some(eyes) = self.conductors.eyes.remove(&drill) {
+            eyes.abort();
+        }
+    }
+}
