@@ -96,7 +96,11 @@ fn door() -> Admission {
 
 /// A body, with a name, a kind and a content; the number makes its id.
 fn body(number: u32, kind: &str, from: &str, content: &str) -> String {
-    let expires = if ["approval", "drill", "intent"].contains(&kind) { ",\"expires_at\":\"2026-11-22T12:10:00.000Z\"" } else { "" };
+    let expires = if ["approval", "drill", "intent"].contains(&kind) {
+        ",\"expires_at\":\"2026-11-22T12:10:00.000Z\""
+    } else {
+        ""
+    };
     format!(
         "{{\"v\":1,\"kind\":\"{kind}\",\"id\":\"{number:032x}\",\"cluster\":\"{CLUSTER}\",\"from\":\"{from}\",\
          \"issued_at\":\"{NOON}\"{expires},\"content\":{content}}}"

@@ -9,6 +9,7 @@ pub mod broker;
 pub mod checkup;
 pub mod clock;
 pub mod config;
+pub mod exposition;
 pub mod files;
 pub mod keys;
 pub mod listen;

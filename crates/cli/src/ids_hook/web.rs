@@ -1,7 +1,7 @@
 //! Who is listened to: whoever shows the token, in few words, one after the other. Everybody else is refused, and counted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -12,9 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_core::id::Principal;
+use holdfast_edge::exposition::Exposition;
 use holdfast_edge::listen::Listener;
-use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -32,6 +31,11 @@ const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what came of it is waited for. It goes on all the same; the notification comes again, and is known.
 const DONE_DEADLINE: Duration = Duration::from_secs(60);
 
+/// What it tells of itself.
+const GAUGES: [(&str, &str); 1] = [("holdfast_build_info", "1; the version is in the label")];
+const COUNTERS: [(&str, &str); 1] =
+    [("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason")];
+
 /// What requests share.
 pub(super) struct Door {
     receiver: Principal,
@@ -39,7 +43,8 @@ pub(super) struct Door {
     /// Of each action its name, and the labels of its alerts.
     actions: Vec<(String, BTreeMap<String, String>)>,
     jobs: mpsc::Sender<Job>,
-    refused: PrometheusRecorder,
+    /// How many requests were refused, by reason.
+    refused: Mutex<BTreeMap<&'static str, u32>>,
 }
 
 /// Why a request was refused: under which reason it is counted, with which status, and what is said.
@@ -61,21 +66,30 @@ pub(super) fn serve(listener: Listener, door: Door) {
 impl Door {
     /// A door to whoever takes the jobs.
     pub(super) fn new(hook: &Hook, jobs: mpsc::Sender<Job>) -> Self {
-        let refused = PrometheusBuilder::new().build_recorder();
-        with_local_recorder(&refused, || {
-            describe_gauge!("holdfast_build_info", "1; the version is in the label");
-            describe_counter!("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason");
-            gauge!("holdfast_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
-        });
         let actions = hook.actions.iter().map(|(name, action)| (name.clone(), action.labels.clone())).collect();
-        Self { receiver: hook.restrictor.principal.clone(), token: hook.token, actions, jobs, refused }
+        Self {
+            receiver: hook.restrictor.principal.clone(),
+            token: hook.token,
+            actions,
+            jobs,
+            refused: Mutex::default(),
+        }
     }
 
     fn count(&self, reason: &'static str) {
-        with_local_recorder(&self.refused, || {
-            let labels = [("receiver", self.receiver.to_string()), ("reason", reason.to_owned())];
-            counter!("holdfast_messages_rejected_total", &labels).increment(1);
-        });
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let total = refused.entry(reason).or_default();
+        *total = total.saturating_add(1);
+    }
+
+    fn render(&self) -> String {
+        let mut told = Exposition::new(&GAUGES, &COUNTERS);
+        told.tell("holdfast_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        for (reason, total) in self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let labels = [("receiver", self.receiver.as_str()), ("reason", reason)];
+            told.tell("holdfast_messages_rejected_total", &labels, *total);
+        }
+        told.render()
     }
 
     /// What a request asks for.
@@ -150,7 +164,7 @@ fn status_of(done: &[Done]) -> StatusCode {
 }
 
 async fn metrics(State(door): State<Arc<Door>>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], door.refused.handle().render()).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], door.render()).into_response()
 }
 
 #[cfg(test)]

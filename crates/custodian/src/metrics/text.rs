@@ -4,8 +4,7 @@
 use holdfast_core::id::Principal;
 use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
 use holdfast_core::time::Timestamp;
-use metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
-use metrics_exporter_prometheus::PrometheusBuilder;
+use holdfast_edge::exposition::Exposition;
 
 use super::Known;
 
@@ -42,80 +41,74 @@ pub(super) const COUNTERS: [(&str, &str); 2] = [
 
 /// Everything, in Prometheus' text format.
 pub(super) fn render(me: &Principal, known: &Known) -> String {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    with_local_recorder(&recorder, || {
-        for (name, meaning) in GAUGES {
-            describe_gauge!(name, meaning);
+    let mut told = Exposition::new(&GAUGES, &COUNTERS);
+    told.tell("holdfast_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    if let Some(up) = known.broker_up {
+        told.tell("holdfast_broker_up", &[], up);
+    }
+    for (cluster, (at, heartbeat)) in &known.clusters {
+        tell_cluster(&mut told, cluster.as_str(), me, *at, heartbeat);
+    }
+    // It counts over all clusters, and says so in each of its heartbeats.
+    if let Some((_, heartbeat)) = known.clusters.values().max_by_key(|(at, _)| *at) {
+        for (reason, total) in &heartbeat.rejected {
+            let labels = [("receiver", me.as_str()), ("reason", reason)];
+            told.tell("holdfast_messages_rejected_total", &labels, count(*total));
         }
-        for (name, meaning) in COUNTERS {
-            describe_counter!(name, meaning);
-        }
-        gauge!("holdfast_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
-        if let Some(up) = known.broker_up {
-            gauge!("holdfast_broker_up").set(flag(up));
-        }
-        for (cluster, (at, heartbeat)) in &known.clusters {
-            write_cluster(cluster.as_str(), me, *at, heartbeat);
-        }
-        // It counts over all clusters, and says so in each of its heartbeats.
-        if let Some((_, heartbeat)) = known.clusters.values().max_by_key(|(at, _)| *at) {
-            for (reason, total) in &heartbeat.rejected {
-                let labels = [("receiver", me.to_string()), ("reason", reason.clone())];
-                counter!("holdfast_messages_rejected_total", &labels).absolute(*total);
-            }
-        }
-    });
-    recorder.handle().render()
+    }
+    told.render()
 }
 
-fn write_cluster(cluster: &str, me: &Principal, at: Timestamp, heartbeat: &Heartbeat) {
-    let labels = [("cluster", cluster.to_owned()), ("custodian", me.to_string())];
+fn tell_cluster(told: &mut Exposition, cluster: &str, me: &Principal, at: Timestamp, heartbeat: &Heartbeat) {
+    let labels = [("cluster", cluster), ("custodian", me.as_str())];
     let audit = heartbeat.audit.ok && heartbeat.audit.broken.is_none();
-    gauge!("holdfast_custodian_last_heartbeat_timestamp_seconds", &labels).set(at.as_seconds());
-    gauge!("holdfast_custodian_share_ok", &labels).set(flag(heartbeat.share.ok));
-    gauge!("holdfast_custodian_sandboxed", &labels).set(flag(heartbeat.sandboxed));
-    gauge!("holdfast_custodian_audit_ok", &labels).set(flag(audit));
-    gauge!("holdfast_custodian_clock_synchronised", &labels).set(flag(heartbeat.clock_synchronised));
+    told.tell("holdfast_custodian_last_heartbeat_timestamp_seconds", &labels, at.as_seconds());
+    told.tell("holdfast_custodian_share_ok", &labels, heartbeat.share.ok);
+    told.tell("holdfast_custodian_sandboxed", &labels, heartbeat.sandboxed);
+    told.tell("holdfast_custodian_audit_ok", &labels, audit);
+    told.tell("holdfast_custodian_clock_synchronised", &labels, heartbeat.clock_synchronised);
     for (result, total) in &heartbeat.submissions {
-        let labels = [labels[0].clone(), labels[1].clone(), ("result", result.clone())];
-        counter!("holdfast_share_submissions_total", &labels).absolute(*total);
+        let labels = [labels[0], labels[1], ("result", result)];
+        told.tell("holdfast_share_submissions_total", &labels, count(*total));
     }
     let open = heartbeat.nodes.values().filter(|node| node.seen == Seen::Open).count();
-    gauge!("holdfast_vault_unsealed_nodes", &labels[..1]).set(u32::try_from(open).unwrap_or(u32::MAX));
-    gauge!("holdfast_quorum_threshold", &labels[..1]).set(heartbeat.threshold);
+    told.tell("holdfast_vault_unsealed_nodes", &labels[..1], u32::try_from(open).unwrap_or(u32::MAX));
+    told.tell("holdfast_quorum_threshold", &labels[..1], heartbeat.threshold);
     for (name, node) in &heartbeat.nodes {
-        let labels = [labels[0].clone(), ("node", name.to_string()), labels[1].clone()];
-        write_node(&labels, node);
+        let labels = [labels[0], ("node", name.as_str()), labels[1]];
+        tell_node(told, &labels, node);
         let holds = || heartbeat.holds.iter().filter(|hold| hold.covers(name));
-        gauge!("holdfast_holds", &labels[..2]).set(u32::try_from(holds().count()).unwrap_or(u32::MAX));
+        told.tell("holdfast_holds", &labels[..2], u32::try_from(holds().count()).unwrap_or(u32::MAX));
         if let Some(since) = holds().map(|hold| hold.held_at).min() {
-            gauge!("holdfast_hold_since_timestamp_seconds", &labels[..2]).set(since.as_seconds());
+            told.tell("holdfast_hold_since_timestamp_seconds", &labels[..2], since.as_seconds());
         }
     }
 }
 
 /// `labels` are the cluster's, the node's and the custodian's.
-fn write_node(labels: &[(&'static str, String); 3], node: &NodeReport) {
+fn tell_node(told: &mut Exposition, labels: &[(&str, &str); 3], node: &NodeReport) {
     let place = &labels[..2];
     let answers = matches!(node.seen, Seen::Open | Seen::Sealed);
-    gauge!("holdfast_vault_up", place).set(flag(answers));
+    told.tell("holdfast_vault_up", place, answers);
     if answers {
-        gauge!("holdfast_vault_sealed", place).set(flag(node.seen == Seen::Sealed));
+        told.tell("holdfast_vault_sealed", place, node.seen == Seen::Sealed);
     }
     if let Some(end) = node.certificate_not_after {
-        gauge!("holdfast_node_certificate_not_after_timestamp_seconds", place).set(end.as_seconds());
+        told.tell("holdfast_node_certificate_not_after_timestamp_seconds", place, end.as_seconds());
     }
     let missing = match node.needs {
         Some(Needs::Approvals { have, need }) => need.saturating_sub(have),
         _ => 0,
     };
-    gauge!("holdfast_approvals_waiting", place).set(missing);
-    gauge!("holdfast_markers", place).set(flag(node.marker.is_some()));
-    gauge!("holdfast_node_identity_refused", place).set(flag(node.identity_refused.is_some()));
-    gauge!("holdfast_custodian_ready", labels).set(flag(node.ready));
-    gauge!("holdfast_budget_remaining", labels).set(node.budget_remaining);
+    told.tell("holdfast_approvals_waiting", place, missing);
+    told.tell("holdfast_markers", place, node.marker.is_some());
+    told.tell("holdfast_node_identity_refused", place, node.identity_refused.is_some());
+    told.tell("holdfast_custodian_ready", labels, node.ready);
+    told.tell("holdfast_budget_remaining", labels, node.budget_remaining);
 }
 
-fn flag(on: bool) -> f64 {
-    if on { 1.0 } else { 0.0 }
+/// A count as Prometheus keeps it.
+#[expect(clippy::cast_precision_loss, reason = "nothing is lost below 2^53")]
+fn count(total: u64) -> f64 {
+    total as f64
 }

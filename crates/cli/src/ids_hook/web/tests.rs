@@ -15,10 +15,12 @@ async fn open(room: usize) -> (SocketAddr, mpsc::Receiver<Job>) {
     let address = listener.address();
     let (jobs, desk) = mpsc::channel(room);
     let labels = BTreeMap::from([("alertname".to_owned(), "Intruder".to_owned())]);
-    let refused = PrometheusBuilder::new().build_recorder();
     let receiver = "ids-1".parse().expect("a name");
     let token = WebhookToken::of(TOKEN.as_bytes());
-    serve(listener, Door { receiver, token, actions: vec![("shut".to_owned(), labels)], jobs, refused });
+    serve(
+        listener,
+        Door { receiver, token, actions: vec![("shut".to_owned(), labels)], jobs, refused: Mutex::default() },
+    );
     (address, desk)
 }
 
