@@ -14,7 +14,7 @@ use holdfast_tests::processes::Signal;
 use holdfast_tests::programs;
 use holdfast_tests::wait::until;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const VERDICT: &str = "#verdict-lab";
 
@@ -38,7 +38,8 @@ fn the_page_tells_what_is_so_while_it_is_so() {
     follows_a_crash(&mut lab, &browser);
     follows_a_seal(&lab, &browser);
     follows_a_hold(&lab, &browser);
-    fits_each_screen(&browser);
+    follows_a_drill(&lab, &browser);
+    fits_each_screen(&browser, "");
     assert_eq!(browser.script("return window.loaded"), "once", "it was loaded again");
     assert_eq!(browser.complaints(), [""; 0], "what the browser has to complain of");
 
@@ -128,6 +129,83 @@ fn follows_a_hold(lab: &Lab, browser: &Browser) {
     until("the section is gone with its hold", || browser.script(gone) == 0);
 }
 
+/// A drill is told while it runs and when it is over, apart from emergencies; its report is a page of its own, and evidence.
+fn follows_a_drill(lab: &Lab, browser: &Browser) {
+    assert!(browser.text("#cluster-lab").contains("no conductor tells of one"), "none is planned");
+    for node in ["vault-2", "vault-3"] {
+        lab.holdfast(&["drill", "run", "--node", node]).well();
+        lab.settle();
+    }
+    browser.until_text("#cluster-lab .drills", "passed: open after");
+    let drilled = "return document.querySelectorAll('#cluster-lab .incident summary').length > 1
+                       && document.querySelector('#cluster-lab .incident summary').textContent.includes('drill, in-place')";
+    until("the incident is called a drill", || browser.script(drilled) == true);
+    assert_eq!(browser.script("return document.querySelectorAll('svg.trend rect').length"), 2, "one bar for each");
+    let metrics = lab.read_sentinel("/metrics").expect("metrics");
+    for line in [
+        "holdfast_drill_runs_total{cluster=\"lab\",result=\"passed\"} 2",
+        "holdfast_drill_last_success_timestamp_seconds{",
+    ] {
+        assert!(metrics.lines().any(|known| known.starts_with(line)), "{line} in {metrics}");
+    }
+    picture(browser, "drilled");
+
+    let listed = lab.holdfast(&["drill", "list", "--json"]).well();
+    let listed: Value = serde_json::from_str(&listed.out).expect("JSON");
+    let first = listed["drills"][1]["report"]["drill"].as_str().expect("an id");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (page, saved) = (file("drill.html"), file("drill.json"));
+    let told = lab.holdfast(&["drill", "report", first, "--html", &page, "--save", &saved]).well();
+    assert!(told.out.starts_with("Drill of lab on vault-2: passed\n"), "{}", told.out);
+    is_evidence(lab, &saved);
+    is_a_page(browser, &page);
+    browser.go(&lab.file.sentinel.url);
+    browser.until_text(VERDICT, "Yes: 5 ready, 3 needed");
+    browser.script("window.loaded = 'once'");
+}
+
+/// What was saved is verified by OpenSSH and, offline, by the program; and not where the trust root knows of no conductor, or a
+/// digit was changed.
+fn is_evidence(lab: &Lab, saved: &str) {
+    let signers = lab.path(&lab.file.allowed_signers);
+    let verify = "ssh-keygen -Y verify -f \"$0\" -I custodian-1 -n holdfast.intent -s \"$1.sig\" < \"$1\"";
+    let said = programs::tool("sh", &["-c", verify, &signers.to_string_lossy(), saved]);
+    assert!(said.out.starts_with("Good \"holdfast.intent\" signature for custodian-1"), "{}", said.out);
+
+    let envelope = format!("{saved}.envelope");
+    let offline = ["drill", "report", "--offline", &envelope];
+    assert!(lab.holdfast(&offline).well().out.contains("Verified: custodian-1 signed this report"));
+    let (operator, signed) = (lab.path(&lab.file.operator_config), fs::read_to_string(&signers).expect("there"));
+    let stranger = operator.with_file_name("other_signers");
+    fs::write(&stranger, signed.replace(",holdfast.intent", "")).expect("written");
+    let config = fs::read_to_string(&operator).expect("there").replace("\"allowed_signers\"", "\"other_signers\"");
+    assert!(config.contains("other_signers"), "{config}");
+    let strangers = operator.with_file_name("other.toml");
+    fs::write(&strangers, config).expect("written");
+    for asked in [&offline[..], &["drill", "report"], &["drill", "list"]] {
+        let mut line = asked.to_vec();
+        let strangers = strangers.to_string_lossy();
+        line.extend(["--config", &strangers]);
+        let said = programs::run("holdfast", &line);
+        assert!(said.code == Some(1) && said.out.is_empty(), "{asked:?}: {}{}", said.out, said.err);
+        assert!(said.err.contains("custodian-1") && said.err.contains("holdfast.intent"), "{}", said.err);
+    }
+    let forged = fs::read_to_string(&envelope).expect("there").replacen("eyJ2Ijox", "eyJ2Ijoy", 1);
+    fs::write(&envelope, forged).expect("written");
+    assert_eq!(lab.holdfast(&offline).code, Some(1));
+}
+
+/// The report's page needs nobody, and fits each screen.
+fn is_a_page(browser: &Browser, page: &str) {
+    browser.go(&format!("file://{page}"));
+    browser.until_text("h1", "Drill of lab on vault-2: passed");
+    let drawn = "return [document.querySelectorAll('svg.timeline rect.sealed').length > 0,
+                         document.querySelectorAll('svg.trend rect').length, document.scripts.length]";
+    assert_eq!(browser.script(drawn), json!([true, 2, 0]));
+    fits_each_screen(browser, "report-");
+}
+
 /// A refusal as a custodian signs it, which says what nobody should.
 fn hostile_refusal(lab: &Lab) -> Draft {
     Draft {
@@ -142,7 +220,7 @@ fn hostile_refusal(lab: &Lab) -> Draft {
     }
 }
 
-fn fits_each_screen(browser: &Browser) {
+fn fits_each_screen(browser: &Browser, what: &str) {
     for (name, width, height) in SCREENS {
         let screen = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": name == "phone"});
         browser.debug("Emulation.setDeviceMetricsOverride", &screen);
@@ -151,7 +229,7 @@ fn fits_each_screen(browser: &Browser) {
             browser.debug("Emulation.setEmulatedMedia", &json!({ "features": features }));
             let wider = browser.script("return document.documentElement.scrollWidth > window.innerWidth");
             assert_eq!(wider, false, "the page is wider than the {name}'s screen");
-            picture(browser, &format!("{name}-{scheme}"));
+            picture(browser, &format!("{what}{name}-{scheme}"));
         }
     }
     browser.debug("Emulation.clearDeviceMetricsOverride", &json!({}));

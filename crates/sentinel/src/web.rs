@@ -6,7 +6,6 @@
 mod drills;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use holdfast_core::id::{ClusterId, ClusterName};
 use holdfast_core::status::Status;
-use holdfast_edge::listen::{Listener, Served};
+use holdfast_edge::listen::Listener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -92,25 +91,9 @@ pub(crate) fn serve(listener: Listener, archive: Option<Archive>) -> mpsc::Recei
         }));
     tokio::spawn(async move {
         // Ends only with the runtime: accepting goes on after every failure.
-        let _ = axum::serve(Bounded(listener), router).await;
+        let _ = axum::serve(listener, router).await;
     });
     asked
-}
-
-/// The edge's listener, as axum wants one.
-struct Bounded(Listener);
-
-impl axum::serve::Listener for Bounded {
-    type Io = Served;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Served, SocketAddr) {
-        self.0.accept().await
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.0.address())
-    }
 }
 
 /// The page; its digest alone, where the reader has it already.

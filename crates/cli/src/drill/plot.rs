@@ -25,6 +25,9 @@ const MARGIN: f64 = 0.06;
 /// How much longer than the recovery the timeline is, at most: what came later is told of at its end.
 const LATER: u32 = 2;
 
+/// How long a recovery is taken to be at least, where that decides how much beside it is shown.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// The height of the trend's bars, in pixels, and of what is above and below them.
 const BARS: f64 = 150.0;
 const ABOVE: f64 = 18.0;
@@ -36,13 +39,15 @@ struct Scale {
 }
 
 impl Scale {
-    /// From the order to seal to the opening, or to the last that is known where it did not open; and what custodians did soon after.
+    /// From about the first sight of it sealed to the opening, or to the last that is known where it did not open; and what custodians did soon after.
     fn of(report: &DrillReport) -> Option<Self> {
-        let first = report.seal_sent_at.or(report.sealed_at)?;
-        let sealed = report.sealed_at.unwrap_or(first);
+        let sent = report.seal_sent_at.or(report.sealed_at)?;
+        let sealed = report.sealed_at.unwrap_or(sent);
         let answers = report.responses.values().map(|response| response.answered_at);
         let end = report.opened_at.or_else(|| answers.clone().max()).or(report.closed_at)?;
-        let latest = end.after(end.since(sealed).max(Duration::from_millis(10)) * LATER);
+        // A server takes its time to seal itself, and that is not what is looked at.
+        let first = sent.max(sealed.before(end.since(sealed).max(SHORTEST) / 4)).min(sealed);
+        let latest = end.after(end.since(sealed).max(SHORTEST) * LATER);
         let last = answers.chain([end]).filter(|at| *at <= latest).max().unwrap_or(end);
         Some(Self { first, length: last.since(first).max(Duration::from_millis(1)) })
     }
