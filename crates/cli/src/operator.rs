@@ -22,6 +22,8 @@ pub(crate) struct Operator {
     pub(crate) key_path: PathBuf,
     /// The trust root, as this machine has it.
     pub(crate) allowed_signers: AllowedSigners,
+    /// The file that it is in.
+    pub(crate) allowed_signers_path: PathBuf,
     /// The broker, if there is one.
     pub(crate) broker: Option<BrokerConfig>,
     /// The clusters.
@@ -101,8 +103,9 @@ impl Operator {
         source.check_distinct(
             file.clusters.get_ref().keys().map(|name| (name, clusters[name.get_ref()].manifest.id())),
         )?;
-        let key_path = source.resolve(&file.key);
-        Ok(Self { principal: file.principal.into_inner(), key, key_path, allowed_signers, broker, clusters })
+        let (key_path, allowed_signers_path) = (source.resolve(&file.key), source.resolve(&file.allowed_signers));
+        let principal = file.principal.into_inner();
+        Ok(Self { principal, key, key_path, allowed_signers, allowed_signers_path, broker, clusters })
     }
 
     /// The cluster that a command is about: the one that is named, or the only one there is.

@@ -104,11 +104,19 @@ pub(crate) async fn fetch(url: &str) -> anyhow::Result<Status> {
 }
 
 async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
+    let body = get(url, "/api/v1/status").await?;
+    let status = serde_json::from_slice(&body)
+        .with_context(|| format!("{url} answered something that is not a sentinel's status"))?;
+    Ok((status, body))
+}
+
+/// What the sentinel at this address answers to this question.
+pub(crate) async fn get(url: &str, path: &str) -> anyhow::Result<Vec<u8>> {
     let client =
         reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(DEADLINE).build()?;
     let unreachable = || format!("the sentinel at {url} cannot be asked (is it running, and is this its address?)");
-    let mut answer = client.get(format!("{url}/api/v1/status")).send().await.with_context(unreachable)?;
-    anyhow::ensure!(answer.status().is_success(), "the sentinel at {url} answered {}", answer.status());
+    let mut answer = client.get(format!("{url}{path}")).send().await.with_context(unreachable)?;
+    let code = answer.status();
     let mut body = Vec::new();
     while let Some(part) = answer.chunk().await.with_context(unreachable)? {
         anyhow::ensure!(
@@ -117,9 +125,9 @@ async fn ask(url: &str) -> anyhow::Result<(Status, Vec<u8>)> {
         );
         body.extend_from_slice(&part);
     }
-    let status = serde_json::from_slice(&body)
-        .with_context(|| format!("{url} answered something that is not a sentinel's status"))?;
-    Ok((status, body))
+    let why = plain_text(String::from_utf8_lossy(&body).trim_end());
+    anyhow::ensure!(code.is_success(), "the sentinel at {url} answered {code}: {why}");
+    Ok(body)
 }
 
 fn is_well(cluster: &ClusterStatus, only: Option<&NodeName>) -> bool {
@@ -217,7 +225,7 @@ pub(crate) fn option(config: &Path) -> String {
     format!(" --config {}", quoted(config.display()))
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     for column in table.column_iter_mut() {
@@ -227,7 +235,7 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 /// A table without the blanks at its lines' ends.
-fn trimmed(table: &Table) -> String {
+pub(crate) fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 

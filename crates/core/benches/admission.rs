@@ -182,6 +182,7 @@ fn heartbeat(nodes: usize) -> Content {
         distrusted: vec![name(30)],
         orders: vec![digest; 4],
         nodes: nodes.collect(),
+        next_drill: None,
         rejected: [("forged".to_owned(), 2), ("replayed".to_owned(), 1)].into(),
         submissions: [("counted".to_owned(), 4), ("opened".to_owned(), 2)].into(),
     }))

@@ -453,6 +453,9 @@ pub struct Heartbeat {
     /// What it sees of each node.
     #[serde(deserialize_with = "distinct")]
     pub nodes: BTreeMap<NodeName, NodeReport>,
+    /// When the next drill of its schedule is due, where it is a conductor and has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_drill: Option<Timestamp>,
     /// Messages that it refused since it started, by reason, over all clusters.
     #[serde(deserialize_with = "distinct")]
     pub rejected: BTreeMap<String, u64>,

@@ -185,6 +185,7 @@ pub(crate) mod tests {
             distrusted: Vec::new(),
             orders: Vec::new(),
             nodes: nodes.iter().map(|(name, ready)| (name.parse().expect("a name"), report(*ready))).collect(),
+            next_drill: None,
             rejected: BTreeMap::new(),
             submissions: BTreeMap::new(),
         }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
-use crate::id::{ClusterId, ClusterName, IncidentId, MessageId, NodeName, Principal, Site};
-use crate::message::{Heartbeat, Lock, Matter, Needs, Seen, Submission};
+use crate::id::{ClusterId, ClusterName, DrillId, IncidentId, MessageId, NodeName, Principal, Site};
+use crate::message::{DrillReport, Heartbeat, Lock, Matter, Needs, Seen, Submission};
 use crate::time::Timestamp;
 
 /// The whole document.
@@ -86,6 +86,12 @@ pub struct ClusterStatus {
     pub trust: Option<TrustVersion>,
     /// The latest incidents, newest first.
     pub incidents: Vec<IncidentStatus>,
+    /// The drills that run, and then the latest that are over, newest first.
+    #[serde(default)]
+    pub drills: Vec<DrillStatus>,
+    /// What is known of all drills.
+    #[serde(default)]
+    pub drill_summary: DrillSummary,
 }
 
 /// One node.
@@ -315,6 +321,9 @@ pub struct IncidentStatus {
     /// From sealed seen to open seen, in milliseconds with fractions, by the sentinel's steady clock; or as the custodian
     /// that opened it measured, where the sentinel did not see it sealed.
     pub open_after_ms: Option<f64>,
+    /// The drill that it is, where most of the custodians that submitted name its intent.
+    #[serde(default)]
+    pub drill: Option<DrillId>,
     /// Who submitted, and what came of it, in the order in which it was heard.
     pub submissions: Vec<SubmissionStatus>,
     /// Who refused, and which lock held.
@@ -340,6 +349,9 @@ pub struct SubmissionStatus {
     /// The approvals on which the share was released.
     #[serde(default)]
     pub approvals: Vec<MessageId>,
+    /// The intent on which it was released, in a drill.
+    #[serde(default)]
+    pub intent: Option<MessageId>,
     /// What came of it.
     pub result: Submission,
     /// The nonce of the attempt that it was part of; empty where the node named none.
@@ -361,4 +373,31 @@ pub struct RefusalStatus {
     pub lock: Lock,
     /// Why, for people.
     pub why: String,
+}
+
+/// One drill, as its conductor's last report tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillStatus {
+    /// Who signed the report.
+    pub conductor: Principal,
+    /// When it was signed.
+    pub issued_at: Timestamp,
+    /// When the sentinel heard it.
+    pub heard_at: Timestamp,
+    /// What it says. It has a result once the drill is over, and changes no more then.
+    pub report: DrillReport,
+}
+
+/// What is known of a cluster's drills together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DrillSummary {
+    /// When the next one is due, as conductors' heartbeats tell: the earliest. None where no conductor that is heard has a schedule.
+    #[serde(default)]
+    pub next: Option<Timestamp>,
+    /// When the last one that passed was over.
+    #[serde(default)]
+    pub last_success: Option<Timestamp>,
+    /// How long each node was seen sealed by its conductor in its last drill, in microseconds.
+    #[serde(default)]
+    pub last_recovery_us: BTreeMap<NodeName, u64>,
 }

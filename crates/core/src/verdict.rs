@@ -4,7 +4,9 @@
 //! What lives here: sentences. What does not: tables, colours, HTML. Whatever somebody else wrote is made plain before it is
 //! part of a sentence.
 
+mod drill;
 mod held;
+mod trend;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +21,9 @@ use crate::quorum::FRESH;
 use crate::status::{AuditMisfit, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
 use crate::time::Timestamp;
 
+pub use drill::{drill_outcome, last_telling_drill, recovery_millis};
 pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
+pub use trend::{Bar, TREND_MAX, Trend, trend};
 
 /// How long before a certificate expires this is doubtful enough to be said.
 pub const CERTIFICATE_NOTICE: Duration = Duration::from_secs(14 * 86_400);
@@ -147,7 +151,7 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
         return Some(format!("{name} {sealed}waits for {}", waits_for(*needs)));
     }
     // Before custodians have told what they wait for, or while the node is down: what they know keeps it shut.
-    let deliberate = node.marker.is_some() || node.cause == Some(Cause::InPlace);
+    let deliberate = node.marker.is_some() || (node.cause == Some(Cause::InPlace) && !drill::is_drilled(name, cluster));
     (unsaid(node) && deliberate).then(|| format!("{name} was sealed on purpose"))
 }
 
@@ -255,6 +259,7 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     }
     doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
     doubts.extend(suspicion(cluster, status.at));
+    doubts.extend(drill::doubts(cluster, status.at));
     doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
         doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
@@ -488,6 +493,16 @@ pub fn duration(millis: f64) -> String {
         millis if millis < 120_000.0 => format!("{:.1} s", millis / 1_000.0),
         // Saturates, and is not a number nowhere: it was measured.
         millis => rough(Duration::try_from_secs_f64(millis / 1_000.0).unwrap_or(Duration::MAX)),
+    }
+}
+
+/// How long after `began` something was, to the millisecond where it was soon: "+0.041 s".
+pub fn offset(began: Timestamp, at: Timestamp) -> String {
+    let sign = if at < began { '−' } else { '+' };
+    let apart = at.since(began).max(began.since(at));
+    match apart.as_secs() {
+        0..=119 => format!("{sign}{}.{:03} s", apart.as_secs(), apart.subsec_millis()),
+        _ => format!("{sign}{}", rough(apart)),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Only its own eyes decide when an incident ends. A custodian's receipt says so too, and may come late or from a captured
 //! custodian: taken at its word, it would split one incident in two, and the second would look like a seal in place.
 
+mod drills;
 mod held;
 mod ledger;
 mod proof;
@@ -20,18 +21,22 @@ use std::time::Duration;
 use crate::admission::REASONS;
 use crate::cause::Cause;
 use crate::id::{ClusterId, ClusterName, NodeName, Principal};
-use crate::message::{Approval, Body, Content, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want};
+use crate::message::{
+    Approval, Body, Content, DrillReport, DrillResult, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want,
+};
 use crate::quorum::{Basis, Heard, Quorum, assess};
 use crate::sight::{Action, Evidence, Observation, Sight, Watch};
 use crate::status::{
-    ApprovalStatus, AuditWitness, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, ShareProof,
+    ApprovalStatus, AuditWitness, ClusterStatus, CustodianStatus, DrillStatus, IncidentStatus, NodeStatus, ShareProof,
 };
 use crate::time::{Now, Steady, Timestamp};
 
+pub use drills::DRILLS_KEPT;
 pub use ledger::{INCIDENTS_KEPT, REPORTS_KEPT};
 pub use root::TrustRoot;
 pub use witness::AUDIT_DOUBT_KEPT;
 
+use drills::Drills;
 use held::Said;
 use ledger::Ledger;
 use root::Root;
@@ -97,6 +102,8 @@ pub enum Record {
     TrustRoot(ClusterId, Option<TrustRoot>),
     /// A custodian told where its audit log stands: it replaces what was known of that.
     Audit(ClusterId, Principal, AuditWitness),
+    /// A drill is over, and this is its conductor's report in the envelope that it signed. It replaces nothing.
+    Drill(ClusterId, Box<DrillStatus>, String),
 }
 
 /// Counters that only grow, over the life of the process.
@@ -110,6 +117,8 @@ pub struct Totals {
     pub submissions: BTreeMap<(ClusterId, Principal, Submission), u64>,
     /// Messages refused by custodians, as their heartbeats count them, by receiver and reason.
     pub rejected: BTreeMap<(Principal, &'static str), u64>,
+    /// Drills that are over, by result.
+    pub drills: BTreeMap<(ClusterId, DrillResult), u64>,
 }
 
 /// The sentinel's state.
@@ -133,6 +142,7 @@ struct Cluster {
     audits: BTreeMap<Principal, AuditWitness>,
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
+    drills: Drills,
     root: Root,
 }
 
@@ -209,6 +219,13 @@ impl Watcher {
         }
     }
 
+    /// Takes back what an earlier process knew of a cluster's drills, the oldest first.
+    pub fn restore_drills(&mut self, cluster: ClusterId, drills: impl IntoIterator<Item = DrillStatus>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.drills.restore(drills, |node| cluster.watch.nodes.contains_key(node));
+        }
+    }
+
     /// A node was looked at: `tell` hands what came of it to its sight.
     pub fn handle_node(&mut self, place: &Place, now: Now, tell: impl FnOnce(&mut Sight)) {
         if let Some(node) = self.node(place) {
@@ -256,8 +273,11 @@ impl Watcher {
             | Content::Trust(_)
             | Content::Drill(_)
             | Content::Due(_)
-            | Content::Intent(_)
             | Content::DrillReport(_) => {}
+            Content::Intent(intent) => {
+                cluster.drills.announced(header.id, intent);
+                cluster.name_drills();
+            }
             _ if !reports => return,
             Content::Heartbeat(heartbeat) => {
                 if !cluster.keep_heartbeat(header, heartbeat, now) {
@@ -279,6 +299,7 @@ impl Watcher {
             }
             Content::Receipt(receipt) => {
                 cluster.ledger.receipt(&header.from, receipt);
+                cluster.name_drills();
                 if let Some(node) = cluster.nodes.get_mut(&receipt.node) {
                     node.sight.attend(now);
                 }
@@ -295,6 +316,23 @@ impl Watcher {
         if let Some(cluster) = self.clusters.get_mut(&body.header.cluster) {
             cluster.root.hear(&body.header, &body.content, envelope);
             cluster.follow(now);
+        }
+        self.handle_message(body, now);
+    }
+
+    /// A conductor's report was admitted, in this envelope, which is kept once the drill is over: it is the evidence.
+    pub fn handle_drill_report(&mut self, body: Body, envelope: &[u8], now: Now) {
+        let Header { cluster: id, from, issued_at, .. } = &body.header;
+        if let (Some(cluster), Content::DrillReport(report)) = (self.clusters.get_mut(id), &body.content)
+            && !cluster.distrusted(now).contains(from)
+        {
+            let report = DrillReport::clone(report);
+            let drill = DrillStatus { conductor: from.clone(), issued_at: *issued_at, heard_at: now.wall, report };
+            if cluster.drills.heard(drill.clone(), |node| cluster.watch.nodes.contains_key(node)) {
+                let envelope = String::from_utf8_lossy(envelope).into_owned();
+                self.records.push_back(Record::Drill(*id, Box::new(drill), envelope));
+            }
+            cluster.name_drills();
         }
         self.handle_message(body, now);
     }
@@ -371,11 +409,15 @@ impl Watcher {
             };
             self.clusters.iter().flat_map(of).collect()
         };
+        let drills = |(id, cluster): (&ClusterId, &Cluster)| {
+            DrillResult::ALL.map(|result| ((*id, result), cluster.drills.totals.get(&result).copied().unwrap_or(0)))
+        };
         Totals {
             incidents: by_cause(|ledger| &ledger.incidents),
             unseals: by_cause(|ledger| &ledger.unseals),
             submissions: self.submissions.totals.clone(),
             rejected: self.rejected.totals.clone(),
+            drills: self.clusters.iter().flat_map(drills).collect(),
         }
     }
 
@@ -493,6 +535,7 @@ impl Cluster {
             audits: BTreeMap::new(),
             approvals: VecDeque::new(),
             ledger: Ledger::default(),
+            drills: Drills::default(),
             root: Root::new(watch.allowed_signers_sha256.clone()),
             watch,
         }
@@ -510,6 +553,7 @@ impl Cluster {
         self.proofs.retain(|name, _| watch.custodians.contains(name));
         self.root.reconfigure(watch.allowed_signers_sha256.clone());
         self.audits.retain(|name, _| watch.custodians.contains(name));
+        self.drills.reconfigure(|name| watch.nodes.contains_key(name));
         self.watch = watch;
         self
     }
@@ -563,6 +607,18 @@ impl Cluster {
         let (from, issued_at) = (header.from.clone(), header.issued_at);
         let node = approval.node.clone();
         self.approvals.push_back(ApprovalStatus { id: header.id, node, from, issued_at, expires_at });
+    }
+
+    /// Finds out which incidents are drills', by the intents that their receipts name.
+    fn name_drills(&mut self) {
+        let drills = &self.drills;
+        self.ledger.name_drills(|intent, node| drills.of_intent(intent, node));
+    }
+
+    /// When the next drill is due: the earliest that a custodian tells that speaks now and whose word counts.
+    fn next_drill(counting: &BTreeMap<&Principal, &Heard>, now: Now) -> Option<Timestamp> {
+        let fresh = counting.values().filter(|heard| heard.is_fresh(now));
+        fresh.filter_map(|heard| heard.heartbeat.next_drill).min()
     }
 
     /// Notes whose shares an incident proved, and returns what is news of it.
@@ -637,6 +693,8 @@ impl Cluster {
             trust_versions: held::trust_versions(&said),
             trust: Some(self.root.in_force()),
             incidents: self.ledger.recent().cloned().collect(),
+            drills: self.drills.recent(now.wall).cloned().collect(),
+            drill_summary: self.drills.summary(Self::next_drill(&counting, now)),
         }
     }
 

@@ -77,10 +77,11 @@ impl Driver {
         let ids: Vec<_> = config.watches.keys().copied().collect();
         let (history, known) = History::open(config.database.as_deref(), &ids);
         let mut core = Watcher::new(config.watches.clone(), clock.now());
-        for Known { cluster, incidents, proofs, audits, trust_root } in known {
+        for Known { cluster, incidents, proofs, audits, trust_root, drills } in known {
             core.restore(cluster, incidents);
             core.restore_proofs(cluster, proofs);
             core.restore_audits(cluster, audits);
+            core.restore_drills(cluster, drills);
             if let Some(kept) = trust_root {
                 core.restore_trust_root(cluster, kept);
             }
@@ -98,9 +99,9 @@ impl Driver {
             reports_in,
             reports,
             broker: None,
+            questions: web::serve(listener, history.archive()),
             history,
             metrics: Arc::new(Metrics::new()?),
-            questions: web::serve(listener),
         };
         driver.follow_trust_roots();
         driver.settle_roles();
@@ -194,6 +195,7 @@ impl Driver {
             Ok(body) => match &body.content {
                 Content::Relay(Relay { to, envelope }) if *to == self.config.id => self.hear_relayed(envelope, now),
                 _ if body.header.kind.is_order() => self.core.handle_order(body, bytes, now),
+                Content::DrillReport(_) => self.core.handle_drill_report(body, bytes, now),
                 _ => self.core.handle_message(body, now),
             },
             // Whatever waited while this sentinel was away; there can be thousands.
@@ -260,6 +262,10 @@ impl Driver {
             }
             Question::Status(answer) => {
                 let _ = answer.send(Box::new(self.status()));
+            }
+            Question::Clusters(answer) => {
+                let named = self.config.watches.iter().map(|(id, watch)| (watch.name.clone(), *id));
+                let _ = answer.send(named.collect());
             }
             Question::Alive(answer) => {
                 let _ = answer.send(());

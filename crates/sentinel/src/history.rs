@@ -1,8 +1,10 @@
-//! The history: incidents, receipts and refusals, each custodian's last heartbeat, its share's last proof and where its audit log
+//! The history: incidents, drills, receipts and refusals, each custodian's last heartbeat, its share's last proof and where its audit log
 //! stood, in SQLite; and the trust root that operators put in the place of the configured one.
 //!
 //! It is for people, and nothing depends on it (a trust root that is lost is asked for again): a database that cannot be used is moved aside or done without, loudly. It is
 //! written by a thread of its own, because a disk can take its time and a sentinel cannot.
+
+mod drills;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,11 +15,13 @@ use std::time::Duration;
 
 use holdfast_core::id::{ClusterId, Principal};
 use holdfast_core::message::{Body, Content};
-use holdfast_core::status::{AuditWitness, IncidentStatus, ShareProof};
+use holdfast_core::status::{AuditWitness, DrillStatus, IncidentStatus, ShareProof};
 use holdfast_core::time::Timestamp;
 use holdfast_core::watch::{INCIDENTS_KEPT, Record, TrustRoot};
 use rusqlite::{Connection, OpenFlags, params};
 use serde::de::DeserializeOwned;
+
+pub(crate) use drills::{Archive, Kept, LIST_MAX};
 
 /// Records that may wait for the disk: a minute of a large network. Beyond it they are dropped, and that is told.
 const RECORDS_MAX: usize = 4096;
@@ -43,8 +47,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_millis(400);
 /// How long nothing is written after a failure: a full disk fails every record, and not each is worth a line in the log.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The version of the tables, in `user_version`.
-const SCHEMA: i64 = 4;
+/// The version of the tables, in `user_version`: how many of [`VERSIONS`] are in it.
+const SCHEMA: i64 = VERSIONS.len() as i64;
 
 const TABLES: &str = "
     CREATE TABLE incidents (
@@ -74,8 +78,10 @@ const AUDITS: &str = "
 
 /// What version 4 brought.
 const TRUST_ROOTS: &str = "
-    CREATE TABLE trust_roots (cluster TEXT NOT NULL PRIMARY KEY, content TEXT NOT NULL) STRICT;
-    PRAGMA user_version = 4;";
+    CREATE TABLE trust_roots (cluster TEXT NOT NULL PRIMARY KEY, content TEXT NOT NULL) STRICT;";
+
+/// What each version brought, the first first.
+const VERSIONS: [&str; 5] = [TABLES, PROOFS, AUDITS, TRUST_ROOTS, drills::TABLE];
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +115,8 @@ pub(crate) struct Known {
     pub(crate) trust_root: Option<TrustRoot>,
     /// Where the custodians' audit logs stood.
     pub(crate) audits: BTreeMap<Principal, AuditWitness>,
+    /// The drills that have to be known, the oldest first.
+    pub(crate) drills: Vec<DrillStatus>,
 }
 
 /// The history, being written.
@@ -117,6 +125,7 @@ pub(crate) struct History {
     records: Option<SyncSender<Record>>,
     trouble: Trouble,
     writer: Option<Writer>,
+    archive: Option<Archive>,
 }
 
 /// The thread that writes.
@@ -139,19 +148,20 @@ impl History {
     /// [`History::trouble`] says why.
     pub(crate) fn open(path: Option<&Path>, clusters: &[ClusterId]) -> (Self, Vec<Known>) {
         let trouble = Trouble::default();
-        let Some(path) = path else { return (Self { records: None, trouble, writer: None }, Vec::new()) };
+        let Some(path) = path else { return (Self::none(trouble), Vec::new()) };
         let opened = open_or_move_aside(path).and_then(|database| {
             let known = |id: &ClusterId| {
                 let incidents = incidents(&database, *id)?;
                 let (proofs, audits) =
                     (by_custodian(&database, "proofs", *id)?, by_custodian(&database, "audits", *id)?);
-                Ok(Known { cluster: *id, incidents, proofs, audits, trust_root: trust_root(&database, *id)? })
+                let (trust_root, drills) = (trust_root(&database, *id)?, drills::known(&database, *id)?);
+                Ok(Known { cluster: *id, incidents, proofs, audits, trust_root, drills })
             };
-            let known = clusters.iter().map(known).collect::<Result<_, OpenError>>();
-            Ok((database, known?))
+            let known = clusters.iter().map(known).collect::<Result<_, OpenError>>()?;
+            Ok((database, Archive::open(path)?, known))
         });
         match opened {
-            Ok((database, known)) => {
+            Ok((database, archive, known)) => {
                 let (records, waiting) = sync_channel(RECORDS_MAX);
                 let shared = Arc::clone(&trouble);
                 let (ending, ended) = sync_channel(0);
@@ -166,14 +176,24 @@ impl History {
                         set(&trouble, Some(error.to_string()));
                     })
                     .ok();
-                (Self { records: writer.is_some().then_some(records), trouble, writer }, known)
+                let records = writer.is_some().then_some(records);
+                (Self { records, trouble, writer, archive: Some(archive) }, known)
             }
             Err(error) => {
                 tracing::error!(database = %path.display(), %error, "no history is kept");
                 set(&trouble, Some(error.to_string()));
-                (Self { records: None, trouble, writer: None }, Vec::new())
+                (Self::none(trouble), Vec::new())
             }
         }
+    }
+
+    fn none(trouble: Trouble) -> Self {
+        Self { records: None, trouble, writer: None, archive: None }
+    }
+
+    /// Where drills can be looked up; none without a database.
+    pub(crate) fn archive(&self) -> Option<Archive> {
+        self.archive.clone()
     }
 
     /// Has a record written, soon. Never waits.
@@ -243,19 +263,18 @@ fn set_up(database: &Connection) -> Result<(), OpenError> {
     database.pragma_update(None, "synchronous", "NORMAL")?;
     let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
-        SCHEMA => Ok(()),
-        1 => Ok(database.execute_batch(&format!("BEGIN; {PROOFS} {AUDITS} {TRUST_ROOTS} COMMIT;"))?),
-        2 => Ok(database.execute_batch(&format!("BEGIN; {AUDITS} {TRUST_ROOTS} COMMIT;"))?),
-        3 => Ok(database.execute_batch(&format!("BEGIN; {TRUST_ROOTS} COMMIT;"))?),
+        SCHEMA => return Ok(()),
         0 => {
             let tables: i64 = database.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
             if tables > 0 {
                 return Err(OpenError::Foreign);
             }
-            Ok(database.execute_batch(&format!("BEGIN; {TABLES} {PROOFS} {AUDITS} {TRUST_ROOTS} COMMIT;"))?)
         }
-        newer => Err(OpenError::Newer(newer)),
+        1..SCHEMA => {}
+        newer => return Err(OpenError::Newer(newer)),
     }
+    let missing: String = VERSIONS.into_iter().skip(usize::try_from(version).unwrap_or(usize::MAX)).collect();
+    Ok(database.execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {SCHEMA}; COMMIT;"))?)
 }
 
 /// Renames the database and what belongs to it. Returns its new name.
@@ -351,6 +370,7 @@ fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<
             Record::Report(body, heard_at) => write_report(&transaction, body, *heard_at)?,
             Record::Proof(cluster, who, proof) => write_of(&transaction, "proofs", *cluster, who, &json(proof))?,
             Record::Audit(cluster, who, witness) => write_of(&transaction, "audits", *cluster, who, &json(witness))?,
+            Record::Drill(cluster, drill, envelope) => drills::write(&transaction, *cluster, drill, envelope)?,
             Record::TrustRoot(cluster, root) => write_trust_root(&transaction, *cluster, root.as_ref())?,
         }
     }
@@ -446,7 +466,7 @@ fn prune(database: &Connection) -> rusqlite::Result<()> {
         "DELETE FROM reports WHERE rowid NOT IN (SELECT rowid FROM reports ORDER BY heard_at DESC LIMIT ?1)",
         [REPORTS_MAX],
     )?;
-    Ok(())
+    drills::prune(database)
 }
 
 /// Names, numbers and texts always have a JSON form.
@@ -473,6 +493,7 @@ mod tests {
             told_cause: None,
             opened_at: opened_at.map(Timestamp::from_millis),
             open_after_ms: Some(1.25),
+            drill: None,
             submissions: Vec::new(),
             refusals: Vec::new(),
         };

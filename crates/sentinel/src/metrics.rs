@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use holdfast_core::admission::REASONS;
 use holdfast_core::message::{Needs, Seen};
-use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
+use holdfast_core::status::{ClusterStatus, CustodianStatus, DrillSummary, NodeStatus, Status};
+use holdfast_core::time::Timestamp;
 use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
 use metrics::{
@@ -23,7 +24,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 30] = [
+const GAUGES: [(&str, &str); 33] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -66,12 +67,25 @@ const GAUGES: [(&str, &str); 30] = [
     ("holdfast_budget_remaining", "Automatic openings that the custodian's budget still allows"),
     ("holdfast_node_shared_address", "Whether several processes were found behind the node's address"),
     ("holdfast_node_identity_refused", "Whether somebody who is not the node last answered at its address"),
+    (
+        "holdfast_drill_last_success_timestamp_seconds",
+        "When the last drill that passed was over; absent while none did",
+    ),
+    (
+        "holdfast_drill_next_run_timestamp_seconds",
+        "When the next drill is due, as conductors' heartbeats tell; absent where none is planned, or none is heard",
+    ),
+    (
+        "holdfast_drill_last_duration_seconds",
+        "How long the node was seen sealed in its last drill, by its conductor's steady clock",
+    ),
 ];
 
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("holdfast_incidents_total", "Incidents that the sentinel saw, by cause"),
     ("holdfast_unseals_total", "Incidents that custodians ended, by cause"),
     ("holdfast_share_submissions_total", "Shares that the custodian submitted, by result"),
+    ("holdfast_drill_runs_total", "Drills that are over, by result"),
     ("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason"),
 ];
 
@@ -171,8 +185,23 @@ fn write_cluster(name: &str, status: &ClusterStatus) {
         }
     }
     gauge!("holdfast_sentinel_config_diverged", &[cluster()]).set(flag(verdict::trust_diverged(status)));
+    write_drills(name, &status.drill_summary);
     for (custodian, known) in &status.custodians {
         write_custodian(name, custodian.as_str(), status, known);
+    }
+}
+
+fn write_drills(name: &str, known: &DrillSummary) {
+    let cluster = || ("cluster", name.to_owned());
+    if let Some(at) = known.last_success {
+        gauge!("holdfast_drill_last_success_timestamp_seconds", &[cluster()]).set(seconds(at));
+    }
+    if let Some(at) = known.next {
+        gauge!("holdfast_drill_next_run_timestamp_seconds", &[cluster()]).set(seconds(at));
+    }
+    for (node, took) in &known.last_recovery_us {
+        let labels = [cluster(), ("node", node.to_string())];
+        gauge!("holdfast_drill_last_duration_seconds", &labels).set(Duration::from_micros(*took).as_secs_f64());
     }
 }
 
@@ -237,6 +266,10 @@ fn write_totals(name: &str, status: &ClusterStatus, totals: &Totals) {
             counter!(metric, &[cluster(), ("cause", cause.as_str().to_owned())]).absolute(*total);
         }
     }
+    for ((_, result), total) in totals.drills.iter().filter(|((id, _), _)| *id == status.id) {
+        let labels = [cluster(), ("result", result.as_str().to_owned())];
+        counter!("holdfast_drill_runs_total", &labels).absolute(*total);
+    }
     for ((_, from, result), total) in totals.submissions.iter().filter(|((id, ..), _)| *id == status.id) {
         let labels = [cluster(), ("custodian", from.to_string()), ("result", result.as_str().to_owned())];
         counter!("holdfast_share_submissions_total", &labels).absolute(*total);
@@ -279,7 +312,7 @@ mod tests {
 
     use holdfast_core::cause::Cause;
     use holdfast_core::id::{ClusterId, ClusterName, MessageId, NodeName};
-    use holdfast_core::message::Submission;
+    use holdfast_core::message::{DrillResult, Submission};
     use holdfast_core::status::{HoldStatus, TrustVersion, TrustVersionStatus};
     use holdfast_core::time::Timestamp;
 
@@ -331,6 +364,12 @@ mod tests {
             trust_versions: Vec::new(),
             trust: None,
             incidents: Vec::new(),
+            drills: Vec::new(),
+            drill_summary: DrillSummary {
+                next: Some(Timestamp::from_millis(9_500)),
+                last_success: Some(Timestamp::from_millis(2_500)),
+                last_recovery_us: BTreeMap::from([("a".parse().expect("a name"), 41_500)]),
+            },
         };
         Status {
             sentinel: "sentinel-1".parse().expect("a name"),
@@ -352,6 +391,7 @@ mod tests {
                 ((ClusterId::from_bytes([2; 16]), Cause::Restart), 9),
             ]),
             submissions: BTreeMap::from([((CLUSTER, "custodian-1".parse().expect("a name"), Submission::Opened), 5)]),
+            drills: DrillResult::ALL.map(|result| ((CLUSTER, result), u64::from(result == DrillResult::Late))).into(),
             ..Totals::default()
         }
     }
@@ -392,6 +432,11 @@ mod tests {
             "holdfast_approvals_waiting{cluster=\"prod\",node=\"b\"} 2",
             "holdfast_quorum_margin{cluster=\"prod\"} -3",
             "holdfast_incidents_total{cluster=\"prod\",cause=\"restart\"} 4",
+            "holdfast_drill_runs_total{cluster=\"prod\",result=\"late\"} 1",
+            "holdfast_drill_runs_total{cluster=\"prod\",result=\"passed\"} 0",
+            "holdfast_drill_last_success_timestamp_seconds{cluster=\"prod\"} 2.5",
+            "holdfast_drill_next_run_timestamp_seconds{cluster=\"prod\"} 9.5",
+            "holdfast_drill_last_duration_seconds{cluster=\"prod\",node=\"a\"} 0.0415",
             "holdfast_share_submissions_total{cluster=\"prod\",custodian=\"custodian-1\",result=\"opened\"} 5",
             "holdfast_messages_rejected_total{receiver=\"sentinel-1\",reason=\"forged\"} 2",
             "holdfast_unseal_duration_seconds_bucket{cluster=\"prod\",node=\"b\",le=\"0.025\"} 0",

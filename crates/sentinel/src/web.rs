@@ -1,8 +1,11 @@
-//! What is served: the status page at `/`, `/metrics`, `/api/v1/status`, `/healthz`. All of it read-only.
+//! What is served: the status page at `/`, `/metrics`, `/api/v1/status`, `/api/v1/drills`, `/healthz`. All of it read-only.
 //!
-//! The driver alone knows anything; each request asks it and waits for the answer. Each of the three answers that take work is
-//! made at most every [`PAUSE`], however many ask for it.
+//! The driver alone knows anything that changes; each request asks it and waits for the answer. Each of the three answers that take work
+//! is made at most every [`PAUSE`], however many ask for it. Drills that are over are in the archive (`drills`).
 
+mod drills;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +19,13 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use holdfast_core::id::{ClusterId, ClusterName};
 use holdfast_core::status::Status;
 use holdfast_edge::listen::Listener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::history::Archive;
 use crate::metrics::Snapshot;
 use crate::page::{self, Page};
 
@@ -45,6 +50,8 @@ pub(crate) enum Question {
     Metrics(oneshot::Sender<Box<Snapshot>>),
     /// Everything known.
     Status(oneshot::Sender<Box<Status>>),
+    /// The clusters that are watched, by name.
+    Clusters(oneshot::Sender<BTreeMap<ClusterName, ClusterId>>),
     /// Whether anybody is there.
     Alive(oneshot::Sender<()>),
 }
@@ -55,6 +62,7 @@ struct Desk {
     page: Counter<Page>,
     metrics: Counter<Bytes>,
     status: Counter<Bytes>,
+    archive: Option<Archive>,
 }
 
 /// Where one kind of answer is handed out. Whoever asks less than [`PAUSE`] after the last one was made waits for the next, and
@@ -62,7 +70,7 @@ struct Desk {
 struct Counter<T>(Mutex<Option<(Instant, T)>>);
 
 /// Serves until the runtime ends. The driver answers what comes out of the receiver.
-pub(crate) fn serve(listener: Listener) -> mpsc::Receiver<Question> {
+pub(crate) fn serve(listener: Listener, archive: Option<Archive>) -> mpsc::Receiver<Question> {
     let (questions, asked) = mpsc::channel(REQUESTS_MAX);
     let router = Router::new()
         .route("/", get(page))
@@ -71,12 +79,15 @@ pub(crate) fn serve(listener: Listener) -> mpsc::Receiver<Question> {
         .route("/icons/{name}", get(icon))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/drills", get(drills::list))
+        .route("/api/v1/drills/{drill}", get(drills::one))
         .route("/healthz", get(health))
         .with_state(Arc::new(Desk {
             questions,
             page: Counter::new(),
             metrics: Counter::new(),
             status: Counter::new(),
+            archive,
         }));
     tokio::spawn(async move {
         // Ends only with the runtime: accepting goes on after every failure.

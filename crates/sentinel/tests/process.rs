@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use holdfast_core::ceremony::{Fingerprint, Manifest, Member};
 use holdfast_core::id::ClusterId;
-use holdfast_core::message::Seen;
+use holdfast_core::message::{Content, Seen};
 use holdfast_core::status::Status;
 use holdfast_edge::keys::SigningKey;
+use holdfast_edge::outgoing::seal_message;
+use serde_json::json;
 use tempfile::TempDir;
 
 /// The longest that anything here may take on a machine that does much else.
@@ -345,5 +347,87 @@ fn the_history_outlives_the_process_and_a_damaged_one_does_not_stop_it() {
     folder.write("sentinel.toml", &elsewhere);
     let sentinel = folder.run();
     assert!(sentinel.status().history_trouble.is_some(), "it is told, and it runs");
+    sentinel.stop();
+}
+
+/// A drill that is over, as a conductor signs it.
+fn drill(id: &str, result: &str) -> String {
+    let report = json!({
+        "drill": id, "slot": "2026-11-24T10:00:00.000Z", "node": "vault-1", "phase": "closed", "result": result,
+        "began_at": "2026-11-24T10:00:00.000Z", "closed_at": "2026-11-24T10:00:04.000Z", "recovery_us": 41_200,
+        "objective_ms": 30_000, "threshold": 2,
+    });
+    let content = Content::DrillReport(serde_json::from_value(report).expect("a report"));
+    let (key, from) = (SigningKey::generate().expect("random numbers"), "custodian-1".parse().expect("a name"));
+    let at = "2026-11-24T10:00:04.000Z".parse().expect("a time");
+    let signed = seal_message(&key, &from, ClusterId::from_bytes([7; 16]), content, at, None);
+    String::from_utf8(signed.expect("signed").1).expect("text")
+}
+
+#[test]
+fn drills_are_handed_out_as_they_were_signed_and_outlive_the_process() {
+    let folder = Folder::new();
+    let sentinel = folder.run();
+    sentinel.log("sentinel started");
+    sentinel.stop();
+    let (first, second) = ("01".repeat(16), "02".repeat(16));
+    let envelope = drill(&first, "passed");
+    let database = rusqlite::Connection::open(folder.path("history.db")).expect("opened");
+    for (id, signed) in [(&first, envelope.clone()), (&second, drill(&second, "late"))] {
+        let insert = "INSERT INTO drills (cluster, drill, conductor, node, result, recovery_us, heard_at, envelope)
+                      VALUES (?1, ?2, 'custodian-1', 'vault-1', 'passed', 41200, 1795514404000, ?3)";
+        database.execute(insert, rusqlite::params!["07".repeat(16), id, signed]).expect("written");
+    }
+    drop(database);
+    let sentinel = folder.run();
+    let drills = sentinel.status().clusters.into_values().next().expect("one").drills;
+    let known: Vec<_> = drills.iter().map(|drill| drill.report.drill.to_string()).collect();
+    assert_eq!(known, [second.clone(), first.clone()], "the newest first");
+    let metrics = sentinel.request("GET", "/metrics").1;
+    for line in [
+        "holdfast_drill_last_success_timestamp_seconds{cluster=\"prod\"} 1795514404",
+        "holdfast_drill_last_duration_seconds{cluster=\"prod\",node=\"vault-1\"} 0.0412",
+        "holdfast_drill_runs_total{cluster=\"prod\",result=\"passed\"} 0",
+    ] {
+        assert!(metrics.lines().any(|known| known == line), "{line} in {metrics}");
+    }
+
+    let ask = |path: &str, code: &str| {
+        let (head, body) = sentinel.request("GET", path);
+        assert!(head.starts_with(&format!("HTTP/1.1 {code}")), "{path}: {head}\n{body}");
+        for header in ["content-security-policy: default-src 'none'", "nosniff", "no-store"] {
+            assert!(head.contains(header), "{path}: {head}");
+        }
+        body
+    };
+    let json = |path: &str| serde_json::from_str::<serde_json::Value>(&ask(path, "200")).expect("JSON");
+    let by_id = format!("/api/v1/drills?cluster={}", "07".repeat(16));
+    for path in ["/api/v1/drills", "/api/v1/drills?cluster=prod", &by_id] {
+        assert_eq!(json(path)["drills"].as_array().map(Vec::len), Some(2), "{path}");
+    }
+    let listed = json("/api/v1/drills?cluster=prod&limit=1");
+    assert_eq!(listed["drills"][0]["report"]["drill"], json!(second));
+    let one = json(&format!("/api/v1/drills/{first}"));
+    assert_eq!((&one["envelope"], &one["conductor"]), (&json!(envelope), &json!("custodian-1")));
+    assert_eq!(one["report"]["result"], json!("passed"));
+    for (path, code, why) in [
+        (format!("/api/v1/drills/{}", "03".repeat(16)), "404", "no such drill"),
+        ("/api/v1/drills/..%2f..%2fsigning.key".to_owned(), "400", "hexadecimal"),
+        ("/api/v1/drills?cluster=test".to_owned(), "400", "no such cluster"),
+        ("/api/v1/drills?limit=101".to_owned(), "400", "1 to 100"),
+        ("/api/v1/drills?cluster=prod'%20OR%201".to_owned(), "400", "cluster=NAME"),
+    ] {
+        assert!(ask(&path, code).contains(why), "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        let (head, _) = sentinel.request(method, &format!("/api/v1/drills/{first}"));
+        assert!(head.starts_with("HTTP/1.1 405"), "{method}: {head}");
+    }
+    sentinel.stop();
+
+    folder.write("sentinel.toml", &CONFIG.replace("database = \"history.db\"\n", ""));
+    let sentinel = folder.run();
+    let (head, why) = sentinel.request("GET", "/api/v1/drills");
+    assert!(head.starts_with("HTTP/1.1 404") && why.contains("names no database"), "{head}\n{why}");
     sentinel.stop();
 }

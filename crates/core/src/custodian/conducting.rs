@@ -8,7 +8,7 @@ use crate::admission::{Refused, SKEW_MAX};
 use crate::drill::{Conductor, Demand, NodeView, Observed, Ordered, Task, View};
 use crate::id::{ClusterId, DrillId, NodeName, Principal, SlotId};
 use crate::message::{Content, Effect, Header, Kind, Seen, Serving};
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 
 use super::{Custodian, HEARTBEAT_HEARD, INTENT_LIFE, Output, Peer, SILENT, SLOT_LATE_MAX};
 
@@ -49,6 +49,11 @@ impl Custodian {
         }
         self.conduct(now);
         Ok((cluster, slot))
+    }
+
+    /// When the next drill of each schedule is due, for the heartbeats: custodians do not know the calendar.
+    pub fn handle_next_drills(&mut self, next: BTreeMap<ClusterId, Timestamp>) {
+        self.next_drills = next;
     }
 
     /// What each node of a cluster does for its clients; `None` where it does not say.

@@ -74,6 +74,7 @@ mod tests {
             (node.in_flight, node.budget_frees_at) = (true, Some(at));
             node.identity_refused = Some("x".repeat(TEXT_MAX));
         }
+        heartbeat.next_drill = Some(at);
         let hold = HoldReport {
             id: MessageId::from_bytes([1; 16]),
             by: principal(1),

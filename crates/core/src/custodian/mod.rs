@@ -210,6 +210,8 @@ pub struct Custodian {
     exchange: orders::Exchange,
     slots: BTreeMap<ClusterId, Slots>,
     conductors: BTreeMap<ClusterId, Conductor>,
+    /// When the next drill of each conductor's schedule is due.
+    next_drills: BTreeMap<ClusterId, Timestamp>,
     /// What is remembered of clusters whose drills are not conducted here now.
     unconducted: BTreeMap<ClusterId, Memory>,
     broker: Broker,
@@ -255,6 +257,7 @@ impl Custodian {
             exchange: orders::Exchange::default(),
             slots: state.slots,
             conductors: BTreeMap::new(),
+            next_drills: BTreeMap::new(),
             unconducted: state.conductors,
             broker: Broker::default(),
             clusters: BTreeMap::new(),
@@ -606,6 +609,7 @@ impl Custodian {
             distrusted: orders.distrusted().cloned().collect(),
             orders: orders.passed_on().map(str::to_owned).collect(),
             nodes,
+            next_drill: self.next_drills.get(&id).copied(),
             rejected: self.admission.rejected().iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect(),
             submissions,
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::cause::Cause;
-use crate::id::{NodeName, Principal};
+use crate::id::{DrillId, MessageId, NodeName, Principal};
 use crate::message::{Receipt, Refusal, Submission};
 use crate::status::{IncidentStatus, RefusalStatus, SubmissionStatus};
 use crate::time::{Now, Steady, Timestamp};
@@ -80,6 +80,7 @@ impl Ledger {
                 cause: None,
                 told_cause: None,
                 open_after_ms: None,
+                drill: None,
                 submissions: Vec::new(),
                 refusals: Vec::new(),
             });
@@ -138,6 +139,7 @@ impl Ledger {
             round: receipt.round,
             cause: Some(receipt.cause),
             approvals: receipt.approvals.clone(),
+            intent: receipt.intent,
             result: receipt.result,
             nonce: receipt.nonce.clone(),
             progress: receipt.progress,
@@ -168,6 +170,20 @@ impl Ledger {
         refusals.push(RefusalStatus { custodian: from.clone(), lock: refusal.lock, why: refusal.why.clone() });
         let changed = entry.incident.clone();
         self.changed.push_back(changed);
+    }
+
+    /// Finds out which incidents are drills'. `known` says of which drill an intent for a node is.
+    pub(super) fn name_drills(&mut self, known: impl Fn(MessageId, &NodeName) -> Option<DrillId>) {
+        for entry in &mut self.entries {
+            let incident = &mut entry.incident;
+            let named = most_named(&incident.submissions);
+            let drill = named.and_then(|intent| known(intent, &incident.node));
+            // An intent that was forgotten meanwhile makes no emergency of what was a drill.
+            if drill != incident.drill && (drill.is_some() || named.is_none()) {
+                incident.drill = drill;
+                self.changed.push_back(incident.clone());
+            }
+        }
     }
 
     /// Counts what has waited long enough.
@@ -249,6 +265,13 @@ impl Entry {
         self.measured = true;
         self.incident.open_after_ms = Some(duration.as_secs_f64() * 1000.0);
     }
+}
+
+/// The intent that more than half of the custodians name, each by its last submission.
+fn most_named(submissions: &[SubmissionStatus]) -> Option<MessageId> {
+    let last: BTreeMap<_, _> = submissions.iter().map(|s| (&s.custodian, s.intent)).collect();
+    let named = |intent: &MessageId| last.values().filter(|named| **named == Some(*intent)).count();
+    last.values().flatten().copied().find(|intent| named(intent) * 2 > last.len())
 }
 
 /// The cause that most receipts give.

@@ -85,6 +85,7 @@ pub(super) mod tests {
             round: 0,
             cause: None,
             approvals: Vec::new(),
+            intent: None,
             result: *result,
             nonce: (*nonce).to_owned(),
             progress: 0,
@@ -99,6 +100,7 @@ pub(super) mod tests {
             opened_at: Some(Timestamp::default()),
             generation: Some(1),
             open_after_ms: None,
+            drill: None,
             submissions: said.iter().map(submission).collect(),
             refusals: Vec::new(),
         }

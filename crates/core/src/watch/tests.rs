@@ -11,6 +11,8 @@ use crate::quorum::tests::heartbeat;
 use crate::seal_status::{SealKind, SealStatus};
 use crate::sight::{ConnectionId, Side, TicketId};
 
+mod drills;
+
 const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
 const LATENCY: Duration = Duration::from_millis(1);
 

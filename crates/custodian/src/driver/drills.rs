@@ -100,6 +100,7 @@ impl Driver {
         let schedules =
             self.config.conductors.iter().filter_map(|(id, conductor)| Some((*id, conductor.schedule.as_ref()?)));
         self.conductors.next = schedules.filter_map(|(id, s)| Some((id, s.next(now.before(MISSED_MAX))?))).collect();
+        self.tell_next_drills();
     }
 
     /// Tells of the schedules' times that have come. Whoever the queue hands them to conducts.
@@ -107,6 +108,9 @@ impl Driver {
         let now = self.clock.now().wall;
         let due: Vec<_> =
             self.conductors.next.iter().filter(|(_, due)| due.at <= now).map(|(id, due)| (*id, due.clone())).collect();
+        if due.is_empty() {
+            return;
+        }
         for (cluster, Due { slot, .. }) in due {
             let schedule = self.config.conductors.get(&cluster).and_then(|conductor| conductor.schedule.as_ref());
             let after = slot.time().unwrap_or(now);
@@ -117,6 +121,11 @@ impl Driver {
             tracing::info!(%slot, "a drill is due");
             self.publish(cluster, Content::Due(DueContent { slot }));
         }
+        self.tell_next_drills();
+    }
+
+    fn tell_next_drills(&mut self) {
+        self.core.handle_next_drills(self.conductors.next.iter().map(|(id, due)| (*id, due.at)).collect());
     }
 
     /// Something came to the conductors' queue of one of the clusters.

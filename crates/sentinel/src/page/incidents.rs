@@ -4,7 +4,7 @@ use holdfast_core::id::ClusterName;
 use holdfast_core::message::{Submission, plain_text};
 use holdfast_core::status::{ClusterStatus, IncidentStatus, SubmissionStatus};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{duration, moment, rough};
+use holdfast_core::verdict::{duration, moment, offset, rough};
 use maud::{Markup, html};
 
 /// How many incidents of a cluster are shown. The status document has more, and the database most.
@@ -33,7 +33,10 @@ fn one(id: &str, incident: &IncidentStatus, threshold: u8, now: Timestamp) -> Ma
             summary {
                 b { (incident.node) }
                 span { (moment(incident.began_at, now)) }
-                span { @match cause { Some(cause) => { (cause) }, None => { "cause not known" } } }
+                span {
+                    @if incident.drill.is_some() { b { "drill" } ", " }
+                    @match cause { Some(cause) => { (cause) }, None => { "cause not known" } }
+                }
                 span { (outcome(incident, now)) }
             }
             ol class="timeline" {
@@ -87,15 +90,5 @@ fn submitted(submission: &SubmissionStatus, threshold: u8) -> Markup {
         }
         @if submission.round > 0 { ", in set " (submission.round + 1) }
         @if !submission.approvals.is_empty() { ", approved by " (submission.approvals.len()) }
-    }
-}
-
-/// "+0.041 s"
-fn offset(began: Timestamp, at: Timestamp) -> String {
-    let sign = if at < began { '−' } else { '+' };
-    let apart = at.since(began).max(began.since(at));
-    match apart.as_secs() {
-        0..=119 => format!("{sign}{}.{:03} s", apart.as_secs(), apart.subsec_millis()),
-        _ => format!("{sign}{}", rough(apart)),
     }
 }

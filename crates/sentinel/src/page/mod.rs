@@ -5,6 +5,7 @@
 //! (page.css), refreshing (page.js), serving (`web`). Everything that is put into it is escaped by the macro, and what others
 //! wrote is made plain first.
 
+mod drills;
 mod incidents;
 mod orders;
 
@@ -248,6 +249,7 @@ fn parts(Shown { name, cluster, .. }: &Shown<'_>, now: Timestamp) -> Markup {
                 }
             }
         }
+        (drills::list(name, cluster, now))
         (incidents::list(name, cluster, now))
     }
 }

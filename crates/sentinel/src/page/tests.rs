@@ -191,3 +191,51 @@ fn nothing_is_inline_and_each_state_has_a_picture() {
         assert!(state.icon().starts_with("<svg ") && !state.icon().contains("<script"), "{state:?}");
     }
 }
+
+/// A drill of the cluster as its conductor tells.
+fn drill(number: u8, phase: &str, result: Option<&str>, took: Option<u64>, why: Option<&str>) -> Value {
+    let at = "2026-11-24T09:00:00.000Z";
+    let mut report = json!({"drill": format!("{number:02x}").repeat(16), "slot": at, "node": "vault-1", "phase": phase,
+                            "began_at": at, "objective_ms": 30_000, "threshold": 3});
+    let fields = report.as_object_mut().expect("an object");
+    fields.extend(result.map(|result| ("result".to_owned(), json!(result))));
+    fields.extend(took.map(|took| ("recovery_us".to_owned(), json!(took))));
+    fields.extend(why.map(|why| ("why".to_owned(), json!(why))));
+    json!({"conductor": "custodian-1", "issued_at": at, "heard_at": at, "report": report})
+}
+
+#[test]
+fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
+    let mut status = status(1, 2, 5);
+    let html = page(&status).html;
+    assert!(
+        html.contains("none yet") && html.contains("no conductor tells of one") && !html.contains("<svg"),
+        "{html}"
+    );
+    let cluster = &mut status["clusters"]["prod-1"];
+    cluster["drills"] = json!([
+        drill(3, "sealed", None, None, None),
+        drill(2, "closed", Some("refused"), None, Some("2 custodians are ready <b>&")),
+        drill(1, "closed", Some("passed"), Some(41_200), None),
+    ]);
+    cluster["drill_summary"] =
+        json!({"next": "2026-12-01T10:00:00.000Z", "last_success": "2026-11-24T09:00:01.000Z", "last_recovery_us": {}});
+    cluster["incidents"][0]["drill"] = json!("01".repeat(16));
+    let html = page(&status).html;
+    let section = &html[html.find("<h3>Drills</h3>").expect("the section")..];
+    for part in [
+        "<span class=\"word\">runs</span>",
+        "<p>the node is sealed</p>",
+        "today 09:00, 60 min ago",
+        "2026-12-01 10:00, in 6 days",
+        "passed: open after 41 ms, objective 30.0 s",
+        "refused: 2 custodians are ready &lt;b&gt;&amp;",
+        "<g class=\"passed\"><title>2026-11-24T09:00:00.000Z, vault-1, passed: open after 41 ms",
+        "objective 30.0 s</text>",
+        "<b>drill</b>, restart",
+    ] {
+        assert!(section.contains(part), "{part} in {section}");
+    }
+    assert!(html.contains("A drill runs: custodian-1 has vault-1 sealed on purpose"), "{html}");
+    assert!(!html.contains(" style="), "nothing inline");
+}
