@@ -51,7 +51,7 @@ enum Command {
     Distrust(order::distrust::Arguments),
     /// Put another allowed_signers file in force at the custodians
     Trust(order::trust::Arguments),
-    /// Exercises in which a node is really sealed, and what came of them
+    /// Sealing exercises: order one, see how it goes, and read what came of them
     #[command(subcommand)]
     Drill(drill::Command),
     /// What the sentinel knows: would it open by itself, and what waits for whom

@@ -42,6 +42,7 @@ fn heartbeat() -> Heartbeat {
         need: 2,
     };
     Heartbeat {
+        next_drill: None,
         version: "0.1.0".to_owned(),
         site: None,
         started_at: at(1),
