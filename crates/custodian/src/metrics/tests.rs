@@ -61,7 +61,6 @@ fn heartbeat() -> Heartbeat {
         nodes: [("vault-1", Seen::Open), ("vault-2", Seen::Sealed), ("vault-3", Seen::Lost)]
             .map(|(node_name, seen)| (name(node_name), node(seen)))
             .into(),
-        next_drill: None,
         rejected: BTreeMap::from([("forged".to_owned(), 2)]),
         submissions: BTreeMap::from([("opened".to_owned(), 3)]),
     }
