@@ -36,6 +36,8 @@ needed_for_tests=(
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server
     /usr/bin/xz:xz-utils                                     # unpacks it
+    /usr/bin/promtool:prometheus                             # tests the alerts' rules; and Prometheus itself
+    /usr/bin/amtool:prometheus-alertmanager                  # the same for what sends them on
     /usr/share/zoneinfo/Europe/Zurich:tzdata                 # time zones of drill windows
 )
 

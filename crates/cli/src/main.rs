@@ -21,6 +21,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use holdfast_core::message::plain_lines;
 use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
+use holdfast_edge::terminal;
 
 /// Keeps a Vault's key shares on machines of their own, and opens it again after a crash.
 #[derive(Parser)]
@@ -94,6 +95,8 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
+    // A passphrase may still be asked for, when an emergency did not wait for it.
+    terminal::give_back();
     done.unwrap_or_else(|error| {
         // It may quote what a sentinel or a server answered. Nowhere left to say it if this fails.
         let _ = writeln!(std::io::stderr(), "holdfast: {}", plain_lines(&format!("{error:#}")));

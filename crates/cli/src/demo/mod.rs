@@ -158,6 +158,7 @@ async fn show(
         custodians: CUSTODIANS,
         threshold: THRESHOLD,
         nodes: NODES,
+        sentinels: 1,
         no_broker: false,
         schedule: None,
         json: false,
