@@ -22,11 +22,13 @@ pub(crate) const COVERED: Duration = Duration::from_secs(60);
 /// How long an intent holds for its incident.
 pub(crate) const HOLDS: Duration = Duration::from_secs(15 * 60);
 
+/// What waits in the conductors' queue, and to whom it was handed out.
+type Waiting = (Rc<[u8]>, Option<(usize, u64, SlotId)>);
+
 /// What is known of drills from outside.
 #[derive(Debug, Default)]
 pub(crate) struct Drills {
-    /// What waits in the conductors' queue, and to whom it was handed out.
-    queue: VecDeque<(Rc<[u8]>, Option<(usize, u64, SlotId)>)>,
+    queue: VecDeque<Waiting>,
     watched: Vec<Watched>,
     /// Every intent that was ever published.
     pub(crate) intents: BTreeMap<MessageId, Published>,
