@@ -7,6 +7,7 @@ mod broker;
 mod demo;
 mod doctor;
 mod drill;
+mod ids_hook;
 mod init;
 mod lab;
 mod operator;
@@ -45,6 +46,7 @@ enum Command {
     Release(order::release::Arguments),
     /// Seal every node, and hold the cluster shut
     Seal(order::seal::Arguments),
+    IdsHook(ids_hook::Arguments),
     /// Make the word of a captured custodian or sentinel count for nothing
     Distrust(order::distrust::Arguments),
     /// Put another allowed_signers file in force at the custodians
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Hold(arguments) => order::hold::run(&arguments),
         Command::Release(arguments) => order::release::run(&arguments),
         Command::Seal(arguments) => order::seal::run(&arguments),
+        Command::IdsHook(arguments) => ids_hook::run(&arguments),
         Command::Distrust(arguments) => order::distrust::run(&arguments),
         Command::Trust(arguments) => order::trust::run(&arguments),
         Command::Drill(command) => drill::run(&command),

@@ -6,6 +6,7 @@
 
 mod conductor;
 mod host;
+mod metrics;
 mod share;
 mod state;
 
@@ -24,6 +25,7 @@ use holdfast_edge::vault::Expected;
 use holdfast_edge::vault::exercise::SealToken;
 
 use crate::config::Config;
+use crate::metrics::MetricsConfig;
 pub(crate) use host::try_sandbox;
 
 /// What `check` is asked for.
@@ -35,7 +37,7 @@ pub(crate) struct Arguments {
     /// Print the findings as one JSON document.
     #[arg(long)]
     json: bool,
-    /// Look at this host alone: connect to no node and no broker.
+    /// Look at this host alone: connect to no node, no broker and no Pushgateway.
     #[arg(long)]
     offline: bool,
 }
@@ -58,6 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     sheet.add_all(host::sandbox(&config, &arguments.config));
     sheet.add(host::clock());
     sheet.add_all(state::examine(&config));
+    if let Some(folder) = config.metrics.as_ref().and_then(MetricsConfig::folder) {
+        sheet.add_all(metrics::folder(folder));
+    }
     trust(&config, &mut sheet);
     let mut tokens = BTreeMap::new();
     for (id, files) in &config.conductors {
@@ -69,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.offline {
         sheet.group("Nodes and broker");
         let remedy = "without --offline they are";
-        sheet.add(Finding::warning("offline", "nodes and broker were not looked at", remedy));
+        sheet.add(Finding::warning("offline", "nodes, broker and Pushgateway were not looked at", remedy));
     } else {
         // Threads begin here, and so after the sandbox was tried.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -90,11 +95,19 @@ fn trust(config: &Config, sheet: &mut Sheet) {
         let asked = policy.approvals.max(policy.in_place_approvals).max(policy.release_approvals);
         let people = [
             ("operator", &settings.operators, Namespace::Approval, usize::from(asked)),
+            ("restrictor", &settings.restrictors, Namespace::Order, 0),
             ("sentinel", &settings.sentinels, Namespace::Event, 0),
             ("conductor", &settings.conductors, Namespace::Intent, 0),
         ];
         for (role, names, namespace, needed) in people {
             sheet.add_all(people_listed(role, names, namespace, needed, trust, now));
+        }
+        for restrictor in settings.restrictors.iter().filter(|name| trust.can_sign(name, Namespace::Approval, now)) {
+            let what = format!(
+                "allowed_signers lets {restrictor} sign approvals, and a restrictor is to hold and nothing else"
+            );
+            let remedy = "give its line there namespaces=\"holdfast.order\" alone, everywhere";
+            sheet.add(Finding::warning("people", what, remedy));
         }
         // The others' digests come over this custodian's own queue, which is not this process's to read.
         let what = format!("allowed_signers has the SHA-256 {}", hex::encode(trust.digest()));
@@ -108,6 +121,16 @@ fn trust(config: &Config, sheet: &mut Sheet) {
 }
 
 async fn network(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: &mut Sheet) {
+    nodes(config, tokens, sheet).await;
+    broker(config, sheet).await;
+    if let Some(gateway) = config.metrics.as_ref().and_then(|metrics| metrics.pushgateway.as_ref()) {
+        sheet.group("Metrics");
+        sheet.doing("asking the Pushgateway");
+        sheet.add(metrics::pushgateway(gateway).await);
+    }
+}
+
+async fn nodes(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: &mut Sheet) {
     for (id, files) in &config.clusters {
         let settings = &config.settings.clusters[id];
         let expected = Expected { threshold: settings.threshold, shares: settings.shares };
@@ -122,6 +145,9 @@ async fn network(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet
             sheet.add_all(conductor::ask_nodes(&settings.name, files, token).await);
         }
     }
+}
+
+async fn broker(config: &Config, sheet: &mut Sheet) {
     sheet.group("Broker");
     let Some(broker) = &config.broker else {
         let what = "no broker is configured: news comes by polling, and approvals as files";
