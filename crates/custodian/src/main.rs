@@ -47,7 +47,7 @@ enum Command {
     /// Look for everything that could be wrong before the first crash, and say what to do; change nothing.
     ///
     /// Looks at the configuration and every file that it names, tries the share, the sandbox, each node and the broker. No share is
-    /// sent, no message taken or published. Exit codes: 0 nothing failed, 1 something did, 78 the configuration is refused.
+    /// sent, no message taken or published. A conductor's token is shown to the nodes, and renewed, as the running custodian does each day. Exit codes: 0 nothing failed, 1 something did, 78 the configuration is refused.
     Check(check::Arguments),
     /// Try the sandbox in this process, and say what came of it.
     #[command(hide = true)]

@@ -16,10 +16,10 @@ use tokio::time::sleep;
 const DEADLINES: Deadlines =
     Deadlines { connect: Duration::from_secs(2), answer: Duration::from_secs(5), submit: Duration::from_secs(5) };
 
-/// How many eyes a watch has.
-const EYES: usize = 3;
-/// The time between two looks of one eye.
-const GLANCE: Duration = Duration::from_millis(3);
+/// How many eyes a watch has, which look in turn: what is asked in the moment of the seal is answered when that is done.
+const EYES: u32 = 8;
+/// The time between two looks, over all of them.
+const GLANCE: Duration = Duration::from_millis(2);
 /// The most looks of one eye: minutes of them.
 const GLANCES_MAX: usize = 100_000;
 
@@ -91,15 +91,16 @@ impl Watch {
     pub(crate) fn begin(identity: &NodeIdentity) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut eyes = JoinSet::new();
-        for _ in 0..EYES {
+        for number in 0..EYES {
             let (mut eye, stopped) = (Eye::new(identity), stopped.clone());
             eyes.spawn(async move {
                 let mut seen = Vec::new();
+                sleep(GLANCE * number).await;
                 while !*stopped.borrow() && seen.len() < GLANCES_MAX {
                     let asked = Instant::now();
                     let look = eye.look().await;
                     seen.push(Glance { asked, answered: Instant::now(), look });
-                    sleep(GLANCE).await;
+                    sleep((GLANCE * EYES).saturating_sub(asked.elapsed())).await;
                 }
                 seen
             });

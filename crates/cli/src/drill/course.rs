@@ -171,3 +171,111 @@ fn micros(us: u64) -> String {
 fn millis(ms: u64) -> String {
     duration(ms as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::message::Acknowledgement;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ORDER: &str = "741ab2fcd51c210554075ee69e3aa4f3";
+
+    fn course() -> Course {
+        let order: MessageId = ORDER.parse().expect("an id");
+        Course::new(order, SlotId::of_order(order))
+    }
+
+    fn name(text: &str) -> Principal {
+        text.parse().expect("a name")
+    }
+
+    /// A report of a drill of vault-2, with more in it.
+    fn report(phase: &str, more: Value) -> Content {
+        let mut report = json!({
+            "drill": "ade2bd00e560c7c36f6dfe8376c8daac", "slot": ORDER, "node": "vault-2", "ordered_by": "alice", "phase": phase,
+            "began_at": "2026-11-24T14:47:06.000Z", "objective_ms": 100, "threshold": 3,
+        });
+        report.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        Content::DrillReport(Box::new(serde_json::from_value(report).expect("a report")))
+    }
+
+    fn times() -> Value {
+        json!({
+            "announced_at": "2026-11-24T14:47:06.500Z", "seal_sent_at": "2026-11-24T14:47:06.738Z",
+            "sealed_at": "2026-11-24T14:47:06.857Z", "opened_at": "2026-11-24T14:47:06.980Z",
+            "served_at": "2026-11-24T14:47:07.001Z", "closed_at": "2026-11-24T14:47:08.001Z",
+            "submitters": ["custodian-1", "custodian-3"], "taken_by": ["custodian-1", "custodian-2", "custodian-3", "custodian-4"],
+            "before": "standby", "after": "standby", "recovery_us": 122_860,
+        })
+    }
+
+    fn closed(result: &str, more: Value) -> Content {
+        let mut all = times();
+        all["result"] = result.into();
+        all.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        report("closed", all)
+    }
+
+    #[test]
+    fn each_step_is_told_once_and_the_end_with_a_table() {
+        let (mut course, conductor) = (course(), name("custodian-1"));
+        let taken =
+            Acknowledgement { order: ORDER.parse().expect("an id"), effect: Effect::InForce {}, in_flight: Vec::new() };
+        assert_eq!(course.hear(&conductor, &Content::Acknowledgement(taken.clone())), ["  custodian-1 has the order"]);
+        assert!(course.is_taken() && course.hear(&name("custodian-2"), &Content::Acknowledgement(taken)).is_empty());
+        let preflight = report("preflight", json!({}));
+        assert_eq!(course.hear(&conductor, &preflight), ["  custodian-1 looks whether it may be held"]);
+        assert!(course.hear(&conductor, &preflight).is_empty(), "nothing is new about it");
+        // One that is told is told with those before it that were lost.
+        let lines = course.hear(&conductor, &report("sealed", times()));
+        let expected = [
+            "  vault-2: announced; custodian-1, custodian-3 are to submit",
+            "  vault-2: 4 custodians have taken the intent; told to seal itself",
+            "  vault-2: sealed",
+        ];
+        assert_eq!(lines, expected);
+        let response = |x: u8, result: &str, submitted: u32| {
+            json!({
+                "x": x, "result": result, "sealed_seen_at": "2026-11-24T14:47:06.900Z",
+                "submitted_at": format!("2026-11-24T14:47:06.{submitted}Z"), "answered_at": "2026-11-24T14:47:06.975Z",
+            })
+        };
+        let more = json!({
+            "responses": {"custodian-1": response(119, "opened", 968), "custodian-4": response(7, "counted", 850)},
+            "declined": {"custodian-3": "no word of it came"}, "why": "the node opened later than the objective allows",
+        });
+        let lines = course.hear(&conductor, &closed("late", more));
+        let expected = [
+            "  vault-2: open, 123 ms later",
+            "",
+            "  seal sent    -119 ms  2026-11-24T14:47:06.738Z",
+            "  sealed seen    +0 ms  2026-11-24T14:47:06.857Z",
+            "  custodian-4    -7 ms  share 7: counted, answered after 125 ms",
+            "  custodian-1  +111 ms  share 119: opened, answered after 7 ms",
+            "  open         +123 ms  2026-11-24T14:47:06.980Z",
+            "  serves       +144 ms  as a standby",
+            "",
+            "  custodian-3 took no part: no word of it came",
+            "drill ade2bd00e560c7c36f6dfe8376c8daac: late; sealed for 123 ms, objective 100 ms missed: the node opened later \
+             than the objective allows",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(course.result(), Some(DrillResult::Late));
+        // The first end is the end.
+        assert!(course.hear(&name("custodian-2"), &closed("passed", json!({}))).is_empty());
+        assert_eq!(course.result(), Some(DrillResult::Late));
+    }
+
+    #[test]
+    fn one_that_is_refused_says_why_and_other_drills_say_nothing() {
+        let (mut course, conductor) = (course(), name("custodian-1"));
+        let other = json!({"slot": "00112233445566778899aabbccddeeff", "result": "passed"});
+        assert!(course.hear(&conductor, &report("closed", other)).is_empty() && !course.is_taken());
+        let more = json!({"result": "refused", "why": "vault-1: an operator's hold is in force"});
+        let lines = course.hear(&conductor, &report("closed", more));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        let last = "drill ade2bd00e560c7c36f6dfe8376c8daac: refused: vault-1: an operator's hold is in force";
+        assert_eq!(lines[1], last);
+    }
+}

@@ -1,8 +1,8 @@
 //! `holdfast-custodian check`: everything on this host that could be wrong before the first crash, each with what to do.
 //!
 //! What lives here: what is looked at, in which order. What does not: what operator and custodian look at alike
-//! (`holdfast_edge::checkup`). Nothing is changed, no share is sent, no message is taken from the custodian's queues: a check may
-//! run beside the custodian.
+//! (`holdfast_edge::checkup`). Nothing is changed but that a conductor's token is renewed, no share is sent, no message is taken from the
+//! custodian's queues: a check may run beside the custodian.
 
 mod conductor;
 mod host;

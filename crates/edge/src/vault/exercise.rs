@@ -49,8 +49,9 @@ pub const TOKEN_MAX: usize = 2048;
 /// How long sealing may take: it answers after up to 1.4 s (docs/FACTS.md), and may wait for requests under way.
 const SEAL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How many connections look at the node. One answer may be held back while the node seals itself or becomes active.
-const EYES: u32 = 3;
+/// How many connections look at the node. What is asked in the very moment in which it begins to seal itself is answered when that is done,
+/// up to seconds later: so few of them may be waiting for an answer at any time.
+const EYES: u32 = 8;
 
 /// The time between two looks, over all connections.
 const LOOK: Duration = Duration::from_millis(2);
