@@ -96,6 +96,16 @@ impl Client {
         assert!(matches!(confirmed, Confirmation::Ack(None)), "{exchange} {routing_key}: {confirmed:?}");
     }
 
+    /// Whether the broker says of bytes that a queue would not take them.
+    pub fn rejects(&self, exchange: &str, routing_key: &str, body: &[u8]) -> bool {
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let publish = async {
+            let sent = self.channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties);
+            sent.await.expect("published").await.expect("an answer")
+        };
+        matches!(self.runtime.block_on(publish), Confirmation::Nack(_))
+    }
+
     /// Publishes what the broker is to refuse, on a channel of its own, and gives its words; none if it took it.
     pub fn refused(&self, exchange: &str, routing_key: &str, body: &[u8]) -> Option<String> {
         let publish = async {

@@ -51,8 +51,10 @@ pub struct LabFile {
     pub broker: Option<BrokerEntry>,
     /// The custodians.
     pub custodians: Vec<CustodianEntry>,
-    /// The sentinel.
+    /// The first sentinel: the one that is meant by "the sentinel".
     pub sentinel: SentinelEntry,
+    /// All of them.
+    pub sentinels: Vec<SentinelEntry>,
     /// The operators.
     pub operators: Vec<Operator>,
     /// The first operator's configuration.
@@ -114,9 +116,11 @@ pub struct CustodianEntry {
     pub process: Process,
 }
 
-/// The sentinel.
+/// A sentinel.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SentinelEntry {
+    /// Its principal.
+    pub id: String,
     /// Its configuration.
     pub config: PathBuf,
     /// Its page.
@@ -170,6 +174,7 @@ impl Lab {
         pids.extend(file.custodians.iter().map(|custodian| (custodian.id.clone(), custodian.process.pid)));
         pids.extend(file.broker.iter().map(|broker| ("broker".to_owned(), broker.process.pid)));
         pids.insert("sentinel".to_owned(), file.sentinel.process.pid);
+        pids.extend(file.sentinels.iter().skip(1).map(|sentinel| (sentinel.id.clone(), sentinel.process.pid)));
         let eyes = Eyes::new(&dir.join(&file.ca_cert));
         Self { file, eyes, dir, json, pids, again: Vec::new(), started: BTreeMap::new(), folder: Some(folder) }
     }
@@ -483,11 +488,12 @@ impl Lab {
     }
 
     fn process(&self, name: &str) -> &Process {
-        let LabFile { vault, broker, custodians, sentinel, .. } = &self.file;
+        let LabFile { vault, broker, custodians, sentinel, sentinels, .. } = &self.file;
         let node = vault.iter().find(|node| node.name == name).map(|node| &node.process);
         let custodian = custodians.iter().find(|custodian| custodian.id == name).map(|custodian| &custodian.process);
         let broker = broker.as_ref().filter(|_| name == "broker").map(|broker| &broker.process);
-        let sentinel = (name == "sentinel").then_some(&sentinel.process);
+        let others = sentinels.iter().skip(1).find(|sentinel| sentinel.id == name).map(|other| &other.process);
+        let sentinel = (name == "sentinel").then_some(&sentinel.process).or(others);
         node.or(custodian).or(broker).or(sentinel).unwrap_or_else(|| panic!("the lab has no {name}"))
     }
 

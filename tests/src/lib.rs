@@ -3,6 +3,8 @@
 //! Written from the pages (docs/PROTOCOL.md, lab.json, the servers' own documentation), with none of the product's code:
 //! a mistake that the product makes must not be made here in the same way. What a test claims stands in `tests/tests`.
 
+pub mod agent;
+pub mod alertmanager;
 pub mod broker;
 pub mod browser;
 pub mod home;
@@ -11,8 +13,12 @@ pub mod lab;
 pub mod messages;
 pub mod processes;
 pub mod programs;
+pub mod prometheus;
 pub mod relay;
+pub mod server;
 pub mod shares;
+pub mod terminal;
 pub mod tls;
 pub mod vault;
 pub mod wait;
+pub mod webhook;

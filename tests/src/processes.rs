@@ -79,6 +79,12 @@ pub fn sockets(pid: u32) -> Option<Vec<Socket>> {
     Some(table(pid).into_iter().filter(|(_, _, inode)| inodes.contains(inode)).map(|(socket, ..)| socket).collect())
 }
 
+/// The port at which a process listens that was told to take any; none yet, while it starts.
+pub fn listening_port(pid: u32) -> Option<u16> {
+    let listening = sockets(pid)?.into_iter().find(|socket| socket.protocol.starts_with("tcp") && socket.state == "0A");
+    u16::from_str_radix(listening?.local.rsplit_once(':')?.1, 16).ok()
+}
+
 /// The sockets of this user's that are open to all and of no process that lets itself be looked at: what a process that does
 /// not would have.
 pub fn hidden_sockets() -> Vec<Socket> {

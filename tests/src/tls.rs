@@ -83,26 +83,29 @@ impl Authority {
         self.issue_until(names, None)
     }
 
-    /// Another certificate for a key that there is, both as text.
-    pub fn renew(&self, names: &[&str], key: &str) -> String {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    /// Another certificate for a key that there is, both as text; it may end so long after 1970.
+    pub fn renew(&self, names: &[&str], key: &str, end: Option<Duration>) -> String {
         let key = KeyPair::from_pem(key).expect("a key");
-        CertificateParams::new(names).expect("names").signed_by(&key, &self.issuer).expect("a certificate").pem()
+        params(names, end).signed_by(&key, &self.issuer).expect("a certificate").pem()
     }
 
-    /// The same, which ends so long after 1970.
+    /// A server's certificate for these names and addresses, which may end so long after 1970.
     pub fn issue_until(&self, names: &[&str], end: Option<Duration>) -> Certified {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        if let Some(end) = end {
-            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
-        }
         let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = params(names, end).signed_by(&key, &self.issuer).expect("a certificate");
         let pin = hex::encode(Sha256::digest(key.subject_public_key_info()));
         let pem = (certificate.pem(), key.serialize_pem());
         Certified { chain: certificate.der().clone(), key: key.serialize_der(), pin, pem }
     }
+}
+
+fn params(names: &[&str], end: Option<Duration>) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    if let Some(end) = end {
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+    }
+    params
 }
 
 /// A server's certificate and key.

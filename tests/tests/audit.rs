@@ -84,6 +84,14 @@ fn one_byte_is_changed(lab: &mut Lab) {
     assert!(verify(&all, &[]).out.contains("line 3 (entry 3)"), "the evidence tells what it told");
     let rest = verify(&all[1..], &[]).well();
     assert!(rest.out.contains("are not in these files"), "{}", rest.out);
+    let rest: Value = serde_json::from_str(&verify(&all[1..], &["--json".to_owned()]).well().out).expect("JSON");
+    let follows = rest["log"]["follows"].as_str().expect("what was before").to_owned();
+    verify(&all[1..], &["--head".to_owned(), follows.clone()]).well();
+    let other = verify(
+        &all[1..],
+        &["--head".to_owned(), format!("{}:{}", follows.split(':').next().expect("a number"), "0".repeat(64))],
+    );
+    assert_eq!(other.code, Some(1), "it goes on after another log than that: {}", other.out);
 
     // The sentinel does not take the custodian's word for that, nor forget it with a restart: operators accept it.
     assert_eq!(audit_ok(lab, custodian), Some(0));
@@ -181,6 +189,13 @@ fn what_a_person_can_ask(lab: &mut Lab) {
     let said = verify(&[&log], &["--json".to_owned()]).well();
     let answer: Value = serde_json::from_str(&said.out).expect("JSON");
     assert_eq!((&answer["whole"], &answer["log"]["begins"]), (&Value::Bool(true), &Value::from(1)));
+    // Without its first lines it is not a file of the log, whatever the chain says.
+    let text = fs::read_to_string(&log).expect("a log");
+    let headless = lab.dir().join("headless.jsonl");
+    fs::write(&headless, text.lines().skip(2).map(|line| format!("{line}\n")).collect::<String>()).expect("written");
+    let said = verify(&[&headless], &[]);
+    assert_eq!(said.code, Some(1), "{}", said.out);
+    assert!(said.out.contains("line 1 (entry 3): no file of the log begins with it"), "{}", said.out);
     let head = format!("{}:{}", answer["log"]["ends"], answer["log"]["head"].as_str().expect("a digest"));
     verify(&[&log], &["--head".to_owned(), head.clone()]).well();
     let digit = if head.ends_with('0') { "1" } else { "0" };

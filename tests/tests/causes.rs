@@ -254,7 +254,7 @@ fn another_certificate(lab: &mut Lab) {
     // Renewed, with the same key.
     let before = ends(lab);
     let authority = Authority::of_lab(lab);
-    fs::write(&certificate, authority.renew(&["127.0.0.1"], &old[1])).expect("written");
+    fs::write(&certificate, authority.renew(&["127.0.0.1"], &old[1], None)).expect("written");
     lab.signal(node, Signal::HUP);
     lab.settle();
     lab.seal(node);

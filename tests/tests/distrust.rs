@@ -7,18 +7,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use ed25519_dalek::{Signer, SigningKey};
+use holdfast_tests::agent::Agent;
 use holdfast_tests::broker::Client;
 use holdfast_tests::lab::Lab;
 use holdfast_tests::messages::{self, Draft};
-use holdfast_tests::processes::Signal;
+use holdfast_tests::processes::{Signal, signal};
 use holdfast_tests::programs::{Said, program, tool};
+use holdfast_tests::terminal::{Terminal, restored};
 use holdfast_tests::vault::NightWatch;
 use holdfast_tests::wait::{always, until};
 use jiff::Timestamp;
@@ -50,6 +52,7 @@ fn nobody_is_talked_into_anything() {
     lab.scenario("a clock set back", a_clock_set_back);
     lab.scenario("a key in an agent", a_key_in_an_agent);
     lab.scenario("a key behind a passphrase", a_key_behind_a_passphrase);
+    lab.scenario("a key that refuses in an emergency", a_key_that_refuses_in_an_emergency);
     lab.scenario("a key on a token", a_key_on_a_token);
 }
 
@@ -295,26 +298,12 @@ fn copied_key(lab: &Lab, name: &str) -> PathBuf {
     path
 }
 
-/// The real `ssh-agent`, ended with the value.
-struct Agent(Child);
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // Ended already, or ends now.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn a_key_in_an_agent(lab: &mut Lab) {
     let node = "vault-2";
     let key = copied_key(lab, "agents");
     let config = config_with(lab, &key.with_extension("pub"));
-    let socket = lab.dir().join("agent.socket");
-    let mut agent = Command::new("ssh-agent");
-    agent.arg("-D").arg("-a").arg(&socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let agent = Agent(agent.spawn().expect("ssh-agent is installed (Debian: openssh-client)"));
-    until("the agent listens", || UnixStream::connect(&socket).is_ok());
+    let agent = Agent::at(lab.dir().join("agent.socket"));
+    let socket = agent.socket.clone();
     seal(lab, node);
 
     let approve = ["approve", "--node", node];
@@ -328,8 +317,7 @@ fn a_key_in_an_agent(lab: &mut Lab) {
     assert!(none.code == Some(1) && none.err.contains("SSH_AUTH_SOCK is not set"), "{none:?}");
     assert!(lab.is_sealed(node));
 
-    let added = Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).output().expect("ssh-add");
-    Said::from(added).well();
+    agent.add(&key, &[]);
     fs::remove_file(&key).expect("the agent alone has it now");
     let doctor = holdfast(&config, Some(&socket), &["doctor"]);
     assert!(doctor.out.contains("✓ the ssh-agent holds your key, ssh-ed25519 SHA256:"), "{doctor:?}");
@@ -350,26 +338,86 @@ fn a_key_behind_a_passphrase(lab: &mut Lab) {
     assert!(doctor.out.contains("✓ your key has a passphrase"), "{doctor:?}");
 
     let line = format!("'{}' approve --node {node} --config '{}'", program("holdfast").display(), config.display());
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--flush", "--echo", "never", "--command", &line, "/dev/null"]);
-    let mut script =
-        script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script is installed (util-linux)");
-    let mut screen = script.stdout.take().expect("piped");
-    let mut keyboard = script.stdin.take().expect("piped");
-    let mut shown = String::new();
+    let mut terminal = Terminal::of(&line);
     for typed in ["wrong\n", "correct horse\n"] {
-        let asked = shown.len();
-        while !shown[asked..].contains("(nothing is shown): ") {
-            let mut byte = [0];
-            assert_eq!(screen.read(&mut byte).expect("the screen"), 1, "it ended: {shown}");
-            shown.push(char::from(byte[0]));
-        }
-        keyboard.write_all(typed.as_bytes()).expect("typed");
+        terminal.shows("(nothing is shown): ");
+        terminal.types(typed);
     }
     until("the approval opens it", || lab.is_open(node));
-    screen.read_to_string(&mut shown).expect("text");
-    assert!(script.wait().expect("it ends").success(), "{shown}");
+    let (shown, code) = terminal.ends();
+    assert_eq!(code, Some(0), "{shown}");
     assert!(!shown.contains("horse") && !shown.contains("wrong"), "{shown}");
+    lab.settle();
+    an_emergency_that_waits_for_a_passphrase(lab, &config);
+}
+
+/// It seals without the passphrase, asks on, and orders the hold when it is typed; and ended meanwhile, it leaves the terminal as it was.
+fn an_emergency_that_waits_for_a_passphrase(lab: &mut Lab, config: &Path) {
+    let token = lab.path(&lab.file.root_token_file);
+    let (config, token) = (config.display(), token.display());
+    let seal =
+        format!("'{}' seal --emergency --config '{config}' --token-file '{token}'", program("holdfast").display());
+    let seal = format!("sh -c \"echo pid=\\$\\$; exec {seal}\"; code=$?; stty -a; exit $code");
+    for ended in [true, false] {
+        let mut terminal = Terminal::of(&seal);
+        terminal.shows("pid=");
+        let pid = terminal.line().parse().expect("a pid");
+        terminal.shows("(nothing is shown): ");
+        terminal.shows("the hold was not ordered: your key has not signed yet");
+        terminal.shows("3 of 3 nodes are sealed");
+        terminal.shows("the hold still waits for your key");
+        assert!(lab.nodes().iter().all(|node| lab.is_sealed(node)));
+        if ended {
+            signal(pid, Signal::TERM);
+        } else {
+            terminal.types("correct horse\n");
+            terminal.shows("5 of 5 custodians obey");
+        }
+        let (shown, code) = terminal.ends();
+        assert_eq!(code == Some(0), !ended, "{shown}");
+        restored(&shown);
+    }
+    end_the_emergency(lab);
+}
+
+/// A key that asks somebody first, and nobody says yes.
+fn a_key_that_refuses_in_an_emergency(lab: &mut Lab) {
+    let key = copied_key(lab, "refuses");
+    let config = config_with(lab, &key.with_extension("pub"));
+    let agent = Agent::at(lab.dir().join("refusing.socket"));
+    agent.add(&key, &["-c"]);
+    let token = lab.path(&lab.file.root_token_file).to_string_lossy().into_owned();
+    let seal = |more: &str| holdfast(&config, Some(&agent.socket), &["seal", more, "--token-file", &token]);
+    let said = seal("--json");
+    assert!(said.code == Some(1) && said.err.contains("nothing was sealed"), "not without a hold: {said:?}");
+    assert!(lab.nodes().iter().all(|node| lab.is_open(node)));
+
+    let said = seal("--emergency");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for part in [
+        "the hold was not ordered: ",
+        "refused to sign",
+        "vault-1: sealed",
+        "vault-2: sealed",
+        "vault-3: sealed",
+        "THE HOLD IS NOT IN FORCE: custodian-1, custodian-2, custodian-3, custodian-4, custodian-5",
+        "operators type: holdfast approve",
+    ] {
+        assert!(said.out.contains(part), "{part}: {}", said.out);
+    }
+    assert!(!said.out.contains("release"), "there is nothing to release: {}", said.out);
+    assert!(lab.nodes().iter().all(|node| lab.is_sealed(node)));
+    end_the_emergency(lab);
+}
+
+/// Ends whatever holds there are, and approves the opening of every node.
+fn end_the_emergency(lab: &mut Lab) {
+    if !lab.status()["holds"].as_array().is_none_or(Vec::is_empty) {
+        lab.holdfast(&["release", "--all", "--yes"]).well();
+        lab.holdfast_as("bob", &["release", "--all", "--yes"]).well();
+    }
+    lab.holdfast(&["approve", "--all"]).well();
+    lab.settle();
 }
 
 /// A token is not at hand: in its place, an agent that signs as one does, touched or not.

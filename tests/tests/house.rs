@@ -11,6 +11,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
+#[path = "house/watched.rs"]
+mod watched;
+
 /// The programs. None of them names another, and nothing names them.
 const PROGRAMS: [&str; 4] = ["holdfast-custodian", "holdfast-setup", "holdfast-sentinel", "holdfast-cli"];
 

@@ -30,7 +30,10 @@ fn its_configurations_are_accepted_with_and_without_the_defaults_written_out() {
     let ceremony = Ceremony::hold();
     for (name, program, words) in CONFIGURATIONS {
         let text = configuration(name);
-        for text in [text.clone(), with_defaults(&text)] {
+        let conducting = (name == "custodian.toml").then(|| as_conductor(&text));
+        let all =
+            [Some(text.clone()), Some(with_defaults(&text)), conducting.as_deref().map(with_defaults), conducting];
+        for text in all.into_iter().flatten() {
             let host = host(&ceremony, name);
             fs::write(host.path().join(name), &text).expect("written");
             let said = ask(program, words, &host.path().join(name));
@@ -51,6 +54,7 @@ fn every_key_of_every_configuration_is_explained() {
         ("custodian.toml", "crates/custodian/src/config.rs", "File"),
         ("custodian.toml", "crates/custodian/src/config.rs", "ClusterSection"),
         ("custodian.toml", "crates/custodian/src/config.rs", "PolicySection"),
+        ("custodian.toml", "crates/custodian/src/config.rs", "ConductorSection"),
         ("sentinel.toml", "crates/sentinel/src/config.rs", "File"),
         ("sentinel.toml", "crates/sentinel/src/config.rs", "ClusterSection"),
         ("operator.toml", "crates/cli/src/operator.rs", "File"),
@@ -64,7 +68,9 @@ fn every_key_of_every_configuration_is_explained() {
     for (name, source, section) in structs {
         let known = fields(source, section);
         assert!(!known.is_empty(), "{source}: struct {section} was read");
-        let explained = keys(&with_defaults(&configuration(name)));
+        let text = configuration(name);
+        let text = if name == "custodian.toml" { as_conductor(&text) } else { text };
+        let explained = keys(&with_defaults(&text));
         let missing: Vec<_> = known.difference(&explained).collect();
         assert!(missing.is_empty(), "docs/INSTALL.md, {name}: nothing about {missing:?} of {source}");
     }
@@ -158,6 +164,13 @@ fn configuration(name: &str) -> String {
     // The section that not everybody wants stands by itself.
     let more = if name == "custodian.toml" { block("toml", "[metrics]") } else { String::new() };
     block("toml", first) + &more
+}
+
+/// The custodian's example with the conductor's beside it, whose drills it then believes.
+fn as_conductor(custodian: &str) -> String {
+    let nobody = custodian.lines().find(|line| line.starts_with("# conductors = [")).expect("the page shows it");
+    let believed = custodian.replace(nobody, "conductors = [\"custodian-1\"]");
+    format!("{believed}\n{}", block("toml", "[conductor.prod]"))
 }
 
 /// The page's block of this language that begins so.

@@ -273,7 +273,8 @@ fn a_folder_that_is_no_labs_is_left_alone() {
 fn wrong_usage_is_told_from_failure() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("lab");
-    let refused: [&[&str]; 5] = [
+    let refused: [&[&str]; 6] = [
+        &["up", "--sentinels", "0"],
         &["up", "--custodians", "0"],
         &["up", "--nodes", "200"],
         &["up", "--threshold", "many"],
@@ -306,7 +307,7 @@ fn a_server_that_does_not_start_is_named_with_the_end_of_its_log() {
 fn labs_side_by_side_do_not_meet() {
     let folder = tempfile::tempdir().expect("a folder");
     let dirs = [folder.path().join("one"), folder.path().join("two")];
-    let small = ["up", "--no-broker", "--nodes", "1", "--custodians", "2", "--threshold", "2"];
+    let small = ["up", "--no-broker", "--nodes", "1", "--custodians", "2", "--threshold", "2", "--sentinels", "2"];
     let ups = dirs.clone().map(|dir| std::thread::spawn(move || lab(&small, &dir)));
     for up in ups {
         let output = up.join().expect("joined");
@@ -317,7 +318,12 @@ fn labs_side_by_side_do_not_meet() {
     assert!(one["broker"].is_null());
     assert!(is_open(&one, &one["vault"][0]) && is_open(&two, &two["vault"][0]));
     assert_ne!(one["vault"][0]["url"], two["vault"][0]["url"]);
+    let sentinels = one["sentinels"].as_array().expect("a list");
+    assert!(sentinels.len() == 2 && sentinels[0] == one["sentinel"], "{sentinels:?}");
+    let ids = sentinels.iter().map(|sentinel| (sentinel["id"].as_str().expect("an id"), runs(pid(sentinel))));
+    assert_eq!(ids.collect::<Vec<_>>(), [("sentinel-1", true), ("sentinel-2", true)]);
     drop(first);
     assert!(runs(pid(&two["vault"][0])), "one lab's end was another's");
+    assert!(!sentinels.iter().any(|sentinel| runs(pid(sentinel))), "`down` left a sentinel");
     drop(second);
 }

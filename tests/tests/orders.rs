@@ -4,18 +4,27 @@
 
 #![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
 
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use holdfast_tests::broker::Client;
 use holdfast_tests::lab::Lab;
 use holdfast_tests::messages::{self, Draft, rfc3339};
-use holdfast_tests::programs::{self, Said};
+use holdfast_tests::programs::{self, Said, program};
+use holdfast_tests::relay::Relay;
+use holdfast_tests::terminal::Terminal;
 use holdfast_tests::wait::{always, until};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// How long a node stays sealed for a claim that is about something else than time.
 const SAMPLE: Duration = Duration::from_secs(5);
+
+/// How often commands are given at once.
+const TWICE: usize = 2;
+
+/// As many messages as a custodian's queue of orders takes.
+const ORDERS_MAX_LENGTH: usize = 1_000;
 
 /// How many holds are timed. `HOLDFAST_HOLDS` asks for more.
 const HOLDS: usize = 5;
@@ -25,6 +34,10 @@ fn operators_decide() {
     let mut lab = Lab::up(&[]);
     lab.scenario("a hold, and its end", a_hold_and_its_end);
     lab.scenario("how soon a hold is obeyed", how_soon_a_hold_is_obeyed);
+    lab.scenario("two commands of one operator at once", two_commands_at_once);
+    lab.scenario("an order that one full queue refuses", one_full_queue);
+    lab.scenario("every hold, or every one of an operator's", every_hold);
+    lab.scenario("two clusters at one sentinel", two_clusters_at_one_sentinel);
     lab.scenario("another trust root", another_trust_root);
     lab.scenario("a sentinel that lies", a_sentinel_that_lies);
     lab.scenario("an emergency", an_emergency);
@@ -130,6 +143,134 @@ fn how_soon_a_hold_is_obeyed(lab: &mut Lab) {
     }
     times.sort_unstable();
     println!("        all five have acknowledged a hold after {times:?} ms");
+}
+
+/// They read one queue of answers, and each hears all of its own.
+fn two_commands_at_once(lab: &mut Lab) {
+    let config = lab.path(&lab.file.operator_config);
+    let begin = |args: &[&str]| {
+        let mut command = Command::new(program("holdfast"));
+        command.args(args).args(["--json", "--config"]).arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be started")
+    };
+    let end = |child: Child| json_of(&Said::from(child.wait_with_output().expect("it ends")).well());
+    for _ in 0..TWICE {
+        let holds = [0, 1, 2].map(|_| begin(&["hold", "--node", "vault-3"])).map(end);
+        for done in &holds {
+            assert_eq!(done["answers"].as_array().map(Vec::len), Some(5), "{done}");
+        }
+        let ids = holds.map(|done| done["id"].as_str().expect("an id").to_owned());
+        for operator in ["alice", "bob"] {
+            for id in &ids {
+                lab.holdfast_as(operator, &["release", "--json", "--hold", id]).well();
+            }
+        }
+    }
+}
+
+/// A queue that takes no more makes the broker refuse the order, which all the others have: whoever answers has it.
+fn one_full_queue(lab: &mut Lab) {
+    let queue = "holdfast.custodian.custodian-5.orders";
+    let admin = Client::admin(lab);
+    lab.kill("custodian-5");
+    let mut stuffed = 0..2 * ORDERS_MAX_LENGTH;
+    assert!(stuffed.any(|_| admin.rejects("", queue, b"stuffing")), "it takes everything");
+    let key = format!("{}.alice.hold", messages::cluster_id(&lab.path(&lab.file.manifest)));
+    assert!(admin.rejects("holdfast.orders", &key, b"stuffing"), "the broker refuses what this queue has no room for");
+    let said = lab.holdfast(&["hold", "--node", "vault-3"]).well();
+    assert!(said.out.contains("custodian-5: no answer") && said.out.contains("4 of 5 custodians obey"), "{said:?}");
+    lab.seal("vault-1");
+    lab.holdfast(&["approve", "--node", "vault-1"]).well();
+    assert!(lab.is_open("vault-1"), "an approval is sent as well");
+    admin.purge(queue);
+    lab.start("custodian-5");
+    let id = lab.status()["holds"][0]["id"].as_str().expect("a hold").to_owned();
+    until("it hears of the hold from the others", || obeys(lab, "custodian-5", &id));
+    lab.holdfast(&["release", "--json", "--hold", &id]).well();
+    lab.holdfast_as("bob", &["release", "--json", "--hold", &id]).well();
+}
+
+/// One confirmation, which lists them.
+fn every_hold(lab: &mut Lab) {
+    let held = |operator: &str, node: &str| {
+        let said = lab.holdfast_as(operator, &["hold", "--json", "--node", node, "--reason", operator]).well();
+        json_of(&said)["id"].as_str().expect("an id").to_owned()
+    };
+    let (of_alice, of_bob) = ([held("alice", "vault-1"), held("alice", "vault-2")], held("bob", "vault-3"));
+    let told = || lab.status()["holds"].as_array().map_or(0, Vec::len);
+    until("the sentinel has heard of all three", || told() == 3);
+
+    let nobody = lab.holdfast(&["release", "--all"]);
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
+    assert!(nobody.err.contains("nothing was released") && nobody.err.contains(&of_bob), "{nobody:?}");
+    let none = lab.holdfast(&["release", "--by", "carol", "--yes"]);
+    assert!(none.code == Some(1) && none.err.contains("tells of a hold by carol"), "{none:?}");
+    assert_eq!(lab.holdfast(&["release", "--all", "--hold", &of_bob]).code, Some(2));
+
+    let first = json_of(&lab.holdfast(&["release", "--by", "bob", "--yes", "--json"]).well());
+    assert_eq!((first.as_array().map(Vec::len), &first[0]["hold"]), (Some(1), &json!(of_bob)), "{first}");
+    let config = lab.path(&lab.file.operators[1].config);
+    let program = program("holdfast");
+    let mut terminal = Terminal::of(&format!("'{}' release --all --config '{}'", program.display(), config.display()));
+    terminal.shows("3 holds of cluster lab:");
+    for id in of_alice.iter().chain([&of_bob]) {
+        terminal.shows(id);
+    }
+    terminal.shows("5 of the custodians that are heard obey it");
+    terminal.shows("Do you want all of these to end? [yes/no] ");
+    terminal.types("yes\n");
+    terminal.shows("has heard 1 of 2 operators");
+    terminal.shows("the hold is ended at 5 of 5 custodians");
+    let (shown, code) = terminal.ends();
+    assert!(code == Some(0) && shown.contains("--cluster lab --all"), "{shown}");
+    until("bob's has ended, alice's wait for another", || told() == 2);
+    let last = lab.holdfast(&["release", "--by", "alice", "--yes"]).well();
+    assert!(last.out.contains("2 holds of cluster lab") && !last.out.contains(&of_bob), "{last:?}");
+    until("none stands", || told() == 0);
+}
+
+/// It is asked once about both, and each is told of once.
+fn two_clusters_at_one_sentinel(lab: &mut Lab) {
+    let home = lab.path(&lab.file.sentinel.config).with_file_name("");
+    let manifest = std::fs::read_to_string(home.join("lab.manifest.json")).expect("a manifest");
+    let id = messages::cluster_id(&home.join("lab.manifest.json"));
+    let twin = manifest.replace(&id, &messages::random_id());
+    let with_twin = |config: &std::path::Path| {
+        std::fs::write(config.with_file_name("twin.manifest.json"), &twin).expect("written");
+        let text = std::fs::read_to_string(config).expect("a configuration");
+        let section = text[text.find("[clusters.lab]").expect("its cluster")..].to_owned();
+        (text, section.replace("[clusters.lab", "[clusters.twin").replace("lab.manifest", "twin.manifest"))
+    };
+    let sentinel = home.join("sentinel.toml");
+    let (before, section) = with_twin(&sentinel);
+    std::fs::write(&sentinel, format!("{before}\n{section}")).expect("written");
+    lab.restart("sentinel");
+    until("it watches both", || lab.read_sentinel("/api/v1/status").is_some_and(|page| page.contains("\"twin\"")));
+
+    let at = lab.file.sentinel.url.trim_start_matches("http://").to_owned();
+    let relay = Relay::start(([127, 0, 0, 1], 0).into(), vec![at.parse().expect("an address")]);
+    let (own, section) = with_twin(&lab.path(&lab.file.operator_config));
+    let config = lab.dir().join("operator-of-two.toml");
+    let text = format!("{own}\n{section}").replace(&at, &relay.address.to_string());
+    std::fs::write(&config, text).expect("written");
+    let status = |more: &[&str]| {
+        let asked = relay.connections();
+        let config = config.to_string_lossy();
+        let said = programs::run("holdfast", &[&["status", "--config", &config], more].concat());
+        assert_eq!(relay.connections() - asked, 1, "it is asked once: {said:?}");
+        said
+    };
+    let said = status(&[]);
+    for cluster in ["lab", "twin"] {
+        assert_eq!(said.out.matches(&format!("Would {cluster} open by itself now?")).count(), 1, "{said:?}");
+    }
+    let clusters =
+        |document: &Value| document["clusters"].as_object().expect("clusters").keys().cloned().collect::<Vec<_>>();
+    let both = json_of(&status(&["--json"]));
+    assert_eq!((clusters(&both), &both["sentinel"]), (vec!["lab".to_owned(), "twin".to_owned()], &json!("sentinel-1")));
+    assert_eq!(clusters(&json_of(&status(&["--json", "--cluster", "twin"]))), ["twin"]);
+    std::fs::write(&sentinel, before).expect("written");
+    lab.restart("sentinel");
 }
 
 fn another_trust_root(lab: &mut Lab) {

@@ -189,6 +189,9 @@ struct Answer {
 #[derive(Serialize)]
 struct Log {
     begins: u64,
+    /// What was before it: the last entry that is not here, and its digest, as `--head` takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follows: Option<String>,
     ends: u64,
     head: String,
     first: Option<Timestamp>,
@@ -215,7 +218,8 @@ impl Answer {
         match audit::verify(&files, &[]) {
             Ok(whole) => {
                 for word in &mut words {
-                    let checked = (word.known.seq >= whole.begins).then(|| audit::verify(&files, &[word.known]));
+                    // Of the entry before the first one, that one tells.
+                    let checked = (word.known.seq + 1 >= whole.begins).then(|| audit::verify(&files, &[word.known]));
                     word.fits = checked.as_ref().map(Result::is_ok);
                     broken = broken.or(checked.and_then(Result::err));
                 }
@@ -233,8 +237,9 @@ impl Answer {
 }
 
 impl From<Summary> for Log {
-    fn from(Summary { begins, position, first, last, torn }: Summary) -> Self {
-        Self { begins, ends: position.seq, head: position.head_hex(), first, last, torn }
+    fn from(Summary { begins, follows, position, first, last, torn }: Summary) -> Self {
+        let follows = (begins > 1).then(|| format!("{}:{}", follows.seq, follows.head_hex()));
+        Self { begins, follows, ends: position.seq, head: position.head_hex(), first, last, torn }
     }
 }
 
@@ -274,6 +279,11 @@ fn explain(why: &Why) -> (&'static str, &'static str) {
             "if these files were copied before that was said, copy them again; if not, the end was cut off: keep them as evidence, and \
              find out who was on the custodian's host",
         ),
+        Why::Headless => (
+            "a file of the log begins with entry 1, or with one that tells after which it goes on: somebody cut lines off its front, or it is \
+             a part of a file",
+            EVIDENCE,
+        ),
         Why::Torn => ("a file that is followed by another one never ends like this: it was cut", EVIDENCE),
     }
 }
@@ -293,9 +303,13 @@ impl fmt::Display for Answer {
             };
             let whole = if self.whole { "✓ The audit log is whole" } else { "\n  The chain in itself is whole" };
             write!(f, "{whole}: {log}, in {files}.")?;
-            if log.begins > 1 {
+            if let Some(follows) = &log.follows {
                 let before = log.begins - 1;
-                write!(f, "\n  Entries 1 to {before} are not in these files: nothing is said of them.")?;
+                write!(
+                    f,
+                    "\n! Entries 1 to {before} are not in these files: carried away, or removed by somebody. Nothing is said of them; the files \
+                     that they are in, verify with --head {follows}"
+                )?;
             }
             if log.torn > 0 {
                 let torn = log.torn;

@@ -6,6 +6,7 @@ mod audit;
 mod broker;
 mod demo;
 mod doctor;
+mod drill;
 mod ids_hook;
 mod init;
 mod lab;
@@ -21,6 +22,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use holdfast_core::message::plain_lines;
 use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
+use holdfast_edge::terminal;
 
 /// Keeps a Vault's key shares on machines of their own, and opens it again after a crash.
 #[derive(Parser)]
@@ -49,6 +51,9 @@ enum Command {
     Distrust(order::distrust::Arguments),
     /// Put another allowed_signers file in force at the custodians
     Trust(order::trust::Arguments),
+    /// Sealing exercises: order one, and see how it goes
+    #[command(subcommand)]
+    Drill(drill::Command),
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
     Doctor(doctor::Arguments),
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         Command::IdsHook(arguments) => ids_hook::run(&arguments),
         Command::Distrust(arguments) => order::distrust::run(&arguments),
         Command::Trust(arguments) => order::trust::run(&arguments),
+        Command::Drill(command) => drill::run(&command),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Audit(command) => audit::run(&command),
@@ -92,6 +98,8 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
     };
+    // A passphrase may still be asked for, when an emergency did not wait for it.
+    terminal::give_back();
     done.unwrap_or_else(|error| {
         // It may quote what a sentinel or a server answered. Nowhere left to say it if this fails.
         let _ = writeln!(std::io::stderr(), "holdfast: {}", plain_lines(&format!("{error:#}")));

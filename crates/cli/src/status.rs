@@ -1,7 +1,8 @@
 //! `holdfast status`: would it open by itself now, and if something waits, for whom and what to type. The words are the
 //! core's (`verdict`), because the sentinel's page says the same.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,45 +41,61 @@ pub(crate) struct Arguments {
     /// Only this node
     #[arg(long, conflicts_with = "json")]
     node: Option<NodeName>,
-    /// Print the sentinel's answer as JSON
+    /// Print the sentinel's answer about these clusters as JSON: one document for each sentinel
     #[arg(long)]
     json: bool,
 }
 
-/// Asks the sentinel and prints what it knows. Succeeds only if every node is open and could be opened by itself.
+/// Asks each sentinel once and prints what it knows. Succeeds only if every node is open and could be opened by itself.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let clusters = operator.clusters(arguments.cluster.as_ref())?;
+    let mut sentinels: BTreeMap<&str, (Status, Vec<u8>)> = BTreeMap::new();
+    let mut shown: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut well = true;
-    let mut first = true;
-    for (name, cluster) in operator.clusters(arguments.cluster.as_ref())? {
+    for (place, &(name, cluster)) in clusters.iter().enumerate() {
         let Some(url) = &cluster.sentinel else {
             anyhow::bail!(
                 "{}: [clusters.{name}] names no sentinel: add sentinel = \"http://127.0.0.1:9640\" or where it listens",
                 arguments.config.display()
             );
         };
-        let (status, body) = runtime.block_on(ask(url))?;
-        let known = status.clusters.values().find(|known| known.id == cluster.manifest.id());
+        let (status, _) = match sentinels.entry(url) {
+            Entry::Occupied(asked) => asked.into_mut(),
+            Entry::Vacant(unasked) => unasked.insert(runtime.block_on(ask(url))?),
+        };
+        let id = cluster.manifest.id();
+        let known = status.clusters.values().find(|known| known.id == id);
         let Some(known) = known else {
-            anyhow::bail!("the sentinel at {url} does not watch cluster {name} ({})", cluster.manifest.id());
+            anyhow::bail!("the sentinel at {url} does not watch cluster {name} ({id})");
         };
         let node = arguments.node.as_ref();
         if let Some(node) = node.filter(|node| !known.nodes.contains_key(node)) {
             let there = known.nodes.keys().map(NodeName::as_str).collect::<Vec<_>>().join(", ");
             anyhow::bail!("cluster {name} has no node {node}, it has: {there}");
         }
-        well &= is_well(known, node) && Verdict::of(known, &status).answer == Answer::Yes;
-        let mut out = std::io::stdout();
-        if arguments.json {
-            out.write_all(&body)?;
-            writeln!(out)?;
-        } else {
-            let gap = if std::mem::take(&mut first) { "" } else { "\n\n" };
-            write!(out, "{gap}{}", render(name, known, &status, node, &arguments.config, clock::wall()))?;
+        well &= is_well(known, node) && Verdict::of(known, status).answer == Answer::Yes;
+        shown.entry(url).or_default().insert(id.to_string());
+        if !arguments.json {
+            let gap = if place == 0 { "" } else { "\n\n" };
+            let text = render(name, known, status, node, &arguments.config, clock::wall());
+            write!(std::io::stdout(), "{gap}{text}")?;
         }
     }
+    for (url, (_, body)) in sentinels.iter().filter(|_| arguments.json) {
+        writeln!(std::io::stdout(), "{}", only(body, &shown[url])?)?;
+    }
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A sentinel's answer with these clusters alone, and with all that it says of them and of itself, also what is not known here.
+fn only(body: &[u8], clusters: &BTreeSet<String>) -> anyhow::Result<serde_json::Value> {
+    let mut document: serde_json::Value = serde_json::from_slice(body)?;
+    if let Some(all) = document["clusters"].as_object_mut() {
+        all.retain(|_, cluster| cluster["id"].as_str().is_some_and(|id| clusters.contains(id)));
+    }
+    Ok(document)
 }
 
 /// What the sentinel at this address knows.

@@ -81,7 +81,8 @@ pub fn assess(basis: Basis<'_>, heard: &BTreeMap<&Principal, &Heard>, now: Now) 
         let left: Vec<_> = fresh.iter().copied().filter(|custodian| place_of(*custodian) != place).collect();
         basis.nodes.iter().map(|node| ready(&left, node)).min().unwrap_or(0)
     };
-    let least = fresh.iter().map(|custodian| without(place_of(*custodian))).min();
+    let places: BTreeSet<_> = fresh.iter().map(|custodian| place_of(*custodian)).collect();
+    let least = places.into_iter().map(without).min();
     let ready = ready_by_node.values().copied().min().unwrap_or(0);
     // 255 at most: x is a byte and never 0.
     let margin = |ready: u32| i32::try_from(ready).unwrap_or(i32::MAX) - i32::from(basis.threshold);
@@ -99,7 +100,7 @@ pub fn assess(basis: Basis<'_>, heard: &BTreeMap<&Principal, &Heard>, now: Now) 
 type Fresh<'a> = (&'a Principal, &'a Heartbeat);
 
 /// What is lost as one: a site, or a custodian that names none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place<'a> {
     Site(&'a Site),
     Alone(&'a Principal),

@@ -148,6 +148,10 @@ pub struct CustodianStatus {
     /// When its share of the present generation was last part of a set that opened a node.
     #[serde(default)]
     pub share_proven: Option<ShareProof>,
+    /// When its share of the present generation was last in a set that did not fit while another one opened the node; unless it is
+    /// proven since, or that is long ago.
+    #[serde(default)]
+    pub share_suspect: Option<Timestamp>,
     /// What the sentinel remembers of its audit log.
     #[serde(default)]
     pub audit: Option<AuditWitness>,
@@ -305,6 +309,9 @@ pub struct IncidentStatus {
     pub told_cause: Option<Cause>,
     /// When it was seen open again; `None` while it lasts.
     pub opened_at: Option<Timestamp>,
+    /// The generation that the sentinel's manifest named when it was seen open again.
+    #[serde(default)]
+    pub generation: Option<u32>,
     /// From sealed seen to open seen, in milliseconds with fractions, by the sentinel's steady clock; or as the custodian
     /// that opened it measured, where the sentinel did not see it sealed.
     pub open_after_ms: Option<f64>,

@@ -44,7 +44,8 @@ pub const SENTINEL_MAX_LENGTH: u64 = 20_000;
 /// The same in bytes.
 pub const SENTINEL_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Answers that may wait for an operator: of each custodian to each of many orders, for as long as anybody waits for them.
+/// Answers that may wait for an operator: of each custodian to each of many orders, and how drills go, for as long as anybody waits
+/// for them.
 pub const OPERATOR_MAX_LENGTH: u64 = 1_000;
 /// The same in bytes.
 pub const OPERATOR_MAX_BYTES: u64 = 2 * 1024 * 1024;
@@ -123,7 +124,7 @@ pub fn sentinel_queue(sentinel: &Principal) -> String {
     format!("holdfast.sentinel.{sentinel}")
 }
 
-/// The queue of what custodians answer to an operator's orders and approvals.
+/// The queue of what custodians answer to an operator's orders and approvals, and of how drills go.
 pub fn operator_queue(operator: &Principal) -> String {
     format!("holdfast.operator.{operator}")
 }
@@ -368,7 +369,7 @@ impl Definitions {
     }
 
     fn operator(&mut self, operator: &Principal, clusters: &[ClusterId]) {
-        let queue = self.answers(operator, clusters, &[Kind::Acknowledgement]);
+        let queue = self.answers(operator, clusters, &[Kind::Acknowledgement, Kind::DrillReport]);
         self.permissions(operator, &[(Exchange::Orders, clusters)], &[queue]);
     }
 
@@ -393,7 +394,8 @@ impl Definitions {
         );
         for id in clusters {
             for kind in kinds {
-                self.bind(Exchange::Reports, &queue, &format!("{id}.*.{}", kind.as_str()));
+                let exchange = Exchange::of(kind.namespace());
+                self.bind(exchange, &queue, &format!("{id}.*.{}", kind.as_str()));
             }
         }
         queue
@@ -612,6 +614,25 @@ mod tests {
             .iter()
             .filter(|binding| binding["destination"].as_str().is_some_and(|queue| queue.ends_with(".orders")));
         assert!(to_orders.all(|binding| binding["source"] == "holdfast.orders"));
+        let bound_to = |queue: &str| -> BTreeSet<(String, String)> {
+            let bindings = made["bindings"].as_array().expect("a list").iter();
+            let of_it = bindings.filter(|binding| binding["destination"] == queue);
+            let text = |value: &Value| value.as_str().expect("text").to_owned();
+            of_it.map(|binding| (text(&binding["source"]), text(&binding["routing_key"]))).collect()
+        };
+        let both = |ends: [(&str, String); 2]| BTreeSet::from(ends.map(|(source, key)| (source.to_owned(), key)));
+        let (one, two) = ("01".repeat(16), "02".repeat(16));
+        let answers = |id: &str| {
+            [
+                ("holdfast.reports", format!("{id}.*.acknowledgement")),
+                ("holdfast.intents", format!("{id}.*.drill-report")),
+            ]
+        };
+        let operators: BTreeSet<_> = both(answers(&one)).into_iter().chain(both(answers(&two))).collect();
+        assert_eq!(bound_to("holdfast.operator.alice"), operators);
+        let conductors =
+            both([("holdfast.orders", format!("{one}.*.drill")), ("holdfast.intents", format!("{one}.*.due"))]);
+        assert_eq!(bound_to(&format!("holdfast.conductor.{one}")), conductors);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod held;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ fn last_opening(cluster: &ClusterStatus, now: Timestamp) -> String {
     let known = opened_by_itself(cluster).and_then(|incident| Some((incident.opened_at?, incident.open_after_ms?)));
     match known {
         Some((at, millis)) => format!("last proven {}, {}", moment(at, now), duration(millis)),
-        None => "never proven yet by an opening".to_owned(),
+        None => "never proven yet by an opening without people".to_owned(),
     }
 }
 
@@ -253,6 +254,7 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         more => doubts.push(format!("{} of {} custodians are not ready.", more.len(), cluster.custodians.len())),
     }
     doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
+    doubts.extend(suspicion(cluster, status.at));
     doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
         doubts.push("It would not, if the site were lost whose custodians are needed most.".to_owned());
@@ -270,6 +272,18 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
         doubts.push(format!("The certificate of {node} {verb} {when}{}.", moment(at, status.at)));
     }
     doubts
+}
+
+/// Whose shares are suspect. Of several nobody can say which of them it is, and this does not.
+fn suspicion(cluster: &ClusterStatus, now: Timestamp) -> Option<String> {
+    let suspects: BTreeMap<_, _> =
+        cluster.custodians.iter().filter_map(|(id, known)| Some((id.clone(), known.share_suspect?))).collect();
+    let when = moment(*suspects.values().max()?, now);
+    let (shares, are) = if suspects.len() == 1 { ("The share", "is") } else { ("The shares", "are") };
+    let suspects = names(&suspects.into_keys().collect());
+    Some(format!(
+        "{shares} of {suspects} {are} suspect: in a set that did not fit ({when}), and in none since that opened a node."
+    ))
 }
 
 /// What is wrong with a custodian's audit log, by its own word or by what the sentinel remembers of it: a sentence.
@@ -384,6 +398,10 @@ pub fn advice(
             "{node} was sealed on purpose (seen at {at}{by}). It stays sealed, also through restarts, until operators approve \
              its opening."
         ));
+    } else if sealed_unheard(status) {
+        say(format!(
+            "{node} was sealed on purpose, as the sentinel saw; custodians have not told yet what they know of it."
+        ));
     }
     if is_held(node, status, cluster) {
         say(format!("{node} stays shut while it is held; what else it waits for, it does after that."));
@@ -430,10 +448,15 @@ fn why_approve(node: &NodeName, status: &NodeStatus, cluster: &ClusterStatus, no
         ));
     }
     // Before custodians have told what they wait for, or while the node is down.
-    (status.marker.is_some() && unsaid(status)).then(|| match status.seen {
+    ((status.marker.is_some() || sealed_unheard(status)) && unsaid(status)).then(|| match status.seen {
         Seen::Lost => format!("Start {node}; to open it then{so_far}, operators type:"),
         _ => format!("To open {node}{so_far}, operators type:"),
     })
+}
+
+/// Whether the sentinel saw a node being sealed of which no custodian has told it: the broker is away, or it was this very moment.
+fn sealed_unheard(node: &NodeStatus) -> bool {
+    node.seen == Seen::Sealed && node.cause == Some(Cause::InPlace) && node.marker.is_none()
 }
 
 /// Whether no custodian has told what a node waits for but for what it cannot know yet.

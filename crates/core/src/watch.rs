@@ -11,6 +11,7 @@ mod held;
 mod ledger;
 mod proof;
 mod root;
+mod suspect;
 mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,6 +35,7 @@ pub use witness::AUDIT_DOUBT_KEPT;
 use held::Said;
 use ledger::Ledger;
 use root::Root;
+use suspect::SUSPECT_KEPT;
 
 /// How many approvals of a cluster are kept: more than operators sign in the quarter of an hour that one can live.
 pub const APPROVALS_KEPT: usize = 64;
@@ -419,7 +421,7 @@ impl Watcher {
                 say(Seen::Lost, None);
             } else {
                 node.lost_because = None;
-                cluster.ledger.opened(&place.node, now);
+                cluster.ledger.opened(&place.node, cluster.watch.generation, now);
                 cluster.approvals.retain(|approval| approval.node != place.node || approval.issued_at > now.wall);
                 say(Seen::Open, None);
             }
@@ -449,7 +451,8 @@ impl Watcher {
             let count = heartbeat.submissions.get(result.as_str()).copied().unwrap_or(0);
             self.submissions.see((header.cluster, header.from.clone(), result), heartbeat.started_at, count);
         }
-        let mut rejected: BTreeMap<&'static str, u64> = BTreeMap::new();
+        // Each, also at zero: a rise from nothing is no rise for whoever reads counters.
+        let mut rejected: BTreeMap<&'static str, u64> = REASONS.into_iter().map(|reason| (reason, 0)).collect();
         for (reason, count) in &heartbeat.rejected {
             let known = REASONS.into_iter().find(|known| known == reason);
             let total = rejected.entry(known.unwrap_or(OTHER_REASON)).or_default();
@@ -578,6 +581,24 @@ impl Cluster {
         news
     }
 
+    /// Whose shares are suspect, and since when.
+    fn suspects(&self, distrusted: &BTreeSet<Principal>, now: Now) -> BTreeMap<Principal, Timestamp> {
+        let mut suspects = BTreeMap::new();
+        for incident in self.ledger.settled().filter(|incident| incident.generation == Some(self.watch.generation)) {
+            if let Some(at) = incident.opened_at.filter(|at| now.wall < at.after(SUSPECT_KEPT)) {
+                let named = suspect::suspects(incident, distrusted, self.watch.threshold);
+                suspects.extend(named.into_iter().map(|custodian| (custodian, at)));
+            }
+        }
+        suspects.retain(|custodian, at| self.proof(custodian).is_none_or(|proof| proof.at <= *at));
+        suspects
+    }
+
+    /// When the custodian's share of the present generation was last proven.
+    fn proof(&self, who: &Principal) -> Option<&ShareProof> {
+        self.proofs.get(who).filter(|proof| proof.generation == self.watch.generation)
+    }
+
     fn status(&self, id: ClusterId, now: Now) -> ClusterStatus {
         let watch = &self.watch;
         let nodes = watch.nodes.keys().cloned().collect();
@@ -587,6 +608,7 @@ impl Cluster {
         let distrusted = held::surely(&told_distrusted, watch.threshold);
         let counting: BTreeMap<_, _> = self.heard.iter().filter(|(who, _)| !distrusted.contains(*who)).collect();
         let quorum = assess(basis, &counting, now);
+        let suspects = self.suspects(&distrusted, now);
         ClusterStatus {
             id,
             shares: watch.shares,
@@ -606,7 +628,7 @@ impl Cluster {
             custodians: watch
                 .custodians
                 .iter()
-                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, now)))
+                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, &suspects, now)))
                 .collect(),
             approvals: self.approvals.iter().filter(|approval| approval.expires_at > now.wall).cloned().collect(),
             holds: held::holds(&said),
@@ -665,6 +687,7 @@ impl Cluster {
         who: &Principal,
         quorum: &Quorum,
         distrusted: &BTreeSet<Principal>,
+        suspects: &BTreeMap<Principal, Timestamp>,
         now: Now,
     ) -> CustodianStatus {
         let heard = self.heard.get(who);
@@ -681,11 +704,8 @@ impl Cluster {
             site: heard.and_then(|heard| heard.heartbeat.site.clone()),
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
-            share_proven: self
-                .proofs
-                .get(who)
-                .filter(|p| p.generation == self.watch.generation && !distrusted)
-                .cloned(),
+            share_proven: self.proof(who).filter(|_| !distrusted).cloned(),
+            share_suspect: suspects.get(who).copied(),
             audit: self.audits.get(who).map(|known| AuditWitness {
                 doubt: witness::standing(known, now.wall, self.watch.audit_accepted.get(who).copied()).cloned(),
                 ..known.clone()

@@ -451,18 +451,18 @@ mod tests {
     #[test]
     fn the_defaults_that_the_page_shows_are_the_defaults() {
         let page = include_str!("../../../docs/INSTALL.md");
-        let (_, example) = page.split_once("```toml\nid = \"custodian-1\"").expect("the example");
-        let (example, rest) = example.split_once("```").expect("its end");
-        let (_, metrics) = rest.split_once("```toml\n[metrics]").expect("the section that stands by itself");
-        let (metrics, _) = metrics.split_once("```").expect("its end");
-        let example = format!("{example}[metrics]{metrics}");
         // What stands before " = " in a line that shows a default is a key, and in prose it is not one word.
         let shown = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
         let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));
-        let in_force: String = example.lines().map(line).collect();
+        let in_force = |first: &str| {
+            let (_, example) = page.split_once(&format!("```toml\n{first}")).expect("the example");
+            let (example, _) = example.split_once("```").expect("its end");
+            format!("{first}{}", example.lines().map(line).collect::<String>())
+        };
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("custodian.toml");
-        std::fs::write(&path, format!("id = \"custodian-1\"{in_force}")).expect("written");
+        let all = ["id = \"custodian-1\"", "[metrics]", "[conductor.prod]"].map(in_force).concat();
+        std::fs::write(&path, all).expect("written");
 
         let source = ConfigFile::read(&path).expect("read");
         let file: File = source.parse().expect("the example");
@@ -482,5 +482,17 @@ mod tests {
         assert!(rules == [true; 4] && counts == [true; 3] && outage_window.is_some(), "each is shown");
         assert!(section.policy.unseals_per_hour.is_some() && section.policy.drill_windows.is_some(), "each is shown");
         assert_eq!(section.policy.load(&source, &section.operators), Ok(Policy::default()));
+
+        let conductor = file.conductor.values().next().expect("a conductor");
+        let text = |value: &Option<Spanned<String>>| value.as_ref().expect("shown").get_ref().clone();
+        let duration = |value: &Option<Spanned<String>>| {
+            source.duration(value.as_ref().expect("shown"), Duration::ZERO..=Duration::MAX)
+        };
+        assert_eq!((text(&conductor.node), text(&conductor.timezone)), ("rotate".to_owned(), "UTC".to_owned()));
+        assert_eq!(duration(&conductor.objective), Ok(OBJECTIVE_DEFAULT));
+        assert_eq!(duration(&conductor.jitter), Ok(Duration::ZERO));
+        assert!(conductor.blackout.is_empty() && conductor.schedule.is_some());
+        let all_but_one = section.nodes.get_ref().len() - 1;
+        assert_eq!(conductor.min_unsealed.as_ref().map(|n| *n.get_ref()), Some(all_but_one));
     }
 }

@@ -155,6 +155,7 @@ impl Driver {
         self.start_broker();
         self.start_metrics();
         self.plan_drills();
+        self.renew_tokens();
         service::tell_ready();
         let sandbox =
             self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
@@ -296,6 +297,7 @@ impl Driver {
     }
 
     fn check(&mut self) {
+        self.renew_tokens();
         self.core.handle_clock(kernel::clock_synchronised());
         self.checks += 1;
         let all = self.checks.is_multiple_of(CHECKS_PER_SHARE);
@@ -553,6 +555,8 @@ impl Driver {
         self.start_broker();
         self.start_metrics();
         self.plan_drills();
+        self.conductors.renew_all();
+        self.renew_tokens();
         self.try_shares(|_| true);
         tracing::info!("configuration and shares were read again");
     }

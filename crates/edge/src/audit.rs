@@ -3,15 +3,16 @@
 //! What lives here: writing, putting full files away, going on after a crash, a full disk or a stranger's hand. What does not:
 //! what there is to tell; checking the chain (`chain`); which files there are (`folder`). An entry is any JSON that its writer
 //! makes; a few kinds are made here: `release` (the lock "record"), and what there is to tell of the log itself, which is `log-cut`,
-//! `log-gap` and `log-damaged`.
+//! `log-gap`, `log-damaged` and `log-continues`.
 //!
 //! A line is `{"v":1,"seq":N,"at":"…","prev":"…","entry":{…}}` and a newline. `seq` counts from 1; `prev` is the SHA-256, in
 //! hexadecimal, of the line before without its newline, and 64 zeros in the first. So that `sed -n 7p audit.jsonl | tr -d
 //! '\n' | sha256sum` prints what line 8 has to say. The chain shows a change in the middle; who could rewrite the whole
 //! file could rewrite the chain too, and so the head travels in heartbeats, where others keep it.
 //!
-//! A file that has grown to its limit is put away under the number of its last entry, and a new one goes on with the chain. At
-//! each instruction of that there is either `audit.jsonl`, or the newest of those that were put away tells how to go on:
+//! A file that has grown to its limit is put away under the number of its last entry, and a new one goes on with the chain. Every file
+//! but the first begins by saying which entry it goes on after (`log-continues`, or `log-damaged`): so one from which the first lines were
+//! cut off is known by itself, also where the files before it were carried away. At each instruction of that there is either `audit.jsonl`, or the newest of those that were put away tells how to go on:
 //!
 //! | step | `audit.jsonl` | the file put away | a start here |
 //! |---|---|---|---|
@@ -25,7 +26,7 @@
 //! position by itself: what is there is put away as evidence, and a new file goes on with the chain and says so.
 //!
 //! Writing blocks until the disk has it, as it must; that is a few milliseconds. An entry that only tells what was seen can be
-//! noted instead: it is chained at once, and reaches the disk together with the next entry, and before it.
+//! noted instead: it reaches the disk together with the next entry, and before it.
 
 mod chain;
 mod folder;
@@ -39,13 +40,14 @@ use holdfast_core::id::{ClusterId, IncidentId, NodeName};
 use holdfast_core::release::Attempt;
 use holdfast_core::time::Timestamp;
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::files::FileError;
 
 pub use chain::{Broken, LINE_MAX, Position, Summary, Why, in_order, verify};
 pub use folder::{AUDIT_FILE, Look, Stamp, files, look, outside, verify_folder};
 
-use chain::{Line, VERSION};
+use chain::{CONTINUES, DAMAGED, Line, VERSION};
 
 /// The size at which a file is put away, in bytes: some 50,000 entries, which are checked in a fraction of a second, and can be
 /// sent to somebody as they are.
@@ -53,6 +55,9 @@ pub const ROTATE_AT: u64 = 16 * 1024 * 1024;
 
 /// What the next file is called until it gets its name.
 const NEXT_FILE: &str = ".audit.jsonl.next";
+
+/// The longest entry, in bytes: with what stands around it in a line, it is no longer than a line may be.
+const ENTRY_MAX: usize = LINE_MAX - 256;
 
 /// How many bytes of entries may be noted and not be on disk: with the entry that follows they are within what is read of the end.
 const NOTED_MAX: usize = LINE_MAX;
@@ -91,9 +96,8 @@ pub struct AuditLog {
     /// Whether the next line begins a new file.
     anew: bool,
     position: Position,
-    /// Lines that follow `position` and are not in the file yet, and where the log will stand with them.
-    noted: Vec<u8>,
-    noted_position: Position,
+    /// Entries that are not in the file yet.
+    noted: Vec<(Timestamp, Box<RawValue>)>,
     remembered: Option<Position>,
 }
 
@@ -222,7 +226,7 @@ pub enum AuditError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The entry is no JSON, or longer than [`LINE_MAX`].
+    /// The entry is no JSON, or too long for a line.
     #[error("the entry does not fit into the audit log: {0}")]
     Entry(String),
 }
@@ -277,7 +281,6 @@ impl AuditLog {
             anew: damage.is_some(),
             position,
             noted: Vec::new(),
-            noted_position: position,
             remembered,
         };
         Ok((log, Opened { position, cut, damage }))
@@ -324,18 +327,19 @@ impl AuditLog {
     /// When it fails, the entry is not part of the log, whatever of it reached the file; the next call clears that away
     /// first, and so a disk that was full needs nobody to mend the log.
     pub fn append<E: Serialize + ?Sized>(&mut self, at: Timestamp, entry: &E) -> Result<Position, AuditError> {
-        let written = self.write_lines(|lines, position| push_line(lines, position, at, entry), at);
+        let written = form(entry).and_then(|entry| self.write_lines(at, Some(&entry)));
         self.missed += u64::from(written.is_err());
         written
     }
 
-    /// Chains `entry`, which tells what was seen and permits nothing, to the log. It is on disk when the next entry is, or after
+    /// Notes `entry`, which tells what was seen and permits nothing. It is on disk when the next entry is, or after
     /// [`AuditLog::flush`]; a process that ends before has not told it.
     pub fn note<E: Serialize + ?Sized>(&mut self, at: Timestamp, entry: &E) -> Result<(), AuditError> {
-        if self.cut.is_some() || self.has_to_tell() || self.noted.len() >= NOTED_MAX {
+        let noted: usize = self.noted.iter().map(|(_, entry)| entry.get().len()).sum();
+        if self.cut.is_some() || self.has_to_tell() || noted >= NOTED_MAX {
             return self.append(at, entry).map(drop);
         }
-        self.noted_position = push_line(&mut self.noted, self.noted_position, at, entry)?;
+        self.noted.push((at, form(entry)?));
         Ok(())
     }
 
@@ -344,7 +348,7 @@ impl AuditLog {
         if self.noted.is_empty() && !self.has_to_tell() {
             return Ok(());
         }
-        self.write_lines(|_, position| Ok(position), at).map(drop)
+        self.write_lines(at, None).map(drop)
     }
 
     /// The file is not what was written into it: the next line puts it away as evidence, and a new one goes on.
@@ -367,37 +371,40 @@ impl AuditLog {
         Ok(Recorded { attempt: attempt.clone(), position })
     }
 
-    /// Writes what is to be told of the log itself, then what `push` adds, and makes sure that it is in the file of that name.
-    fn write_lines(
-        &mut self,
-        push: impl Fn(&mut Vec<u8>, Position) -> Result<Position, AuditError>,
-        at: Timestamp,
-    ) -> Result<Position, AuditError> {
+    /// Writes what is to be told of the log itself, what was noted, and `entry`, and makes sure that it is in the file of that name.
+    fn write_lines(&mut self, at: Timestamp, entry: Option<&RawValue>) -> Result<Position, AuditError> {
         let failed = |path: &Path, source| AuditError::Write { path: path.to_owned(), source };
         for _ in 0..TRIES_MAX {
             self.look();
             self.begin_file_if_due().map_err(|error| failed(&self.path, error))?;
-            let (mut lines, mut position) = (self.noted.clone(), self.noted_position);
+            let before = self.position.seq;
+            let mut lines = Lines { bytes: Vec::new(), position: self.position };
             if let Some(what) = self.damage {
-                let before = self.position.seq;
-                position = push_line(&mut lines, position, at, &Damaged { kind: "log-damaged", what, before })?;
+                lines.push(at, &form(&Damaged { kind: DAMAGED, what, before })?)?;
+            } else if self.good == 0 && before > 0 {
+                lines.push(at, &form(&Continues { kind: CONTINUES, before })?)?;
+            }
+            for (noted_at, noted) in &self.noted {
+                lines.push(*noted_at, noted)?;
             }
             if let Some(bytes) = self.cut {
-                position = push_line(&mut lines, position, at, &Cut { kind: "log-cut", bytes })?;
+                lines.push(at, &form(&Cut { kind: "log-cut", bytes })?)?;
             }
             if self.missed > 0 {
-                position = push_line(&mut lines, position, at, &Gap { kind: "log-gap", entries: self.missed })?;
+                lines.push(at, &form(&Gap { kind: "log-gap", entries: self.missed })?)?;
             }
-            position = push(&mut lines, position)?;
+            if let Some(entry) = entry {
+                lines.push(at, entry)?;
+            }
+            let Lines { bytes: lines, position } = lines;
             self.write_behind_good(&lines).map_err(|error| failed(&self.path, error))?;
             if !self.has_its_name() {
                 continue;
             }
             self.good += lines.len() as u64;
-            let before = self.position.seq;
             self.told = self.damage.map(|damage| Told { damage, before }).or(self.told);
             (self.doubt, self.cut, self.damage, self.missed) = (false, None, None, 0);
-            (self.position, self.noted_position) = (position, position);
+            self.position = position;
             self.noted.clear();
             return Ok(position);
         }
@@ -506,12 +513,12 @@ impl Drop for AuditLog {
 }
 
 #[derive(Serialize)]
-struct LineOut<'a, E: ?Sized> {
+struct LineOut<'a> {
     v: u32,
     seq: u64,
     at: Timestamp,
     prev: String,
-    entry: &'a E,
+    entry: &'a RawValue,
 }
 
 #[derive(Serialize)]
@@ -525,6 +532,13 @@ struct Cut {
 struct Gap {
     kind: &'static str,
     entries: u64,
+}
+
+/// The log goes on in this file after the entry `before`, because the one before was full.
+#[derive(Serialize)]
+struct Continues {
+    kind: &'static str,
+    before: u64,
 }
 
 /// The log goes on in a new file after the entry `before`, because of what was done to the one before.
@@ -545,21 +559,31 @@ struct Release<'a, E: ?Sized> {
     details: &'a E,
 }
 
-fn push_line<E: Serialize + ?Sized>(
-    lines: &mut Vec<u8>,
-    before: Position,
-    at: Timestamp,
-    entry: &E,
-) -> Result<Position, AuditError> {
-    let seq = before.seq + 1;
-    let out = LineOut { v: VERSION, seq, at, prev: before.head_hex(), entry };
-    let line = serde_json::to_vec(&out).map_err(|e| AuditError::Entry(e.to_string()))?;
-    if line.len() > LINE_MAX {
-        return Err(AuditError::Entry(format!("{} bytes, and a line has at most {LINE_MAX}", line.len())));
+/// Lines that are to be written, and where the log will stand with them.
+struct Lines {
+    bytes: Vec<u8>,
+    position: Position,
+}
+
+impl Lines {
+    fn push(&mut self, at: Timestamp, entry: &RawValue) -> Result<(), AuditError> {
+        let seq = self.position.seq + 1;
+        let out = LineOut { v: VERSION, seq, at, prev: self.position.head_hex(), entry };
+        let line = serde_json::to_vec(&out).map_err(|e| AuditError::Entry(e.to_string()))?;
+        self.position = Position::after(seq, &line);
+        self.bytes.extend_from_slice(&line);
+        self.bytes.push(b'\n');
+        Ok(())
     }
-    lines.extend_from_slice(&line);
-    lines.push(b'\n');
-    Ok(Position::after(seq, &line))
+}
+
+/// An entry as it stands in its line.
+fn form<E: Serialize + ?Sized>(entry: &E) -> Result<Box<RawValue>, AuditError> {
+    let entry = to_raw_value(entry).map_err(|e| AuditError::Entry(e.to_string()))?;
+    match entry.get().len() {
+        0..=ENTRY_MAX => Ok(entry),
+        bytes => Err(AuditError::Entry(format!("{bytes} bytes, and it may have {ENTRY_MAX}"))),
+    }
 }
 
 /// One custodian to a folder.

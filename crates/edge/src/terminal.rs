@@ -1,10 +1,15 @@
 //! Questions to a person at the terminal, what may be seen of the answers, and that nobody is there to be asked.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
 
 use rustix::io::Errno;
 use rustix::stdio::stdin;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 use zeroize::Zeroizing;
 
 /// The longest answer that is read, in bytes.
@@ -12,6 +17,9 @@ const ANSWER_MAX: u64 = 256;
 
 /// What a terminal sends for Ctrl-C and Ctrl-D, while it makes no signals of them.
 const CANCEL: [u8; 2] = [3, 4];
+
+/// What ends a process from outside while it waits for a person. Not SIGHUP: that is sent when the terminal is gone.
+const ENDINGS: [i32; 3] = [SIGINT, SIGQUIT, SIGTERM];
 
 /// What a terminal sends to take the last character back.
 const TAKE_BACK: [u8; 2] = [8, 127];
@@ -100,26 +108,105 @@ fn read_line(typed: &mut [u8], terminal: bool) -> Result<usize, HiddenError> {
     }
 }
 
-/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
-/// that Ctrl-C ended would leave it silent.
-struct Quiet {
-    before: Termios,
+/// Makes the terminal as it was before it was kept from showing what is typed. For the end of a program: a question may be standing
+/// then, on another thread, that nobody has answered.
+pub fn give_back() {
+    if let Some(before) = before().take() {
+        // A terminal that is gone needs nothing any more.
+        let _ = tcsetattr(stdin(), OptionalActions::Flush, &before);
+    }
 }
+
+/// While this lives, the terminal shows nothing of what is typed, keeps no line of it, and makes no signals of keys: a program
+/// that Ctrl-C ended would leave it silent. Signals from elsewhere give it back before they end the program.
+struct Quiet;
 
 impl Quiet {
     fn begin() -> Result<Self, HiddenError> {
+        give_back_when_ended();
         let failed = |source| HiddenError::Input { action: "kept from being shown", source };
-        let before = tcgetattr(stdin()).map_err(failed)?;
-        let mut quiet = before.clone();
+        let modes = tcgetattr(stdin()).map_err(failed)?;
+        let mut quiet = modes.clone();
         quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
+        // Before it is silent, so that there is no moment in which nobody knows how it was.
+        *before() = Some(modes);
         tcsetattr(stdin(), OptionalActions::Flush, &quiet).map_err(failed)?;
-        Ok(Self { before })
+        Ok(Self)
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing any more.
-        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
+        give_back();
+    }
+}
+
+/// How the terminal was before it was made silent; none while it is not.
+fn before() -> MutexGuard<'static, Option<Termios>> {
+    static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sees to it that a signal that ends the program gives the terminal back first. Without a question, it ends it as it always does.
+fn give_back_when_ended() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let watch = Signals::new(ENDINGS).and_then(|mut signals| {
+            thread::Builder::new().spawn(move || {
+                for signal in signals.forever() {
+                    give_back();
+                    // It does not return for these.
+                    let _ = emulate_default_handler(signal);
+                }
+            })
+        });
+        if let Err(error) = watch {
+            // No reason not to ask.
+            tracing::warn!(%error, "a signal would leave the terminal silent (`reset` mends it)");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Runs [`ends_while_it_asks`] at a terminal, and asks that how it is.
+    #[test]
+    fn a_program_that_ends_while_another_thread_asks_gives_the_terminal_back() {
+        let test = std::env::current_exe().expect("this test");
+        let test = format!("'{}' --exact terminal::tests::ends_while_it_asks --ignored --nocapture", test.display());
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--flush", "--command", &format!("{test}; stty -a"), "/dev/null"]);
+        // Nobody types anything, and nobody hangs up.
+        let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script, of util-linux");
+        let keyboard = script.stdin.take();
+        let shown = script.wait_with_output().expect("it ends").stdout;
+        drop(keyboard);
+        let shown = String::from_utf8_lossy(&shown);
+        // A name that is no test's would run none, and be well.
+        assert!(shown.contains("who is there? ") && shown.contains("1 passed"), "{shown}");
+        let words: Vec<_> = shown.split([' ', ';', '\r', '\n']).collect();
+        for mode in ["echo", "icanon", "isig"] {
+            assert!(words.contains(&mode), "{mode} is off: {shown}");
+        }
+    }
+
+    // Ignored by itself and never left out: the test above runs it at a terminal, and wants to see that it passed.
+    #[test]
+    #[ignore = "run by a_program_that_ends_while_another_thread_asks_gives_the_terminal_back, which gives it a terminal"]
+    fn ends_while_it_asks() {
+        thread::spawn(|| read_hidden("who is there? ", 16));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let is_silent = || !tcgetattr(stdin()).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+        while !is_silent() {
+            assert!(Instant::now() < deadline, "it never asked");
+            thread::yield_now();
+        }
+        give_back();
+        assert!(!is_silent());
     }
 }

@@ -144,6 +144,7 @@ async fn queues_keep_what_they_must_and_say_when_they_are_drained() {
     let rabbit = Rabbit::start("queues", &parties());
     a_backlog_is_drained_before_it_is_said(&rabbit).await;
     another_reader_delays_the_word(&rabbit).await;
+    what_one_reader_gives_back_another_gets(&rabbit).await;
     a_flood_of_peers_leaves_the_orders_alone(&rabbit).await;
     a_full_orders_queue_is_reported(&rabbit).await;
     closing_sends_what_waits(&rabbit).await;
@@ -224,6 +225,49 @@ async fn another_reader_delays_the_word(rabbit: &Rabbit) {
     .await;
     assert!(came_before, "said to be drained before the held order came");
     closed(reader).await;
+    closed(operator).await;
+}
+
+async fn what_one_reader_gives_back_another_gets(rabbit: &Rabbit) {
+    let (operator, _events) = rabbit.client("alice", &[]);
+    let (first, mut read) = rabbit.client("custodian-1", &[orders_queue(&one())]);
+    up(&mut read).await;
+    let next = async |read: &mut Receiver<BrokerEvent>| {
+        wait_for(read, "the order", |event| match event {
+            BrokerEvent::Delivery(delivery) => Some(delivery),
+            _ => None,
+        })
+        .await
+    };
+    operator.publish_confirmed(order(b"5".to_vec())).await.expect("confirmed");
+    let delivery = next(&mut read).await;
+    assert!(!delivery.redelivered);
+    delivery.give_back();
+    let again = next(&mut read).await;
+    assert!(again.redelivered && index_of(&again) == 5, "where nobody else reads, it comes again");
+
+    let (second, mut other) = rabbit.client("custodian-1", &[orders_queue(&one())]);
+    up(&mut other).await;
+    let onlooker = Hostile::login(rabbit, "custodian-2").await;
+    while onlooker.count(&orders_queue(&one())).await.1 < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Whose turn it is, the broker says; nobody is passed over for long.
+    again.give_back();
+    let mut turns = 0;
+    let given = loop {
+        tokio::select! {
+            given = next(&mut other) => break given,
+            mine = next(&mut read) => mine.give_back(),
+        }
+        turns += 1;
+        assert!(turns < 10, "it comes to the same reader again and again");
+    };
+    assert_eq!(index_of(&given), 5);
+    given.ack();
+    closed(second).await;
+    closed(first).await;
+    assert_eq!(onlooker.count(&orders_queue(&one())).await, (0, 0), "it is dealt with");
     closed(operator).await;
 }
 

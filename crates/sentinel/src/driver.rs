@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -28,7 +29,7 @@ use tokio::time::sleep_until;
 
 use crate::config::{Config, roles};
 use crate::history::{History, Known};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Snapshot};
 use crate::web::{self, Question};
 
 /// How many reports of nodes may wait: each node has at most a few under way.
@@ -47,7 +48,7 @@ pub(crate) struct Driver {
     reports: mpsc::Receiver<NodeReport<Place>>,
     broker: Option<BrokerLink>,
     history: History,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     questions: mpsc::Receiver<Question>,
 }
 
@@ -98,7 +99,7 @@ impl Driver {
             reports,
             broker: None,
             history,
-            metrics: Metrics::new()?,
+            metrics: Arc::new(Metrics::new()?),
             questions: web::serve(listener),
         };
         driver.follow_trust_roots();
@@ -254,7 +255,8 @@ impl Driver {
         // Whoever asked may have gone away meanwhile.
         match question {
             Question::Metrics(answer) => {
-                let _ = answer.send(self.metrics.render(&self.status(), &self.core.totals()));
+                let (status, totals) = (self.status(), self.core.totals());
+                let _ = answer.send(Box::new(Snapshot { status, totals, metrics: Arc::clone(&self.metrics) }));
             }
             Question::Status(answer) => {
                 let _ = answer.send(Box::new(self.status()));
@@ -323,6 +325,9 @@ impl Driver {
 
     fn start_nodes(&mut self) {
         for (place, identity) in &self.config.nodes {
+            if let Some(watch) = self.config.watches.get(&place.cluster) {
+                self.metrics.watch(place, watch.name.as_str());
+            }
             let spawn = || node::spawn(identity.clone(), place.clone(), self.reports_in.clone());
             self.nodes.entry(place.clone()).or_insert_with(spawn);
         }

@@ -465,6 +465,7 @@ mod tests {
 
     fn incident(began_at: i64, opened_at: Option<i64>) -> Record {
         let content = IncidentStatus {
+            generation: None,
             node: "vault-1".parse().expect("a name"),
             began_at: Timestamp::from_millis(began_at),
             sealed_at: None,

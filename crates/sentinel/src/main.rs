@@ -6,6 +6,8 @@ mod driver;
 mod history;
 mod metrics;
 mod page;
+#[cfg(test)]
+mod scale;
 mod web;
 
 use std::io::Write as _;

@@ -3,13 +3,17 @@
 //! Everything but the histogram is written anew for each scrape, from the status and the counters: so no series outlives what
 //! it is about.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::admission::REASONS;
 use holdfast_core::message::{Needs, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
+use metrics::{
+    Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusRecorder};
 
 const UNSEAL_DURATION: &str = "holdfast_unseal_duration_seconds";
@@ -19,7 +23,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 29] = [
+const GAUGES: [(&str, &str); 30] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -31,6 +35,10 @@ const GAUGES: [(&str, &str); 29] = [
     ("holdfast_custodian_last_heartbeat_timestamp_seconds", "When the custodian signed its last heartbeat"),
     ("holdfast_custodian_ready", "Whether the custodian could release its share to the node"),
     ("holdfast_custodian_share_ok", "Whether the custodian's share was decrypted and matched its digest"),
+    (
+        "holdfast_custodian_share_suspect",
+        "Whether the custodian's share was in a set that did not fit while another one opened the node, and in none since",
+    ),
     (
         "holdfast_custodian_share_proven_timestamp_seconds",
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
@@ -67,6 +75,21 @@ const COUNTERS: [(&str, &str); 4] = [
     ("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason"),
 ];
 
+/// Everything that there is to write at one moment. It is written apart from the driver: of a thousand custodians that takes as long
+/// as a node must not wait to be looked at.
+pub(crate) struct Snapshot {
+    pub(crate) status: Status,
+    pub(crate) totals: Totals,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Snapshot {
+    /// In Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
+        self.metrics.render(&self.status, &self.totals)
+    }
+}
+
 /// The metrics that need a memory of their own.
 pub(crate) struct Metrics {
     durations: PrometheusRecorder,
@@ -86,12 +109,14 @@ impl Metrics {
         Ok(Self { durations })
     }
 
+    /// A node is watched. Its histogram begins at zero: of a series that begins at one, Prometheus sees no increase.
+    pub(crate) fn watch(&self, place: &Place, cluster: &str) {
+        with_local_recorder(&self.durations, || drop(duration(place, cluster)));
+    }
+
     /// A node was opened.
     pub(crate) fn measure(&self, place: &Place, cluster: &str, took: Duration) {
-        let node = place.node.to_string();
-        with_local_recorder(&self.durations, || {
-            histogram!(UNSEAL_DURATION, "cluster" => cluster.to_owned(), "node" => node).record(took);
-        });
+        with_local_recorder(&self.durations, || duration(place, cluster).record(took));
     }
 
     /// Everything, in Prometheus' text format.
@@ -118,6 +143,10 @@ impl Metrics {
         durations.run_upkeep();
         now.handle().render() + &durations.render()
     }
+}
+
+fn duration(place: &Place, cluster: &str) -> Histogram {
+    histogram!(UNSEAL_DURATION, "cluster" => cluster.to_owned(), "node" => place.node.to_string())
 }
 
 fn write_cluster(name: &str, status: &ClusterStatus) {
@@ -175,6 +204,7 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     if let Some(offset) = custodian.clock_offset_millis {
         gauge!("holdfast_custodian_clock_offset_seconds", &labels).set(millis(offset));
     }
+    gauge!("holdfast_custodian_share_suspect", &labels).set(flag(custodian.share_suspect.is_some()));
     if let Some(proof) = &custodian.share_proven {
         gauge!("holdfast_custodian_share_proven_timestamp_seconds", &labels).set(proof.at.as_seconds());
     }
@@ -214,9 +244,10 @@ fn write_totals(name: &str, status: &ClusterStatus, totals: &Totals) {
 }
 
 fn write_rejected(status: &Status, totals: &Totals) {
-    let own = status.rejected.iter().map(|(reason, total)| (&status.sentinel, reason.as_str(), *total));
+    // Each, also at zero, as those that custodians tell of.
+    let own = REASONS.map(|reason| (&status.sentinel, reason, status.rejected.get(reason).copied().unwrap_or(0)));
     let told = totals.rejected.iter().map(|((receiver, reason), total)| (receiver, *reason, *total));
-    for (receiver, reason, total) in own.chain(told) {
+    for (receiver, reason, total) in own.into_iter().chain(told) {
         let labels = [("receiver", receiver.to_string()), ("reason", reason.to_owned())];
         counter!("holdfast_messages_rejected_total", &labels).absolute(total);
     }
@@ -314,16 +345,32 @@ mod tests {
         }
     }
 
-    fn rendered(metrics: &Metrics, status: &Status) -> Vec<String> {
-        let totals = Totals {
+    fn totals() -> Totals {
+        Totals {
             incidents: BTreeMap::from([
                 ((CLUSTER, Cause::Restart), 4),
                 ((ClusterId::from_bytes([2; 16]), Cause::Restart), 9),
             ]),
             submissions: BTreeMap::from([((CLUSTER, "custodian-1".parse().expect("a name"), Submission::Opened), 5)]),
             ..Totals::default()
-        };
-        metrics.render(status, &totals).lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn rendered(metrics: &Metrics, status: &Status) -> Vec<String> {
+        metrics.render(status, &totals()).lines().map(str::to_owned).collect()
+    }
+
+    fn hold(held_at: i64, nodes: &[&str]) -> HoldStatus {
+        HoldStatus {
+            id: MessageId::from_bytes([1; 16]),
+            by: "mallory".parse().expect("a name"),
+            held_at: Timestamp::from_millis(held_at),
+            nodes: nodes.iter().map(|node| node.parse().expect("a name")).collect(),
+            reason: None,
+            released_by: BTreeMap::new(),
+            need: 2,
+            obeyed_by: ["custodian-1".parse().expect("a name")].into(),
+        }
     }
 
     #[test]
@@ -353,25 +400,30 @@ mod tests {
         ] {
             assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
         }
+        let rejected = lines.iter().filter(|line| line.starts_with("holdfast_messages_rejected_total{"));
+        assert_eq!(rejected.count(), REASONS.len(), "each reason from the start, at zero: {lines:#?}");
         for absent in ["holdfast_vault_sealed{cluster=\"prod\",node=\"c\"}", "holdfast_broker_up"] {
             assert!(!lines.iter().any(|line| line.starts_with(absent)), "{absent}");
         }
     }
 
     #[test]
+    fn an_opening_is_an_increase_from_the_first_on() {
+        let metrics = Metrics::new().expect("good buckets");
+        let place = Place { cluster: CLUSTER, node: "b".parse().expect("a name") };
+        let counted =
+            |total: u8| format!("holdfast_unseal_duration_seconds_count{{cluster=\"prod\",node=\"b\"}} {total}");
+        metrics.watch(&place, "prod");
+        assert!(rendered(&metrics, &status()).contains(&counted(0)));
+        metrics.measure(&place, "prod", Duration::from_millis(30));
+        metrics.watch(&place, "prod");
+        assert!(rendered(&metrics, &status()).contains(&counted(1)));
+    }
+
+    #[test]
     fn holds_are_counted_for_each_node_that_they_keep_shut_and_nobody_makes_up_a_label() {
         let metrics = Metrics::new().expect("good buckets");
         let mut status = status();
-        let hold = |held_at: i64, nodes: &[&str]| HoldStatus {
-            id: MessageId::from_bytes([1; 16]),
-            by: "mallory".parse().expect("a name"),
-            held_at: Timestamp::from_millis(held_at),
-            nodes: nodes.iter().map(|node| node.parse().expect("a name")).collect(),
-            reason: None,
-            released_by: BTreeMap::new(),
-            need: 2,
-            obeyed_by: ["custodian-1".parse().expect("a name")].into(),
-        };
         let trust = |sha256: &str| TrustVersion { version: 0, sha256: sha256.to_owned() };
         let cluster = status.clusters.values_mut().next().expect("one");
         cluster.holds = vec![hold(5_000, &[]), hold(3_000, &["a", "made-up"])];
@@ -392,6 +444,47 @@ mod tests {
         let lines = rendered(&metrics, &self::status());
         assert!(lines.iter().any(|line| line == "holdfast_holds{cluster=\"prod\",node=\"a\"} 0"), "{lines:#?}");
         assert!(!lines.iter().any(|line| line.starts_with("holdfast_hold_since_timestamp_seconds{")), "{lines:#?}");
+    }
+
+    /// What rules and pages name is held against the lists (`tests/tests/house/watched.rs`), and so the lists against what is served.
+    #[test]
+    fn whatever_is_listed_is_told_once_there_is_anything_to_tell() {
+        let metrics = Metrics::new().expect("good buckets");
+        metrics.measure(
+            &Place { cluster: CLUSTER, node: "b".parse().expect("a name") },
+            "prod",
+            Duration::from_millis(30),
+        );
+        let mut status = status();
+        status.broker_up = Some(true);
+        let cluster = status.clusters.values_mut().next().expect("one");
+        let custodian = serde_json::json!({
+            "heard_at": "2026-11-22T10:00:00.000Z", "up": true, "ready": true, "site": null, "clock_offset_millis": -7,
+            "share_proven": {"at": "2026-11-22T10:00:00.000Z", "node": "a", "generation": 1},
+            "heartbeat": {
+                "version": "0.1.0", "started_at": "2026-11-22T09:00:00.000Z", "share": {"generation": 1, "x": 77, "ok": true},
+                "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 12, "head": "", "ok": true},
+                "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {},
+                "nodes": {"a": {
+                    "seen": "open", "since": "2026-11-22T09:59:58.120Z", "ready": true, "budget_remaining": 12,
+                    "shared_address": false, "restart_provable": true,
+                }},
+            },
+        });
+        let custodian = serde_json::from_value(custodian).expect("a custodian");
+        cluster.custodians.insert("custodian-1".parse().expect("a name"), custodian);
+        cluster.holds.push(hold(5_000, &[]));
+        let mut totals = totals();
+        totals.unseals.insert((CLUSTER, Cause::Restart), 1);
+        let text = metrics.render(&status, &totals);
+        for (name, _) in GAUGES.iter().chain(&COUNTERS) {
+            assert!(
+                text.lines()
+                    .any(|line| line.starts_with(&format!("{name}{{")) || line.starts_with(&format!("{name} "))),
+                "{name}"
+            );
+        }
+        assert!(text.contains(&format!("{UNSEAL_DURATION}_count{{")));
     }
 
     #[test]

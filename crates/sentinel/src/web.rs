@@ -21,6 +21,7 @@ use holdfast_edge::listen::Listener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::metrics::Snapshot;
 use crate::page::{self, Page};
 
 /// Questions that may wait for the driver. It answers each within a millisecond or so.
@@ -40,8 +41,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 /// What a request asks of the driver.
 pub(crate) enum Question {
-    /// The metrics, in Prometheus' text format.
-    Metrics(oneshot::Sender<String>),
+    /// What the metrics are written from.
+    Metrics(oneshot::Sender<Box<Snapshot>>),
     /// Everything known.
     Status(oneshot::Sender<Box<Status>>),
     /// Whether anybody is there.
@@ -109,7 +110,11 @@ async fn icon(Path(name): Path<String>) -> Response {
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
-    match desk.metrics.next(async || desk.ask(Question::Metrics).await.map(Bytes::from)).await {
+    let written = async || {
+        let snapshot = desk.ask(Question::Metrics).await?;
+        tokio::task::spawn_blocking(move || Bytes::from(snapshot.render())).await.ok()
+    };
+    match desk.metrics.next(written).await {
         Some(metrics) => text("text/plain; version=0.0.4; charset=utf-8", metrics),
         None => busy(),
     }

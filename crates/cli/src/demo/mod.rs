@@ -153,8 +153,16 @@ async fn show(
 
     let before = sockets::Sockets::around(std::process::id()).map_err(NotHeld::from)?;
     let began = Instant::now();
-    let args =
-        UpArgs { dir, custodians: CUSTODIANS, threshold: THRESHOLD, nodes: NODES, no_broker: false, json: false };
+    let args = UpArgs {
+        dir,
+        custodians: CUSTODIANS,
+        threshold: THRESHOLD,
+        nodes: NODES,
+        sentinels: 1,
+        no_broker: false,
+        schedule: None,
+        json: false,
+    };
     let up = up::put_together(lab, &args);
     let text = || latest.borrow().clone();
     let file = screen.during(began, text, up).await.map_err(|e| NotHeld(format!("the lab did not come up: {e}")))?;

@@ -19,7 +19,7 @@ pub(crate) fn find(layout: &Layout) -> Vec<Entry> {
         .iter()
         .map(|node| (node.name.as_str(), &node.process))
         .chain(lab.custodians.iter().map(|custodian| (custodian.id.as_str(), &custodian.process)))
-        .chain(lab.sentinel.iter().map(|sentinel| ("sentinel", &sentinel.process)))
+        .chain(lab.sentinels.iter().map(|sentinel| (sentinel.id.as_str(), &sentinel.process)))
         .chain(lab.broker.iter().flat_map(|b| [(rabbitmq::NAME, &b.process), (rabbitmq::EPMD, &b.epmd)]))
         .collect();
     let running = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);

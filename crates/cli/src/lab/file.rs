@@ -31,8 +31,10 @@ pub(crate) struct LabFile {
     pub(crate) broker: Option<Broker>,
     /// The custodians.
     pub(crate) custodians: Vec<Custodian>,
-    /// The sentinel.
+    /// The first sentinel.
     pub(crate) sentinel: Option<Sentinel>,
+    /// All of them.
+    pub(crate) sentinels: Vec<Sentinel>,
     /// The operators and their keys.
     pub(crate) operators: Vec<Operator>,
     /// The first operator's configuration.
@@ -93,9 +95,11 @@ pub(crate) struct Custodian {
     pub(crate) process: Process,
 }
 
-/// The sentinel.
+/// One sentinel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sentinel {
+    /// Its id and principal.
+    pub(crate) id: String,
     /// Its sentinel.toml.
     pub(crate) config: PathBuf,
     /// Its status page and API.

@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod rabbitmq;
 mod root_token;
+mod seal_token;
 pub(crate) mod tools;
 pub(crate) mod up;
 
@@ -51,9 +52,15 @@ pub(crate) struct UpArgs {
     /// How many Vault nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(NODES_MAX)))]
     pub(crate) nodes: u8,
+    /// How many sentinels, each with eyes of its own: either may die
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(SENTINELS_MAX)))]
+    pub(crate) sentinels: u8,
     /// Without RabbitMQ: the custodians poll
     #[arg(long)]
     pub(crate) no_broker: bool,
+    /// When the conductor holds drills by itself: a cron pattern in UTC, like "*/2 * * * *"; never, where it is left out
+    #[arg(long, value_name = "CRON", conflicts_with = "no_broker")]
+    pub(crate) schedule: Option<String>,
     /// Prints lab.json on stdout when done
     #[arg(long)]
     pub(crate) json: bool,
@@ -77,6 +84,8 @@ pub(crate) struct DownArgs {
 const CUSTODIANS_MAX: u8 = 20;
 /// The most Vault nodes a lab has: 120 MB each.
 const NODES_MAX: u8 = 7;
+/// The most sentinels a lab has: two are what docs/OPERATIONS.md recommends, and a third shows that nothing hangs on the number.
+const SENTINELS_MAX: u8 = 3;
 
 /// The exit code for a command that cannot be meant.
 const WRONG_USAGE: u8 = 2;

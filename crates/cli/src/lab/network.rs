@@ -13,8 +13,8 @@ use super::openbao::Node;
 
 /// The cluster's name in every configuration.
 pub(crate) const CLUSTER: &str = "lab";
-/// The one sentinel.
-pub(crate) const SENTINEL: &str = "sentinel-1";
+/// Where the conductor's token lies, beside its configuration.
+const SEAL_TOKEN_FILE: &str = "seal-token.age";
 /// The operators; the first one's configuration is the lab's `operator.toml`.
 pub(crate) const OPERATORS: [&str; 2] = ["alice", "bob"];
 /// Where custodians are said to stand, in turn: margins without the largest site mean something then.
@@ -34,6 +34,22 @@ pub(crate) enum NetworkError {
     Written(#[from] WriteError),
 }
 
+/// A sentinel.
+#[derive(Debug)]
+pub(crate) struct Sentinel {
+    /// Its id.
+    pub(crate) id: String,
+    /// Where it listens.
+    pub(crate) port: u16,
+}
+
+impl Sentinel {
+    /// Its status page and API.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
 /// Everything that the configurations name.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -44,26 +60,31 @@ pub(crate) struct Network {
     pub(crate) nodes: Vec<Node>,
     /// The broker's URL, in a lab with one.
     pub(crate) broker_url: Option<String>,
-    /// Where the sentinel listens.
-    pub(crate) sentinel_port: u16,
+    /// The sentinels; the first one's page is what operators ask.
+    pub(crate) sentinels: Vec<Sentinel>,
+    /// When the conductor holds drills by itself, if it does.
+    pub(crate) schedule: Option<String>,
 }
 
 impl Network {
-    /// A network of this many custodians.
+    /// A network of this many custodians, with a sentinel for each of these ports.
     pub(crate) fn new(
         layout: Layout,
         custodians: u8,
         nodes: Vec<Node>,
         broker_url: Option<String>,
-        sentinel_port: u16,
+        sentinel_ports: Vec<u16>,
+        schedule: Option<String>,
     ) -> Self {
         let custodians = (1..=custodians).map(|number| format!("custodian-{number}")).collect();
-        Self { layout, custodians, nodes, broker_url, sentinel_port }
+        let sentinel = |(number, port)| Sentinel { id: format!("sentinel-{number}"), port };
+        let sentinels = (1..).zip(sentinel_ports).map(sentinel).collect();
+        Self { layout, custodians, nodes, broker_url, sentinels, schedule }
     }
 
-    /// The one custodian that may conduct drills.
+    /// The one custodian that conducts drills. It needs a broker: who shall hear it otherwise?
     pub(crate) fn conductor(&self) -> Option<&str> {
-        self.custodians.first().map(String::as_str)
+        self.broker_url.as_ref().and_then(|_| self.custodians.first()).map(String::as_str)
     }
 
     /// Where a custodian is said to stand.
@@ -76,14 +97,13 @@ impl Network {
         self.layout.home(id).join("custodian.toml")
     }
 
-    /// The sentinel's sentinel.toml.
-    pub(crate) fn sentinel_config(&self) -> PathBuf {
-        self.layout.home(SENTINEL).join("sentinel.toml")
+    /// A sentinel's sentinel.toml.
+    pub(crate) fn sentinel_config(&self, id: &str) -> PathBuf {
+        self.layout.home(id).join("sentinel.toml")
     }
 
-    /// The sentinel's status page and API.
-    pub(crate) fn sentinel_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.sentinel_port)
+    fn sentinel_ids(&self) -> Vec<&str> {
+        self.sentinels.iter().map(|sentinel| sentinel.id.as_str()).collect()
     }
 
     /// An operator's private key.
@@ -100,11 +120,11 @@ impl Network {
         }
     }
 
-    /// Makes the keys that no ceremony makes: the sentinel's and the operators', who in life bring theirs.
+    /// Makes the keys that no ceremony makes: the sentinels' and the operators', who in life bring theirs.
     pub(crate) fn make_keys(&self) -> Result<(), NetworkError> {
-        let sentinel = self.layout.home(SENTINEL).join("signing.key");
+        let sentinels = self.sentinel_ids().into_iter().map(|id| (id, self.layout.home(id).join("signing.key")));
         let operators = OPERATORS.map(|operator| (operator, self.operator_key(operator)));
-        for (name, path) in [(SENTINEL, sentinel)].into_iter().chain(operators) {
+        for (name, path) in sentinels.chain(operators) {
             file::make_folder(path.parent().unwrap_or(self.layout.dir()))?;
             let key = SigningKey::generate()?;
             key.save(&path)?;
@@ -127,7 +147,9 @@ impl Network {
         for operator in OPERATORS {
             list(operator, "holdfast.order,holdfast.approval", public_half(self.operator_key(operator)))?;
         }
-        list(SENTINEL, "holdfast.event", self.layout.home(SENTINEL).join("signing.key.pub"))?;
+        for sentinel in self.sentinel_ids() {
+            list(sentinel, "holdfast.event", self.layout.home(sentinel).join("signing.key.pub"))?;
+        }
         for custodian in &self.custodians {
             let conducts = self.conductor() == Some(custodian);
             let namespaces = if conducts { "holdfast.report,holdfast.intent" } else { "holdfast.report" };
@@ -144,8 +166,11 @@ impl Network {
             let config = self.custodian_toml(custodian);
             file::write(&self.custodian_config(custodian), config.as_bytes(), file::PUBLIC)?;
         }
-        self.equip(SENTINEL)?;
-        file::write(&self.sentinel_config(), self.sentinel_toml().as_bytes(), file::PUBLIC)?;
+        for sentinel in &self.sentinels {
+            self.equip(&sentinel.id)?;
+            let config = self.sentinel_toml(sentinel);
+            file::write(&self.sentinel_config(&sentinel.id), config.as_bytes(), file::PUBLIC)?;
+        }
         for operator in OPERATORS {
             let config = self.operator_config(operator);
             // Alice's stands a folder above the others'.
@@ -174,11 +199,13 @@ impl Network {
 
     fn custodian_toml(&self, id: &str) -> String {
         let operators = quoted_list(&OPERATORS);
+        let sentinels = quoted_list(&self.sentinel_ids());
         let conductors = quoted_list(&self.conductor().into_iter().collect::<Vec<_>>());
         let number = self.custodians.iter().position(|custodian| custodian == id).unwrap_or_default();
         let site = Self::site(number);
         let broker = self.broker_toml(id, "broker.password", "", "grace = \"2m\"\n");
         let nodes = self.nodes_toml();
+        let conducts = if self.conductor() == Some(id) { self.conductor_toml() } else { String::new() };
         format!(
             r#"# Written by `holdfast lab up`.
 id = "{id}"
@@ -194,7 +221,7 @@ share = "lab.share.age"
 identity = "identity.txt"
 ca_cert = "vault-ca.pem"
 operators = {operators}
-sentinels = ["{SENTINEL}"]
+sentinels = {sentinels}
 conductors = {conductors}
 
 [clusters.{CLUSTER}.nodes]
@@ -204,17 +231,31 @@ conductors = {conductors}
 unseals_per_hour = 100000
 in_place_approvals = 1
 drill_windows = ["daily 00:00-24:00 UTC"]
+{conducts}"#
+        )
+    }
+
+    fn conductor_toml(&self) -> String {
+        let min_unsealed = self.nodes.len().saturating_sub(1);
+        // As a JSON string, which a TOML one is too.
+        let schedule = self.schedule.as_ref().map(|cron| format!("schedule = {}\n", serde_json::Value::from(&**cron)));
+        let schedule = schedule.unwrap_or_default();
+        format!(
+            r#"
+[conductor.{CLUSTER}]
+token_file = "{SEAL_TOKEN_FILE}"
+{schedule}min_unsealed = {min_unsealed}
+objective = "30s"
 "#
         )
     }
 
-    fn sentinel_toml(&self) -> String {
-        let broker = self.broker_toml(SENTINEL, "broker.password", "", "");
+    fn sentinel_toml(&self, Sentinel { id, port }: &Sentinel) -> String {
+        let broker = self.broker_toml(id, "broker.password", "", "");
         let nodes = self.nodes_toml();
-        let port = self.sentinel_port;
         format!(
             r#"# Written by `holdfast lab up`.
-id = "{SENTINEL}"
+id = "{id}"
 signing_key = "signing.key"
 allowed_signers = "allowed_signers"
 listen = "127.0.0.1:{port}"
@@ -234,7 +275,7 @@ ca_cert = "vault-ca.pem"
         let password = format!("{up}broker/passwords/{operator}.password");
         let broker = self.broker_toml(operator, &password, up, "");
         let nodes = self.nodes_toml();
-        let sentinel = self.sentinel_url();
+        let sentinel = self.sentinels.first().map(Sentinel::url).unwrap_or_default();
         format!(
             r#"# Written by `holdfast lab up`.
 principal = "{operator}"

@@ -14,6 +14,7 @@ use holdfast_core::status::{CustodianStatus, Status};
 use holdfast_edge::admin::{Admin, AdminError};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use super::UpArgs;
 use super::assembly::{Assembly, LOOK_PATIENCE, StepError};
@@ -21,12 +22,13 @@ use super::certificates::{Authority, CertificateError};
 use super::file::{self, LabFile, Operator, Vault, WriteError};
 use super::journal::{FolderError, Journal};
 use super::layout::Layout;
-use super::network::{CLUSTER, Network, NetworkError, OPERATORS, SENTINEL};
+use super::network::{CLUSTER, Network, NetworkError, OPERATORS, Sentinel};
 use super::openbao::{self, Node, OpenBaoError};
 use super::ports::{PortError, Reservation};
 use super::process::Recipe;
 use super::rabbitmq::{self, Broker, RabbitMqError};
 use super::root_token::{Receiver, RootTokenError};
+use super::seal_token;
 use super::tools::{CommandError, Line, Tools, reported};
 
 /// Why there is no lab.
@@ -147,7 +149,9 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
         Some(rabbitmq::prepare(&layout, &ca, &mut ports)?)
     };
     let url = broker.as_ref().map(Broker::url);
-    let network = Network::new(layout.clone(), args.custodians, nodes.clone(), url, ports.take()?);
+    let sentinel_ports = (0..args.sentinels).map(|_| ports.take()).collect::<Result<_, _>>()?;
+    let network =
+        Network::new(layout.clone(), args.custodians, nodes.clone(), url, sentinel_ports, args.schedule.clone());
 
     lab.progress.say(format_args!("starting {} OpenBao nodes, and making everybody's keys", nodes.len()));
     for node in &nodes {
@@ -176,9 +180,12 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
     for daemon in daemons(&layout, &tools, &network) {
         lab.start(daemon)?;
     }
-    lab.listening(SENTINEL, network.sentinel_port).await?;
+    for Sentinel { id, port } in &network.sentinels {
+        lab.listening(id, *port).await?;
+    }
     running(lab, &network).await?;
     open_nodes(lab, &tools, &network, &nodes).await?;
+    equip_conductor(lab, &tools, &network, &nodes[0]).await?;
     ready(lab, &network).await?;
 
     let file = describe(lab, &layout, &network, broker.as_ref());
@@ -244,10 +251,12 @@ async fn define(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), 
     file::make_folder(&layout.passwords())?;
     let mut line = Line::new(&tools.holdfast, &["broker", "definitions"])
         .with("--manifest", layout.manifest())
-        .with("--sentinel", SENTINEL)
         .with("--administrator", rabbitmq::ADMIN)
         .with("--passwords", layout.passwords())
         .with("--output", rabbitmq::definitions_file(layout));
+    for sentinel in &network.sentinels {
+        line = line.with("--sentinel", &sentinel.id);
+    }
     for operator in OPERATORS {
         line = line.with("--operator", operator);
     }
@@ -278,7 +287,7 @@ async fn install(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(),
     Ok(())
 }
 
-/// The sentinel, then the custodians.
+/// The sentinels, then the custodians.
 fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
     let daemon = |name: &str, program: &Path, config: PathBuf| Recipe {
         name: name.to_owned(),
@@ -288,15 +297,15 @@ fn daemons(layout: &Layout, tools: &Tools, network: &Network) -> Vec<Recipe> {
         env: BTreeMap::new(),
         log: layout.log(name),
     };
-    let sentinel = daemon(SENTINEL, &tools.sentinel, network.sentinel_config());
+    let watch = |sentinel: &Sentinel| daemon(&sentinel.id, &tools.sentinel, network.sentinel_config(&sentinel.id));
     let custodians = network.custodians.iter().map(|id| daemon(id, &tools.custodian, network.custodian_config(id)));
-    [sentinel].into_iter().chain(custodians).collect()
+    network.sentinels.iter().map(watch).chain(custodians).collect()
 }
 
 /// Waits until every custodian has read its configuration and made its inbox, where approvals may be carried.
 async fn running(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
     let layout = lab.journal.layout.clone();
-    let name = network.custodians.last().map_or(SENTINEL, String::as_str);
+    let name = network.custodians.last().map(String::as_str).unwrap_or_default();
     lab.until("custodians running", name, async || {
         let missing = network.custodians.iter().find(|id| !layout.home(id).join("state/inbox").is_dir());
         missing.map_or(Ok(()), |id| Err(format!("{id} has no inbox yet")))
@@ -322,7 +331,7 @@ async fn open_nodes(lab: &mut Assembly, tools: &Tools, network: &Network, nodes:
         }
         for (node, vault) in &vaults {
             let open = format!("{} opening", node.name);
-            let witness = network.custodians.first().map_or(SENTINEL, String::as_str);
+            let witness = network.custodians.first().map(String::as_str).unwrap_or_default();
             lab.until(&open, witness, async || expect(vault, |status| !status.sealed).await).await?;
         }
     }
@@ -374,16 +383,35 @@ struct Approved {
     file: PathBuf,
 }
 
-/// Waits until the sentinel has heard from every custodian that it is ready for every node.
+/// The conductor's token, made by whoever may, and brought to its host.
+async fn equip_conductor(lab: &mut Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
+    let Some(conductor) = network.conductor() else { return Ok(()) };
+    let vault = Admin::new(&node.url(), &fs::read(lab.journal.layout.vault_ca())?)?;
+    let root_token = Zeroizing::new(fs::read(lab.journal.layout.root_token())?);
+    let mut token = Zeroizing::new(Vec::new());
+    // A node that has just opened needs a moment to lead.
+    lab.until("the conductor's token", &node.name, async || {
+        token = seal_token::make(&vault, &root_token).await.map_err(|e| e.to_string())?;
+        Ok(())
+    })
+    .await?;
+    let line = Line::new(&tools.setup, &["seal-token", "--json", "--cluster", CLUSTER]);
+    let line = line.with("--config", network.custodian_config(conductor)).fed(token);
+    lab.run(&format!("{conductor} conducts drills, with a token that can only seal"), [line]).await?;
+    Ok(())
+}
+
+/// Waits until each sentinel has heard from every custodian that it is ready for every node.
 async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
     if network.broker_url.is_none() {
         return quiet_ready(lab, network).await;
     }
-    let url = format!("{}/api/v1/status", network.sentinel_url());
     let client = reqwest::Client::builder().no_proxy().timeout(LOOK_PATIENCE).build().map_err(io::Error::other)?;
     let all = network.custodians.len();
-    Ok(lab
-        .until("every custodian ready", SENTINEL, async || {
+    for sentinel in &network.sentinels {
+        let url = format!("{}/api/v1/status", sentinel.url());
+        let awaited = format!("every custodian ready, as {} hears", sentinel.id);
+        lab.until(&awaited, &sentinel.id, async || {
             let answer = client.get(&url).send().await.map_err(|e| e.to_string())?;
             let status: Status = answer.json().await.map_err(|e| e.to_string())?;
             let custodians = status.clusters.values().flat_map(|cluster| cluster.custodians.values());
@@ -395,7 +423,9 @@ async fn ready(lab: &mut Assembly, network: &Network) -> Result<(), UpError> {
             let ready = custodians.filter(|custodian| prepared(custodian)).count();
             if ready == all { Ok(()) } else { Err(format!("{ready} of {all} are ready")) }
         })
-        .await?)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Without a broker nobody hears a custodian: its log tells of which nodes it could prove a restart that comes the very next
@@ -442,11 +472,15 @@ fn describe(lab: &Assembly, layout: &Layout, network: &Network, broker: Option<&
             process: process(id)?,
         })
     });
-    let sentinel = process(SENTINEL).map(|process| file::Sentinel {
-        config: network.sentinel_config(),
-        url: network.sentinel_url(),
-        process,
+    let sentinels = network.sentinels.iter().filter_map(|sentinel| {
+        Some(file::Sentinel {
+            id: sentinel.id.clone(),
+            config: network.sentinel_config(&sentinel.id),
+            url: sentinel.url(),
+            process: process(&sentinel.id)?,
+        })
     });
+    let sentinels: Vec<_> = sentinels.collect();
     let broker = broker.and_then(|broker| {
         Some(file::Broker {
             url: broker.url(),
@@ -469,7 +503,8 @@ fn describe(lab: &Assembly, layout: &Layout, network: &Network, broker: Option<&
         vault: vault.collect(),
         broker,
         custodians: custodians.collect(),
-        sentinel,
+        sentinel: sentinels.first().cloned(),
+        sentinels,
         operators: OPERATORS.map(operator).to_vec(),
         operator_config: layout.operator_config(),
     }
@@ -495,8 +530,8 @@ fn summary(dir: &Path, file: &LabFile) -> String {
     if let Some(broker) = &file.broker {
         text += &format!("{:<12} {}  pid {}\n", "broker", broker.url, broker.process.pid);
     }
-    if let Some(sentinel) = &file.sentinel {
-        text += &format!("{:<12} {}  pid {}\n", "sentinel", sentinel.url, sentinel.process.pid);
+    for sentinel in &file.sentinels {
+        text += &format!("{:<12} {}  pid {}\n", sentinel.id, sentinel.url, sentinel.process.pid);
     }
     text += &format!("{:<12} {} of them, and nothing listens there\n", "custodians", file.custodians.len());
     let dir = dir.display();

@@ -8,6 +8,7 @@ pub(crate) mod seal;
 mod send;
 pub(crate) mod trust;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +25,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::operator::{Named, OperatedCluster, Operator};
-pub(crate) use send::{Answer, CLOSE, Sent, send};
+pub(crate) use send::{Answer, Post, Sent, send};
 
 /// Where an order goes: what every such command is asked for.
 #[derive(clap::Args)]
@@ -137,9 +138,10 @@ impl Road {
         Ok(written)
     }
 
-    /// Says who has not answered, and what may be the reason.
-    pub(crate) fn say_unanswered(&self, sent: &Sent, id: MessageId) {
-        for custodian in sent.unanswered(id) {
+    /// Says who has not answered to all of these, and what may be the reason.
+    pub(crate) fn say_unanswered(&self, sent: &Sent, ids: &[MessageId]) {
+        let unanswered: BTreeSet<_> = ids.iter().flat_map(|id| sent.unanswered(*id)).collect();
+        for custodian in unanswered {
             self.say(&format!(
                 "  {custodian}: no answer: it is down or cut off, or refuses it (`rejected` in its heartbeat)"
             ));
@@ -161,46 +163,113 @@ impl Road {
     pub(crate) fn order<T: Serialize>(
         &self,
         operator: &Operator,
-        (name, cluster): Named<'_>,
+        named: Named<'_>,
         content: Content,
         what: T,
         tell: impl Fn(&Answer) -> String,
-        end: impl FnOnce(&Sent, MessageId) -> (String, bool),
+        end: impl Fn(&Sent, MessageId) -> (String, bool),
     ) -> anyhow::Result<ExitCode> {
-        let kind = content.kind().as_str();
-        let signed = sign(operator, cluster, content, None, kind.to_owned())?;
-        let id = signed.id;
-        let done = |file, answers, unanswered| Done {
-            id,
-            kind,
-            cluster: name.clone(),
-            what,
-            expires_at: None,
-            file,
-            answers,
-            unanswered,
-        };
+        let (done, outcome) = self.give(operator, named, vec![(content, what)], tell, end)?;
+        done.first().map_or(Ok(()), |done| self.print(done))?;
+        outcome
+    }
+
+    /// The same with several orders, which go out together.
+    pub(crate) fn order_all<T: Serialize>(
+        &self,
+        operator: &Operator,
+        named: Named<'_>,
+        orders: Vec<(Content, T)>,
+        tell: impl Fn(&Answer) -> String,
+        end: impl Fn(&Sent, MessageId) -> (String, bool),
+    ) -> anyhow::Result<ExitCode> {
+        let (done, outcome) = self.give(operator, named, orders, tell, end)?;
+        self.print(&done)?;
+        outcome
+    }
+
+    /// Gives what became of each order, and how the command ends.
+    fn give<T: Serialize>(
+        &self,
+        operator: &Operator,
+        (name, cluster): Named<'_>,
+        orders: Vec<(Content, T)>,
+        tell: impl Fn(&Answer) -> String,
+        end: impl Fn(&Sent, MessageId) -> (String, bool),
+    ) -> anyhow::Result<(Vec<Done<T>>, anyhow::Result<ExitCode>)> {
+        let (signed, mut done) = sign_all(operator, (name, cluster), orders)?;
         if let Some(output) = &self.output {
-            let file = self.write(output, &[signed])?.pop();
-            self.print(&done(file, Vec::new(), Vec::new()))?;
-            return Ok(ExitCode::SUCCESS);
+            for (done, file) in done.iter_mut().zip(self.write(output, &signed)?) {
+                done.file = Some(file);
+            }
+            return Ok((done, Ok(ExitCode::SUCCESS)));
         }
         let broker = self.broker(operator)?;
-        self.say(&format!("{kind} {id} of cluster {name}, signed by {}", operator.principal));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let heard = |answer: &Answer| self.say(&format!("  {}: {}", answer.custodian, tell(answer)));
-        let sent = runtime.block_on(send(broker, operator, cluster, &[signed], self.deadline(), heard));
-        self.say_unanswered(&sent, id);
-        if let Some(trouble) = &sent.trouble {
-            self.print(&done(None, Vec::new(), sent.unanswered(id)))?;
-            anyhow::bail!("{kind} {id} was perhaps not delivered, nobody has answered: {trouble}");
+        for Done { id, kind, .. } in &done {
+            self.say(&format!("{kind} {id} of cluster {name}, signed by {}", operator.principal));
         }
-        let (word, well) = end(&sent, id);
-        self.say(&word);
-        let (answers, unanswered) = (sent.answers(id).cloned().collect(), sent.unanswered(id));
-        self.print(&done(None, answers, unanswered))?;
-        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let one = signed.len() == 1;
+        let heard = |answer: &Answer| {
+            if one {
+                self.say(&format!("  {}: {}", answer.custodian, tell(answer)));
+            }
+        };
+        let sent = runtime.block_on(send(broker, operator, cluster, &signed, self.deadline(), heard));
+        if !one {
+            self.say_answers(&sent, &signed, &tell);
+        }
+        self.say_unanswered(&sent, &signed.iter().map(|message| message.id).collect::<Vec<_>>());
+        for done in &mut done {
+            (done.answers, done.unanswered) = (sent.answers(done.id).cloned().collect(), sent.unanswered(done.id));
+        }
+        if let Some(trouble) = &sent.trouble {
+            let all = done.iter().map(|done| format!("{} {}", done.kind, done.id)).collect::<Vec<_>>().join(", ");
+            let trouble = anyhow::anyhow!("{all} was perhaps not delivered, nobody has answered: {trouble}");
+            return Ok((done, Err(trouble)));
+        }
+        let well = self.say_ends(done.iter().map(|done| end(&sent, done.id)).collect());
+        Ok((done, Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })))
     }
+
+    /// Says what follows, once where it is the same for all of them, and whether all went well.
+    fn say_ends(&self, ends: Vec<(String, bool)>) -> bool {
+        let mut words: Vec<_> = ends.iter().map(|(word, _)| word).collect();
+        words.dedup();
+        words.into_iter().for_each(|word| self.say(word));
+        ends.iter().all(|(_, well)| *well)
+    }
+
+    /// Says of each message which custodians answered what.
+    fn say_answers(&self, sent: &Sent, signed: &[Signed], tell: impl Fn(&Answer) -> String) {
+        for message in signed {
+            let mut said: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+            for answer in sent.answers(message.id) {
+                said.entry(tell(answer)).or_default().push(answer.custodian.as_str());
+            }
+            for (words, custodians) in said {
+                self.say(&format!("  {}: {}: {words}", message.id, custodians.join(", ")));
+            }
+        }
+    }
+}
+
+/// Signs orders about a cluster, now; with each, what is told of it, of which the answers are still to come.
+fn sign_all<T: Serialize>(
+    operator: &Operator,
+    (name, cluster): Named<'_>,
+    orders: Vec<(Content, T)>,
+) -> anyhow::Result<(Vec<Signed>, Vec<Done<T>>)> {
+    let (mut signed, mut done) = (Vec::new(), Vec::new());
+    for (content, what) in orders {
+        let kind = content.kind().as_str();
+        let message = sign(operator, cluster, content, None, kind.to_owned())?;
+        let (id, cluster) = (message.id, name.clone());
+        let (answers, unanswered) = (Vec::new(), Vec::new());
+        done.push(Done { id, kind, cluster, what, expires_at: None, file: None, answers, unanswered });
+        signed.push(message);
+    }
+    Ok((signed, done))
 }
 
 /// Signs a message about a cluster, now.

@@ -130,6 +130,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         tell_seals(arguments, named, &seals);
         if order.sent.trouble.is_some() {
             // A token that was not touched, or a passphrase that was not typed, in time, or a slow broker: now there is time.
+            match (&signing, &order.signed) {
+                (Some(_), _) => road.say("the hold still waits for your key: touch the token, or type the passphrase"),
+                (None, Some(_)) => road.say("the hold is sent once more"),
+                (None, None) => {}
+            }
             order.give(&operator, arguments, named, &mut signing, Instant::now() + SIGN_DEADLINE).await;
         }
         finish(arguments, named, order, seals)
@@ -195,11 +200,13 @@ impl Order {
             Some(broker) => send(broker, operator, cluster, std::slice::from_ref(signed), deadline, heard).await,
             None => Sent::nothing(cluster, format!("{} names no [broker]", road.config.display())),
         };
-        road.say_unanswered(&self.sent, signed.id);
         let (word, held) = hold::binds(&self.sent, signed.id, cluster);
         match &self.sent.trouble {
             Some(why) => road.say(&format!("the hold was not delivered: {}", plain_text(why))),
-            None => road.say(&word),
+            None => {
+                road.say_unanswered(&self.sent, &[signed.id]);
+                road.say(&word);
+            }
         }
         self.held = held;
     }
@@ -259,6 +266,12 @@ fn finish(arguments: &Arguments, (name, _): Named<'_>, order: Order, seals: Vec<
              approvals all the same; others, and those that are restarted where nobody saw it, may be opened. Order it again when \
              custodians can be reached, or carry it to them: holdfast hold{options} [--output FILE]"
         ));
+        if id.is_some() && sent.trouble.is_some() {
+            road.say(&format!(
+                "whether it reached the broker all the same, and is obeyed later, holdfast status{} shows",
+                status::option(&road.config)
+            ));
+        }
     }
     let release = match id.filter(|_| sent.trouble.is_none()) {
         Some(id) => format!("holdfast release{options} --hold {id}, and then "),

@@ -189,6 +189,10 @@ fn a_full_memory_refuses_and_forgets_nothing() {
     let another = door.approval(ALICE, at(0).wall, MINUTE);
     assert_eq!(door.refuses(&sealed(&another), at(0)), Some("flood"));
     assert_eq!(door.refuses(&sealed(&first), at(0)), Some("replayed"), "the first is still known");
+    let roles = Roles { operators: BTreeSet::from([name(ALICE), name(OSCAR)]), ..Roles::default() };
+    door.admission.reconfigure(door.admission.trust(cluster()).clone(), BTreeMap::from([(cluster(), roles)]));
+    let oscars = door.approval(OSCAR, at(0).wall, MINUTE);
+    assert_eq!(door.refuses(&sealed(&oscars), at(0)), None, "what one operator signed takes no room of another");
     door.admission.permissions.values_mut().for_each(|known| known.cluster = ClusterId::from_bytes([77; 16]));
     let elsewhere = door.approval(ALICE, at(0).wall, MINUTE);
     assert_eq!(

@@ -229,6 +229,32 @@ fn one_operator_cannot_fill_the_others_room() {
 }
 
 #[test]
+fn one_operators_voices_wait_in_a_bounded_number_of_bytes() {
+    let mut desk = Desk::new();
+    let previous_sha256 = hex::encode(desk.trust.digest());
+    // As large as a trust root may be, and no two the same: each is a matter of its own.
+    let large = |version: u32| {
+        let file = file(&[("alice", 3), ("bob", 1), ("carol", 2)]);
+        let comment = "#".repeat(crate::trust::ALLOWED_SIGNERS_MAX - file.len() - 1);
+        let allowed_signers = format!("{comment}\n{file}");
+        Content::Trust(Trust { version, previous_sha256: previous_sha256.clone(), allowed_signers })
+    };
+    let mut speak = |from: &str, version: u32, when: u64| {
+        let header = desk.header(from, Kind::Trust, at(0));
+        let taken = desk.take(&header, &large(version), at(when));
+        let kept = desk.orders.motions.iter().filter_map(|motion| motion.voices.get(&name(from))?.kept.as_ref());
+        let bytes: usize = kept.map(|kept| kept.envelope.len()).sum();
+        assert!(bytes <= VOICES_BYTES_PER_OPERATOR, "{from}: {bytes} bytes wait");
+        taken
+    };
+    assert_eq!(speak("alice", 1, 0), waiting(1));
+    assert_eq!(speak("alice", 2, 0), waiting(1), "two of the largest");
+    assert_eq!(speak("alice", 3, 0), Taken::Full);
+    assert_eq!(speak("carol", 4, 0), waiting(1), "her room is her own");
+    assert_eq!(speak("alice", 3, 16), waiting(1), "what has lapsed takes no room");
+}
+
+#[test]
 fn a_quorum_can_distrust_and_trust_again_and_nothing_old_undoes_it() {
     let mut desk = Desk::new();
     let order = |desk: &mut Desk, from: &str, lift: bool, when: u64| {

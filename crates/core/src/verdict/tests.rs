@@ -64,7 +64,17 @@ fn at_rest_the_answer_is_yes_and_says_when_that_was_last_proven() {
     );
     let mut approved = answer();
     approved["clusters"]["prod"]["incidents"][0]["submissions"][0]["approvals"] = json!(["00".repeat(16)]);
-    assert!(judged(&approved).because.ends_with("never proven yet by an opening"), "people opened it");
+    assert!(judged(&approved).because.ends_with("never proven yet by an opening without people"), "people opened it");
+}
+
+#[test]
+fn a_suspect_is_named_with_those_that_it_may_as_well_be() {
+    let mut answer = answer();
+    answer["clusters"]["prod"]["custodians"]["custodian-3"]["share_suspect"] = json!("2026-11-24T07:45:00.000Z");
+    let one = "The share of custodian-3 is suspect: in a set that did not fit (today 07:45), and in none since that opened a node.";
+    assert_eq!(judged(&answer).doubts, [one]);
+    answer["clusters"]["prod"]["custodians"]["custodian-5"]["share_suspect"] = json!("2026-11-24T09:45:00.000Z");
+    assert!(judged(&answer).doubts[0].starts_with("The shares of custodian-3, custodian-5 are suspect: "));
 }
 
 #[test]
@@ -107,6 +117,18 @@ fn a_node_that_is_kept_shut_makes_it_no_and_one_that_is_being_opened_does_not() 
     assert_eq!(judged(&only_seen).to_string(), "No: vault-1 was sealed on purpose", "before custodians have told");
     only_seen["clusters"]["prod"]["nodes"]["vault-1"]["seen"] = json!("open");
     assert_eq!(judged(&only_seen).answer, Answer::Yes, "and not once it is open");
+}
+
+#[test]
+fn what_the_sentinel_alone_saw_being_sealed_has_a_command_too() {
+    let mut unheard = answer();
+    sealed(&mut unheard, &[]);
+    unheard["clusters"]["prod"]["nodes"]["vault-1"]["cause"] = json!("in-place");
+    let status: Status = serde_json::from_value(unheard).expect("a status");
+    let (name, node) = ("prod".parse().expect("a name"), "vault-1".parse().expect("a name"));
+    let all = advice(&name, &node, &status.clusters[&name], status.at, "");
+    assert!(all[0].what.contains("was sealed on purpose, as the sentinel saw"), "{all:?}");
+    assert_eq!(all[1].command.as_deref(), Some("holdfast approve --cluster prod --node vault-1"), "{all:?}");
 }
 
 #[test]

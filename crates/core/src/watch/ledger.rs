@@ -63,6 +63,11 @@ impl Ledger {
         self.entries.iter().rev().map(|entry| &entry.incident)
     }
 
+    /// Those of the latest that are over and whose receipts had their time to come, the oldest first.
+    pub(super) fn settled(&self) -> impl Iterator<Item = &IncidentStatus> {
+        self.entries.iter().filter(|entry| entry.is_told()).map(|entry| &entry.incident)
+    }
+
     /// The node was seen not to be open.
     pub(super) fn begin(&mut self, node: &NodeName, now: Now) {
         if self.running(node).is_none() {
@@ -71,6 +76,7 @@ impl Ledger {
                 began_at: now.wall,
                 sealed_at: None,
                 opened_at: None,
+                generation: None,
                 cause: None,
                 told_cause: None,
                 open_after_ms: None,
@@ -104,11 +110,12 @@ impl Ledger {
         self.settle(now);
     }
 
-    /// The node was seen open.
-    pub(super) fn opened(&mut self, node: &NodeName, now: Now) {
+    /// The node was seen open, while the manifest named this generation.
+    pub(super) fn opened(&mut self, node: &NodeName, generation: u32, now: Now) {
         let mut measured = None;
         self.change(node, |entry| {
             entry.incident.opened_at = Some(now.wall);
+            entry.incident.generation = Some(generation);
             if let (Some(sealed), false) = (entry.sealed, entry.measured) {
                 measured = Some(now.steady.since(sealed));
                 entry.measure(now.steady.since(sealed));

@@ -72,12 +72,12 @@ fn counted(submissions: &[SubmissionStatus], nonce: &str) -> BTreeSet<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::id::IncidentId;
     use crate::time::Timestamp;
 
-    fn incident(said: &[(u8, Submission, &str)]) -> IncidentStatus {
+    pub(in crate::watch) fn incident(said: &[(u8, Submission, &str)]) -> IncidentStatus {
         let submission = |(x, result, nonce): &(u8, Submission, &str)| SubmissionStatus {
             custodian: format!("custodian-{x}").parse().expect("a name"),
             incident: IncidentId::from_bytes([1; 16]),
@@ -97,6 +97,7 @@ mod tests {
             cause: None,
             told_cause: None,
             opened_at: Some(Timestamp::default()),
+            generation: Some(1),
             open_after_ms: None,
             submissions: said.iter().map(submission).collect(),
             refusals: Vec::new(),

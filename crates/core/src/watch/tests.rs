@@ -493,7 +493,9 @@ fn custodians_are_listed_heard_or_not_and_their_counters_never_fall() {
     world.message("custodian-9", beat(2, 1));
     let totals = world.watcher.totals();
     assert_eq!(totals.submissions[&(CLUSTER, who("custodian-1"), Submission::Counted)], 8);
-    let rejected: Vec<_> = totals.rejected.into_iter().map(|((_, reason), n)| (reason, n)).collect();
+    let rejected: BTreeMap<_, _> = totals.rejected.into_iter().map(|((_, reason), n)| (reason, n)).collect();
+    assert!(REASONS.iter().all(|reason| rejected.contains_key(reason)), "none begins out of nothing: {rejected:?}");
+    let rejected: Vec<_> = rejected.into_iter().filter(|(_, n)| *n > 0).collect();
     assert_eq!(rejected, [("forged", 8), ("other", 4)], "no label value is made up by others");
     let status = world.status();
     let up: Vec<_> = status.custodians.values().map(|custodian| custodian.up && custodian.ready).collect();
@@ -582,6 +584,59 @@ fn a_share_is_proven_by_an_opening_that_own_eyes_saw_and_stays_so() {
     clusters.get_mut(&CLUSTER).expect("there").generation = 2;
     next.watcher.reconfigure(clusters, &BTreeSet::new(), at(next.now));
     assert_eq!(proven(&next), [], "these were other shares");
+}
+
+#[test]
+fn a_share_is_suspect_until_it_is_proven_or_long_ago() {
+    let mut world = settled(true);
+    let crash = |world: &mut World, sets: &[&[(u8, Submission, &str)]]| {
+        world.crash();
+        world.run(SECOND);
+        world.truth.start();
+        world.run(SECOND);
+        for (x, result, nonce) in sets.concat() {
+            let receipt = Receipt { x, nonce: nonce.to_owned(), ..world.receipt(Cause::Restart, result) };
+            world.message(&format!("custodian-{x}"), Content::Receipt(receipt));
+        }
+        world.truth.sealed = false;
+        world.run(12 * SECOND);
+    };
+    let suspects = |world: &World| -> Vec<_> {
+        let custodians = world.status().custodians.into_iter();
+        custodians.filter_map(|(who, known)| Some((who.as_str()[10..].to_owned(), known.share_suspect?))).collect()
+    };
+    let failed =
+        |nonce| [(1, Submission::Counted, nonce), (2, Submission::Counted, nonce), (3, Submission::Failed, nonce)];
+    let opened = |nonce, last| {
+        [(1, Submission::Counted, nonce), (4, Submission::Counted, nonce), (last, Submission::Opened, nonce)]
+    };
+    crash(&mut world, &[&failed("a"), &opened("b", 5)]);
+    let first = world.status().incidents[0].opened_at.expect("it is open");
+    assert_eq!(suspects(&world), [("2".to_owned(), first), ("3".to_owned(), first)]);
+    crash(&mut world, &[&opened("c", 2)]);
+    assert_eq!(suspects(&world), [("3".to_owned(), first)], "the other one was proven meanwhile");
+
+    let mut next = World::new(true);
+    let mut known = world.status().incidents;
+    known.reverse();
+    next.watcher.restore(CLUSTER, known);
+    assert_eq!(suspects(&next).len(), 2, "a new process knows it from the history, as it knows the proofs");
+    let proofs = world.status().custodians.into_iter();
+    next.watcher.restore_proofs(CLUSTER, proofs.filter_map(|(who, known)| Some((who, known.share_proven?))).collect());
+    assert_eq!(suspects(&next), [("3".to_owned(), first)]);
+    let mut clusters = watch(&["vault-1"], true);
+    clusters.get_mut(&CLUSTER).expect("there").generation = 2;
+    next.watcher.reconfigure(clusters, &BTreeSet::new(), at(next.now));
+    assert_eq!(suspects(&next), [], "these were other shares");
+
+    let long = at(world.now + suspect::SUSPECT_KEPT);
+    let late = &world.watcher.status(long)[&"prod".parse::<ClusterName>().expect("a name")];
+    assert!(late.custodians.values().all(|custodian| custodian.share_suspect.is_none()), "it decays");
+    let beat = |x: u8| Heartbeat { distrusted: vec![who("custodian-3")], ..heartbeat(x, &[("vault-1", true)]) };
+    for x in [1, 2, 4] {
+        world.message(&format!("custodian-{x}"), Content::Heartbeat(Box::new(beat(x))));
+    }
+    assert_eq!(suspects(&world), [], "whose word counts for nothing told of that failure");
 }
 
 #[test]

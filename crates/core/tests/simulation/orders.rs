@@ -500,6 +500,28 @@ fn approvals_do_not_survive_a_hold() {
     });
 }
 
+/// More approvals than are kept of one node. How many are remembered of one operator, `admission` tests.
+const MANY: usize = 70;
+
+#[test]
+fn one_operators_many_approvals_are_one_voice_and_take_nobody_elses_room() {
+    story(|| {
+        let mut world = World::open(quiet(1));
+        world.seal_node(0);
+        world.run(MS * 2_000);
+        for _ in 0..MANY {
+            world.approve(0, 0);
+        }
+        world.run(MS * 2_000);
+        world.expect_shut(MS * 5_000, "however often one operator says so");
+        world.restart_custodians(0..5);
+        world.run(MS * 2_000);
+        world.expect_shut(MS * 5_000, "nor after a restart");
+        world.approve(1, 0);
+        world.expect_open("another's counts, with the latest of hers");
+    });
+}
+
 #[test]
 fn the_approval_opens_it_once_and_published_again_does_nothing() {
     story(|| {

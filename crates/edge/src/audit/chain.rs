@@ -21,6 +21,12 @@ use super::folder::{AUDIT_FILE, number_of};
 /// The format's version.
 pub(super) const VERSION: u32 = 1;
 
+/// What a file begins with that goes on after a full one.
+pub(super) const CONTINUES: &str = "log-continues";
+
+/// What a file begins with that goes on after one that somebody had touched.
+pub(super) const DAMAGED: &str = "log-damaged";
+
 /// The longest line, in bytes: an order of 64 KiB fits as its digest, not as itself, and nothing longer is worth a line.
 pub const LINE_MAX: usize = 64 * 1024;
 
@@ -74,6 +80,9 @@ pub enum Why {
     /// Somebody was told of it, or the file's name says that it ends with it, and the file ends before.
     #[error("it is missing: the end was cut off, or more was written after these files were copied")]
     Missing,
+    /// The first line that is here is none that a file begins with.
+    #[error("no file of the log begins with it: the lines before it were cut off")]
+    Headless,
     /// The file ends in the middle of a line, and another file goes on.
     #[error("the line is cut off in the middle")]
     Torn,
@@ -84,6 +93,8 @@ pub enum Why {
 pub struct Summary {
     /// The number of the first entry in these files; 0 if there is none. Those before it are in files that were carried away.
     pub begins: u64,
+    /// Where the log stood before the first entry: the last of those that were carried away.
+    pub follows: Position,
     /// Where it stands. Compare the head with the one in the custodian's last heartbeat.
     pub position: Position,
     /// The time in the first line.
@@ -97,13 +108,17 @@ pub struct Summary {
 /// Checks a whole log, file by file and line by line: form, numbers, the chain of digests; and that each of `witnessed`, where
 /// the log was known to stand once, is in it. Reads a log that is being written, too.
 ///
-/// A log may begin with a later entry than the first: older files may have been carried away.
+/// A log may begin with a later entry than the first, if that is one that a file begins with: older files may have been carried away.
 pub fn verify(files: &[PathBuf], witnessed: &[Position]) -> Result<Summary, Broken> {
-    let summary = Summary { begins: 0, position: Position::START, first: None, last: None, torn: 0 };
+    let (follows, position) = (Position::START, Position::START);
+    let summary = Summary { begins: 0, follows, position, first: None, last: None, torn: 0 };
     let nowhere = (files.first().cloned().unwrap_or_else(|| AUDIT_FILE.into()), 0);
-    let mut chain = Chain { summary, witnessed, last: nowhere };
+    let mut chain = Chain { summary, witnessed, last: nowhere, headless: None };
     for file in files {
         chain.read_file(file)?;
+    }
+    if let Some(headless) = chain.headless {
+        return Err(headless);
     }
     if witnessed.iter().any(|known| known.seq > chain.summary.position.seq) {
         return Err(chain.behind_last(Why::Missing));
@@ -143,6 +158,8 @@ struct Chain<'a> {
     witnessed: &'a [Position],
     /// Where the last line was: its file and number there.
     last: (PathBuf, u64),
+    /// What is wrong with the first line, if the one behind it does not say that it was changed.
+    headless: Option<Broken>,
 }
 
 impl Chain<'_> {
@@ -191,11 +208,21 @@ impl Chain<'_> {
         if has_before && parsed.prev != summary.position.head_hex() {
             return Err(self.blame(file, position, lines));
         }
+        if let Some(headless) = self.headless.take() {
+            return Err(headless);
+        }
         if self.witnessed.iter().any(|known| known.seq == position.seq && known.head != position.head) {
             return Err(broken(position.seq, Why::Otherwise));
         }
         if begins {
-            (self.summary.begins, self.summary.first) = (parsed.seq, Some(parsed.at));
+            let follows = parsed.follows();
+            if self.witnessed.iter().any(|known| known.seq == follows.seq && *known != follows) {
+                return Err(broken(position.seq, Why::Otherwise));
+            }
+            if parsed.seq > 1 && !opens_file(&lines.line, follows.seq) {
+                self.headless = Some(broken(position.seq, Why::Headless));
+            }
+            (self.summary.begins, self.summary.follows, self.summary.first) = (parsed.seq, follows, Some(parsed.at));
         }
         (self.summary.position, self.summary.last) = (position, Some(parsed.at));
         self.last = (file.to_owned(), number);
@@ -294,7 +321,33 @@ pub(super) struct Line {
     _entry: IgnoredAny,
 }
 
+/// What a file's first line has in its entry.
+#[derive(Deserialize)]
+struct Opening {
+    entry: OpeningEntry,
+}
+
+#[derive(Deserialize)]
+struct OpeningEntry {
+    kind: String,
+    before: u64,
+}
+
+/// Whether a file begins with such a line that goes on after entry `before`.
+fn opens_file(line: &[u8], before: u64) -> bool {
+    let opening = serde_json::from_slice::<Opening>(line);
+    opening.is_ok_and(|Opening { entry }| [CONTINUES, DAMAGED].contains(&entry.kind.as_str()) && entry.before == before)
+}
+
 impl Line {
+    /// Where the log stood before it, as far as it says so in the form of a digest.
+    fn follows(&self) -> Position {
+        let mut head = [0; 32];
+        // Another form fits no digest, and so nobody's word.
+        let _ = hex::decode_to_slice(&self.prev, &mut head);
+        Position { seq: self.seq - 1, head }
+    }
+
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let line: Self = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
         match line.v {

@@ -60,7 +60,8 @@ fn lines_are_chained_and_go_on_after_a_restart() {
     let (mut log, opened) = opened(&path);
     assert_eq!(opened, Opened { position: before, cut: None, damage: None });
     let after = log.append(NOON, &json!({})).expect("written");
-    let summary = Summary { begins: 1, position: after, first: Some(NOON), last: Some(NOON), torn: 0 };
+    let summary =
+        Summary { begins: 1, follows: Position::START, position: after, first: Some(NOON), last: Some(NOON), torn: 0 };
     assert_eq!((after.seq, verify_file(&path)), (4, Ok(summary)));
     assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
 }
@@ -128,14 +129,16 @@ fn what_is_noted_is_kept_when_somebody_takes_the_file_away_and_when_it_is_full()
     let lock = log.record(NOON, &attempt(), &json!({})).expect("in the next file");
     assert_eq!(
         (lock.position().seq, verify_folder(folder.path(), &[lock.position()]).expect("readable").is_ok()),
-        (3, true)
+        (4, true)
     );
+    let opening = json!({"kind": "log-continues", "before": 1});
+    assert_eq!(entries(&path)[..2], [opening, json!({"n": 2})]);
 
-    log.note(NOON, &json!({"n": 4})).expect("noted");
+    log.note(NOON, &json!({"n": 5})).expect("noted");
     fs::remove_file(&path).expect("deleted");
     log.flush(NOON).expect("in a new file");
-    assert_eq!(entries(&path), [json!({"n": 4}), json!({"kind": "log-damaged", "what": "gone", "before": 3})]);
-    assert_eq!((verify_file(&path).map(|whole| whole.position), log.head().seq), (Ok(log.head()), 5));
+    assert_eq!(entries(&path), [json!({"kind": "log-damaged", "what": "gone", "before": 4}), json!({"n": 5})]);
+    assert_eq!((verify_file(&path).map(|whole| whole.position), log.head().seq), (Ok(log.head()), 6));
 }
 
 #[test]
@@ -323,7 +326,7 @@ fn rewrite(path: &Path) {
     fs::remove_file(path).expect("deleted");
     let (mut log, _) = AuditLog::open(path.parent().expect("a folder"), ROTATE_AT).expect("opens");
     log.remembered = None;
-    (log.position, log.noted_position, log.damage, log.anew) = (Position::START, Position::START, None, false);
+    (log.position, log.damage, log.anew) = (Position::START, None, false);
     for n in 0..3 {
         log.append(NOON, &json!({"kind": "made up", "n": n})).expect("written");
     }
@@ -352,7 +355,8 @@ fn full_files_are_put_away_and_the_chain_goes_on_through_all_of_them() {
         all.is_sorted_by_key(|file| file.file_name().map(ToOwned::to_owned)),
         "ls shows them in this order: {all:?}"
     );
-    let told: Vec<_> = all.iter().flat_map(|file| entries(file)).map(|entry| entry["n"].clone()).collect();
+    let told = all.iter().flat_map(|file| entries(file)).filter(|entry| entry["kind"] == "test");
+    let told: Vec<_> = told.map(|entry| entry["n"].clone()).collect();
     assert_eq!(told, (0..40).map(Value::from).collect::<Vec<_>>());
     let whole = verify(&all, &[log.head()]).expect("whole");
     assert_eq!((whole.begins, whole.position), (1, log.head()));
@@ -360,7 +364,12 @@ fn full_files_are_put_away_and_the_chain_goes_on_through_all_of_them() {
     assert!(matches!(AuditLog::open(folder.path(), 1000), Err(AuditError::Busy { .. })), "one writer, also after that");
 
     // The oldest may be carried away; one in the middle may not.
-    assert!(verify(&all[1..], &[log.head()]).is_ok_and(|rest| rest.begins > 1));
+    let carried = verify(&all[..1], &[]).expect("whole").position;
+    let rest = verify(&all[1..], &[carried, log.head()]).expect("it goes on after the one that is not here");
+    assert_eq!((rest.begins, rest.follows), (carried.seq + 1, carried));
+    let other = Position { head: [7; 32], ..carried };
+    let broken = verify(&all[1..], &[other]).expect_err("it goes on after another one");
+    assert_eq!((broken.line, broken.why), (1, Why::Otherwise));
     let gap = [&all[..2], &all[3..]].concat();
     assert!(matches!(verify(&gap, &[]), Err(Broken { why: Why::Number(_), file, line: 1, .. }) if file == all[3]));
     assert_eq!(verify(&[&all[..2], &all[1..]].concat(), &[]).map_err(|b| b.file), Err(all[1].clone()));
@@ -368,10 +377,48 @@ fn full_files_are_put_away_and_the_chain_goes_on_through_all_of_them() {
     let text = fs::read_to_string(&all[2]).expect("there");
     fs::write(&all[2], text.replacen("test", "tost", 1)).expect("written");
     let broken = verify(&all, &[]).expect_err("changed");
+    assert_eq!((&broken.file, broken.line, &broken.why), (&all[2], 2, &Why::Changed));
+    // The first of the oldest that is here.
+    fs::write(&all[2], text.replacen("log-continues", "log-continued", 1)).expect("written");
+    let broken = verify(&all[2..], &[]).expect_err("changed");
     assert_eq!((&broken.file, broken.line, &broken.why), (&all[2], 1, &Why::Changed));
     fs::write(&all[2], &text[..text.len() - 20]).expect("written");
     assert!(matches!(verify(&all, &[]), Err(Broken { why: Why::Missing, file, .. }) if file == all[2]));
     assert!(path.exists());
+}
+
+#[test]
+fn lines_cut_from_the_front_of_the_oldest_file_are_missed() {
+    let folder = folder();
+    let (mut log, _) = AuditLog::open(folder.path(), 1000).expect("opens");
+    for n in 0..24 {
+        log.append(NOON, &json!({"kind": "test", "n": n})).expect("written");
+    }
+    let all = files(folder.path()).expect("readable");
+    assert!(all.len() > 2, "{all:?}");
+    // The first file of all, one of which those before were carried away, and the one that is being written.
+    for (first, rest) in [(0, &all[..]), (1, &all[1..]), (all.len() - 1, &all[all.len() - 1..])] {
+        let text = fs::read_to_string(&all[first]).expect("there");
+        let lines = text.lines().count();
+        for cut in 1..lines {
+            let left: Vec<_> = text.lines().skip(cut).collect();
+            fs::write(&all[first], left.join("\n") + "\n").expect("cut");
+            let broken = verify(rest, &[log.head()]).expect_err("cut");
+            assert_eq!((&broken.file, broken.line, &broken.why), (&all[first], 1, &Why::Headless), "{cut}: {broken}");
+        }
+        fs::write(&all[first], &text).expect("as it was");
+        verify(rest, &[log.head()]).expect("whole");
+    }
+    // Nor does an entry that says so of itself make one up, unless it says it of the entry before.
+    let (nowhere, forged) = (self::folder(), json!({"kind": "log-continues", "before": 1}));
+    let path = nowhere.path().join(AUDIT_FILE);
+    let (mut other, _) = opened(&path);
+    for _ in 0..4 {
+        other.append(NOON, &forged).expect("written");
+    }
+    let text = fs::read_to_string(&path).expect("there");
+    fs::write(&path, text.lines().skip(2).map(|line| format!("{line}\n")).collect::<String>()).expect("cut");
+    assert_eq!(verify_file(&path).map_err(|broken| broken.why), Err(Why::Headless));
 }
 
 /// Every state of the folder that a `kill -9` can leave while a file is put away.
@@ -405,7 +452,9 @@ fn killed_while_a_file_is_put_away_it_goes_on_from_there() {
                 log.append(NOON, &json!({"n": n})).expect(state);
             }
             let whole = verify_folder(folder.path(), &[before, log.head()]).expect("readable").expect(state);
-            assert_eq!((whole.begins, whole.position.seq), (1, 6), "{state}");
+            let all = files(folder.path()).expect("readable").iter().flat_map(|file| entries(file)).collect::<Vec<_>>();
+            let told = all.iter().filter(|entry| entry["kind"] != "log-continues").count();
+            assert_eq!((whole.begins, whole.position, told), (1, log.head(), 6), "{state}: {all:?}");
         }
     }
 }
@@ -526,7 +575,7 @@ fn verify_names_the_first_line_that_is_wrong() {
     assert_eq!(verify_lines(&[lines[0], lines[1], &changed, lines[3]]), Err((3, Why::ChangedOrNext)));
     assert_eq!(verify_lines(&[lines[0], lines[2], lines[3]]), Err((2, Why::Number(3))));
     assert_eq!(verify_lines(&[lines[0], lines[0]]), Err((2, Why::Number(1))));
-    assert_eq!(verify_lines(&lines[1..]).map(|s| (s.begins, s.position.seq)), Ok((2, 4)));
+    assert_eq!(verify_lines(&lines[1..]), Err((1, Why::Headless)));
     let first = lines[0].replacen("\"prev\":\"0", "\"prev\":\"1", 1);
     assert_eq!(verify_lines(&[&first, lines[1]]), Err((1, Why::Changed)));
     let no_form =

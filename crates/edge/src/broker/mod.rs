@@ -135,18 +135,38 @@ pub struct Oversized {
 
 struct Ack {
     acker: Acker,
-    to: mpsc::Sender<Acker>,
+    to: mpsc::Sender<Answer>,
     unsent: watch::Sender<usize>,
+}
+
+/// What the broker is told of a delivery.
+enum Answer {
+    /// It is dealt with.
+    Done(Acker),
+    /// It is somebody else's who reads the queue too, or comes again.
+    GivenBack(Acker),
 }
 
 impl Delivery {
     /// Tells the broker that the message is dealt with. Does not wait; if the connection breaks now, it comes again.
     pub fn ack(self) {
-        let Ack { acker, to, unsent } = self.ack;
+        self.ack.answer(Answer::Done);
+    }
+
+    /// Gives the message back to the queue, for another of its readers. Where there is none, it comes again at once: whoever gives it
+    /// back more than once waits before.
+    pub fn give_back(self) {
+        self.ack.answer(Answer::GivenBack);
+    }
+}
+
+impl Ack {
+    fn answer(self, answer: impl FnOnce(Acker) -> Answer) {
+        let Self { acker, to, unsent } = self;
         // There is room for each that is out. A closed channel means that the connection is gone, and this with it.
         if let Ok(permit) = to.try_reserve() {
             unsent.send_modify(|count| *count += 1);
-            permit.send(acker);
+            permit.send(answer(acker));
         }
     }
 }

@@ -9,18 +9,20 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::message::Delivery as Delivered;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     QueueDeclareOptions,
 };
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Acker, BasicProperties, Channel, Confirmation, Connection, Consumer, ErrorKind, Event, Queue};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, ErrorKind, Event, Queue};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::connect::printable;
 use super::wire::Switch;
-use super::{Ack, BODY_MAX, BrokerEvent, Delivery, Driver, Outgoing, Oversized, PREFETCH, PublishError, Trouble};
+use super::{
+    Ack, Answer, BODY_MAX, BrokerEvent, Delivery, Driver, Outgoing, Oversized, PREFETCH, PublishError, Trouble,
+};
 
 /// Any answer of the broker's. A quorum queue that elects a leader takes seconds.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
@@ -221,7 +223,7 @@ impl Session<'_> {
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer = channel.basic_consume(name.clone(), ShortString::default(), options, none);
         let consumer = answer("the reading of a queue", consumer).await?;
-        // Never full: each delivery is acknowledged once, and this many are out.
+        // Never full: each delivery is answered once, and this many are out.
         let (ack, acks) = mpsc::channel(usize::from(PREFETCH));
         let drain = Drain::default();
         Ok(Reader { driver: self.driver, queue, name, channel, consumer, ack, acks, handed_out: 0, drain })
@@ -235,8 +237,8 @@ struct Reader<'a> {
     name: ShortString,
     channel: Channel,
     consumer: Consumer,
-    ack: mpsc::Sender<Acker>,
-    acks: mpsc::Receiver<Acker>,
+    ack: mpsc::Sender<Answer>,
+    acks: mpsc::Receiver<Answer>,
     handed_out: u64,
     drain: Drain,
 }
@@ -255,8 +257,16 @@ impl Reader<'_> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(acker) = self.acks.recv() => {
-                    let sent = answer("an acknowledgement", acker.ack(BasicAckOptions::default())).await;
+                Some(given) = self.acks.recv() => {
+                    let sent = answer("an acknowledgement", async {
+                        match given {
+                            Answer::Done(acker) => acker.ack(BasicAckOptions::default()).await,
+                            Answer::GivenBack(acker) => {
+                                acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await
+                            }
+                        }
+                    });
+                    let sent = sent.await;
                     self.sent(1);
                     sent?;
                 }
