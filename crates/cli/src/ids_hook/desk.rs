@@ -139,9 +139,8 @@ impl Desk {
         let wait = if action.seal.is_some() { EMERGENCY_WAIT } else { HOLD_WAIT };
         let (before, deadline) = (self.memory.holds(name), Instant::now() + wait);
         if !before.is_empty() {
-            let new = || Heard::new(restrictor.allowed_signers.clone(), &cluster.manifest);
-            let heard = self.heard.entry(action.cluster.clone()).or_insert_with(new);
-            heard.catch_up(broker, &restrictor.principal, deadline).await;
+            let heard = self.heard.entry(action.cluster.clone()).or_default();
+            heard.catch_up(broker, restrictor, cluster, deadline).await;
             if let Some(id) = heard.first_in_force(&before, &cluster.manifest) {
                 return stands(id);
             }

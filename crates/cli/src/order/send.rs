@@ -24,7 +24,7 @@ use super::Signed;
 use crate::operator::{OperatedCluster, Operator};
 
 /// How long the connection's end is waited for.
-pub(crate) const CLOSE: Duration = Duration::from_millis(200);
+const CLOSE: Duration = Duration::from_millis(200);
 
 /// How long an answer to another command is kept before it is given back again; twice as long each time.
 const PAUSE: Duration = Duration::from_millis(100);
