@@ -5,16 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_core::drill::Observed;
 use holdfast_core::message::Serving;
+use holdfast_core::time::Timestamp;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
+use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -65,8 +69,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// How often it is asked whether the node serves again.
 const SERVES: Duration = Duration::from_millis(20);
 
-/// How many looks may wait for whoever puts them together.
-const LOOKS_MAX: usize = 64;
+/// How many looks may wait for whoever puts them together: who waits for a disk meanwhile is some seconds behind.
+const LOOKS_MAX: usize = 4096;
 
 const SEAL: &str = "/v1/sys/seal";
 const HEALTH: &str = "/v1/sys/health";
@@ -317,11 +321,10 @@ pub async fn hold(
         Ok(connection) => connection,
         Err(why) => return told(Observed::NotSealed(why)),
     };
-    let (looks_in, mut looks) = mpsc::channel(LOOKS_MAX);
-    let mut eyes = JoinSet::new();
-    for eye in 0..EYES {
-        eyes.spawn(keep_looking(identity.clone(), LOOK * eye, looks_in.clone()));
-    }
+    let mut looks = match open_eyes(&identity) {
+        Ok(looks) => looks,
+        Err(error) => return told(Observed::NotSealed(format!("no thread for looking at it: {error}"))),
+    };
     // All of them see it open before anything happens.
     if !first_looks(&mut looks).await {
         return told(Observed::NotSealed("it is not seen open".to_owned()));
@@ -342,10 +345,10 @@ pub async fn hold(
         why = refused => return told(Observed::NotSealed(why)),
         sealed = first(&mut looks, Instant::now(), true, || ()) => sealed,
     };
-    told(Observed::Sealed(clock::wall()));
+    told(Observed::Sealed(wall_at(sealed)));
     let open = first(&mut looks, sealed, false, || told(Observed::Lost)).await;
-    told(Observed::Open(clock::wall(), open.duration_since(sealed)));
-    drop((looks, eyes));
+    told(Observed::Open(wall_at(open), open.duration_since(sealed)));
+    drop(looks);
     let serving = loop {
         if let Ok(mut connection) = identity.connect(None).await
             && let Ok(Some(serving)) = connection.serving().await
@@ -362,6 +365,31 @@ async fn ready_to_seal(identity: &NodeIdentity, token: &SealToken) -> Result<Con
     let mut connection = identity.connect(None).await.map_err(|error| error.to_string())?;
     connection.check_powers(token).await.map_err(|error| error.to_string())?;
     Ok(connection)
+}
+
+/// Begins to look at the node, until nobody takes the looks any more. On a thread of its own: the custodian's waits for its disk before a
+/// share leaves, and what is seen meanwhile would be seen late.
+fn open_eyes(identity: &Arc<NodeIdentity>) -> io::Result<mpsc::Receiver<Look>> {
+    let (looks_in, looks) = mpsc::channel(LOOKS_MAX);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let identity = identity.clone();
+    thread::Builder::new().name("drill".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let mut eyes = JoinSet::new();
+            for eye in 0..EYES {
+                eyes.spawn(keep_looking(identity.clone(), LOOK * eye, looks_in.clone()));
+            }
+            eyes.join_all().await;
+        });
+        // A look-up of a name that hangs holds nobody up.
+        runtime.shutdown_background();
+    })?;
+    Ok(looks)
+}
+
+/// The time of day at a moment that has passed.
+fn wall_at(moment: Instant) -> Timestamp {
+    clock::wall().before(moment.elapsed())
 }
 
 /// Whether the next looks all see it open.
