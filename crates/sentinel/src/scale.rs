@@ -2,7 +2,6 @@
 //! docs/BENCHMARKS.md; nothing here passes or fails by the clock.
 //!
 //! `cargo test --release --workspace --bin holdfast-sentinel scale -- --ignored --nocapture`
-#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
