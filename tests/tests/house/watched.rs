@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use holdfast_tests::programs::{repository, run, tool};
 
@@ -258,7 +258,7 @@ fn assert_known_to_its_program(alert: &str, command: &str) {
     // `audit verify` is two words; every other command is one.
     let depth = if words[1] == "audit" { 3 } else { 2 };
     let called = words[..depth].to_vec();
-    let mut known = HELP.lock().expect("no other test panicked in it");
+    let mut known = HELP.lock().unwrap_or_else(PoisonError::into_inner);
     let help = known.entry(called.clone()).or_insert_with(|| {
         let args: Vec<_> = called[1..].iter().map(String::as_str).chain(["--help"]).collect();
         run(&called[0], &args).well().out
