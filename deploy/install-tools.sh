@@ -34,10 +34,12 @@ needed_for_tests=(
     /bin/kill:procps                                         # the tests stop and continue processes with it
     /usr/bin/systemd-analyze:systemd                         # reads the unit in docs/INSTALL.md
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
-    /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server
+    /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server; posts alerts
+    /usr/bin/prometheus-pushgateway:prometheus-pushgateway   # custodians push their own metrics there
     /usr/bin/xz:xz-utils                                     # unpacks it
     /usr/bin/promtool:prometheus                             # tests the alerts' rules; and Prometheus itself
     /usr/bin/amtool:prometheus-alertmanager                  # the same for what sends them on
+    /usr/share/zoneinfo/Europe/Zurich:tzdata                 # time zones of drill windows
 )
 
 # Quiet, patient with another run that holds the lock, and never at the price of a package that is there.

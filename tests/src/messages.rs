@@ -70,8 +70,8 @@ impl Draft {
     pub fn signed(&self, key: &Path) -> Vec<u8> {
         let namespace = match self.kind.as_str() {
             "event" => "holdfast.event",
-            "hold" | "release" | "distrust" | "trust" => "holdfast.order",
-            "intent" => "holdfast.intent",
+            "hold" | "release" | "distrust" | "trust" | "drill" => "holdfast.order",
+            "due" | "intent" | "drill-report" => "holdfast.intent",
             "heartbeat" | "sighting" | "receipt" | "refusal" | "acknowledgement" | "want" | "relay" => {
                 "holdfast.report"
             }

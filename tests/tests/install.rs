@@ -9,19 +9,20 @@ use std::path::Path;
 use std::process::Command;
 
 use holdfast_tests::home::Ceremony;
-use holdfast_tests::programs::{Said, repository, run};
+use holdfast_tests::programs::{Said, repository, run, tool};
 use tempfile::TempDir;
 
 /// The exit statuses of a configuration that is accepted: all is well, or something that it names is not.
 const ACCEPTED: [i32; 2] = [0, 1];
 
-/// The three configurations, by the first key of each; the program that reads it, and how it is asked.
-const CONFIGURATIONS: [(&str, &str, &[&str]); 3] = [
+/// The configurations, by the first key of each; the program that reads it, and how it is asked.
+const CONFIGURATIONS: [(&str, &str, &[&str]); 4] = [
     // The page's hosts are nobody's.
     ("custodian.toml", "holdfast-custodian", &["check", "--offline"]),
     ("sentinel.toml", "holdfast-sentinel", &["check"]),
     // There is no sentinel where it looks, and it says so: behind everything that could be wrong with the configuration.
     ("operator.toml", "holdfast", &["status"]),
+    ("ids-hook.toml", "holdfast", &["ids-hook", "--check"]),
 ];
 
 #[test]
@@ -29,7 +30,10 @@ fn its_configurations_are_accepted_with_and_without_the_defaults_written_out() {
     let ceremony = Ceremony::hold();
     for (name, program, words) in CONFIGURATIONS {
         let text = configuration(name);
-        for text in [text.clone(), with_defaults(&text)] {
+        let conducting = (name == "custodian.toml").then(|| as_conductor(&text));
+        let all =
+            [Some(text.clone()), Some(with_defaults(&text)), conducting.as_deref().map(with_defaults), conducting];
+        for text in all.into_iter().flatten() {
             let host = host(&ceremony, name);
             fs::write(host.path().join(name), &text).expect("written");
             let said = ask(program, words, &host.path().join(name));
@@ -50,17 +54,23 @@ fn every_key_of_every_configuration_is_explained() {
         ("custodian.toml", "crates/custodian/src/config.rs", "File"),
         ("custodian.toml", "crates/custodian/src/config.rs", "ClusterSection"),
         ("custodian.toml", "crates/custodian/src/config.rs", "PolicySection"),
+        ("custodian.toml", "crates/custodian/src/config.rs", "ConductorSection"),
         ("sentinel.toml", "crates/sentinel/src/config.rs", "File"),
         ("sentinel.toml", "crates/sentinel/src/config.rs", "ClusterSection"),
         ("operator.toml", "crates/cli/src/operator.rs", "File"),
         ("operator.toml", "crates/cli/src/operator.rs", "ClusterSection"),
+        ("custodian.toml", "crates/custodian/src/metrics/section.rs", "MetricsSection"),
+        ("ids-hook.toml", "crates/cli/src/ids_hook/config.rs", "File"),
+        ("ids-hook.toml", "crates/cli/src/ids_hook/config.rs", "ActionSection"),
         ("custodian.toml", shared, "BrokerSection"),
         ("custodian.toml", shared, "NodeSection"),
     ];
     for (name, source, section) in structs {
         let known = fields(source, section);
         assert!(!known.is_empty(), "{source}: struct {section} was read");
-        let explained = keys(&with_defaults(&configuration(name)));
+        let text = configuration(name);
+        let text = if name == "custodian.toml" { as_conductor(&text) } else { text };
+        let explained = keys(&with_defaults(&text));
         let missing: Vec<_> = known.difference(&explained).collect();
         assert!(missing.is_empty(), "docs/INSTALL.md, {name}: nothing about {missing:?} of {source}");
     }
@@ -94,14 +104,17 @@ fn host(ceremony: &Ceremony, name: &str) -> TempDir {
     }
     put(&home.path("vault-ca.pem"), "broker-ca.pem");
     put(&home.path("lab.manifest.json"), "prod.manifest.json");
-    let password = folder.path().join("broker.password");
-    fs::write(&password, "a-password-that-nobody-uses\n").expect("written");
-    fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).expect("its own file");
+    for name in ["broker.password", "pushgateway.password", "webhook.token", "seal.token"] {
+        let secret = folder.path().join(name);
+        fs::write(&secret, "a-password-that-nobody-ever-uses\n").expect("written");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("its own file");
+    }
     match name {
         "custodian.toml" => {
             for file in ["identity.txt", "signing.key"] {
                 put(&home.path(file), file);
             }
+            put(&home.path("vault-ca.pem"), "pushgateway-ca.pem");
             put(&home.path("lab.share.age"), "prod.share.age");
             put(&home.path("lab.share.age.record"), "prod.share.age.record");
         }
@@ -111,9 +124,27 @@ fn host(ceremony: &Ceremony, name: &str) -> TempDir {
             put(&ceremony.file("vault-1/tls.pem"), "sentinel.pem");
             put(&ceremony.file("vault-1/tls.key"), "sentinel.key");
         }
+        "ids-hook.toml" => {
+            put(&ceremony.file("vault-1/tls.pem"), "ids-hook.pem");
+            put(&ceremony.file("vault-1/tls.key"), "ids-hook.key");
+            restrictor(folder.path());
+        }
         _ => put(&ceremony.file("operators/alice.key"), "alice.key"),
     }
     folder
+}
+
+/// A restrictor with a key of its own, configured as the page has an operator.
+fn restrictor(folder: &Path) {
+    let key = folder.join("ids-1.key");
+    tool("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "ids-1", "-f", &key.to_string_lossy()]);
+    let public = fs::read_to_string(key.with_extension("key.pub")).expect("its public half");
+    let trust = folder.join("allowed_signers");
+    let listed = fs::read_to_string(&trust).expect("copied") + "ids-1 namespaces=\"holdfast.order\" ";
+    let public = public.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    fs::write(&trust, format!("{listed}{public}\n")).expect("written");
+    let operator = configuration("operator.toml").replace("\"alice", "\"ids-1");
+    fs::write(folder.join("restrictor.toml"), operator).expect("written");
 }
 
 fn ask(program: &str, words: &[&str], config: &Path) -> Said {
@@ -127,9 +158,19 @@ fn configuration(name: &str) -> String {
     let first = match name {
         "custodian.toml" => "id = \"custodian-1\"",
         "sentinel.toml" => "id = \"sentinel-1\"",
+        "ids-hook.toml" => "restrictor = ",
         _ => "principal = ",
     };
-    block("toml", first)
+    // The section that not everybody wants stands by itself.
+    let more = if name == "custodian.toml" { block("toml", "[metrics]") } else { String::new() };
+    block("toml", first) + &more
+}
+
+/// The custodian's example with the conductor's beside it, whose drills it then believes.
+fn as_conductor(custodian: &str) -> String {
+    let nobody = custodian.lines().find(|line| line.starts_with("# conductors = [")).expect("the page shows it");
+    let believed = custodian.replace(nobody, "conductors = [\"custodian-1\"]");
+    format!("{believed}\n{}", block("toml", "[conductor.prod]"))
 }
 
 /// The page's block of this language that begins so.
@@ -172,7 +213,7 @@ fn fields(source: &str, section: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(repository().join(source)).expect("the source");
     let (_, body) = text.split_once(&format!("struct {section} {{\n")).unwrap_or_else(|| panic!("{source}: {section}"));
     let (body, _) = body.split_once("\n}").expect("it ends");
-    let lines = body.lines().map(|line| line.trim().trim_start_matches("pub "));
+    let lines = body.lines().map(|line| line.trim().trim_start_matches("pub(crate) ").trim_start_matches("pub "));
     let named = lines.filter(|line| !line.starts_with(['/', '#'])).filter_map(|line| line.split_once(": "));
     named.map(|(name, _)| name.to_owned()).collect()
 }

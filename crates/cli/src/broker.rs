@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// An operator of these clusters; repeatable
     #[arg(long)]
     operator: Vec<Principal>,
+    /// A restrictor of these clusters, who may order holds and nothing else; repeatable
+    #[arg(long)]
+    restrictor: Vec<Principal>,
     /// A custodian that may conduct drills; repeatable
     #[arg(long)]
     conductor: Vec<Principal>,
@@ -64,13 +67,15 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<ExitCode> {
         let manifest = Manifest::parse(&files::read_bounded(path, MANIFEST_MAX)?)
             .with_context(|| format!("{} is not a usable manifest", path.display()))?;
         let custodians: Vec<_> = manifest.custodians().iter().map(|member| member.id.clone()).collect();
-        everybody.extend(custodians.iter().chain(&arguments.sentinel).chain(&arguments.operator).cloned());
+        let people = arguments.operator.iter().chain(&arguments.restrictor);
+        everybody.extend(custodians.iter().chain(&arguments.sentinel).chain(people).cloned());
         parties.clusters.push(ClusterParties {
             id: manifest.id(),
             name: manifest.cluster_name().clone(),
             conductors: arguments.conductor.clone(),
             sentinels: arguments.sentinel.clone(),
             operators: arguments.operator.clone(),
+            restrictors: arguments.restrictor.clone(),
             custodians,
         });
     }

@@ -6,6 +6,8 @@ mod audit;
 mod broker;
 mod demo;
 mod doctor;
+mod drill;
+mod ids_hook;
 mod init;
 mod lab;
 mod operator;
@@ -44,10 +46,14 @@ enum Command {
     Release(order::release::Arguments),
     /// Seal every node, and hold the cluster shut
     Seal(order::seal::Arguments),
+    IdsHook(ids_hook::Arguments),
     /// Make the word of a captured custodian or sentinel count for nothing
     Distrust(order::distrust::Arguments),
     /// Put another allowed_signers file in force at the custodians
     Trust(order::trust::Arguments),
+    /// Sealing exercises: order one, and see how it goes
+    #[command(subcommand)]
+    Drill(drill::Command),
     /// What the sentinel knows: would it open by itself, and what waits for whom
     Status(status::Arguments),
     Doctor(doctor::Arguments),
@@ -77,8 +83,10 @@ fn main() -> ExitCode {
         Command::Hold(arguments) => order::hold::run(&arguments),
         Command::Release(arguments) => order::release::run(&arguments),
         Command::Seal(arguments) => order::seal::run(&arguments),
+        Command::IdsHook(arguments) => ids_hook::run(&arguments),
         Command::Distrust(arguments) => order::distrust::run(&arguments),
         Command::Trust(arguments) => order::trust::run(&arguments),
+        Command::Drill(command) => drill::run(&command),
         Command::Status(arguments) => status::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Audit(command) => audit::run(&command),

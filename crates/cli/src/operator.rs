@@ -73,11 +73,20 @@ impl OperatedCluster {
 impl Operator {
     /// Reads the configuration at `path` and every file that it names.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_as(path, Namespace::Approval)
+    }
+
+    /// The same, of somebody who is to order holds and nothing else.
+    pub(crate) fn load_restrictor(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_as(path, Namespace::Order)
+    }
+
+    fn load_as(path: &Path, namespace: Namespace) -> Result<Self, ConfigError> {
         let source = ConfigFile::read(path)?;
         let file: File = source.parse()?;
         let key = source.operator_key(&file.key)?;
         let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
-        source.check_listed(&key, &file.principal, Namespace::Approval, &allowed_signers)?;
+        source.check_listed(&key, &file.principal, namespace, &allowed_signers)?;
         source.check_clusters(&file.clusters)?;
         let broker =
             file.broker.as_ref().map(|section| source.broker(section, file.principal.get_ref())).transpose()?;

@@ -118,6 +118,7 @@ fn door() -> Admission {
         sentinels: BTreeSet::from([name(30)]),
         operators: BTreeSet::from([name(ALICE), name(20)]),
         conductors: BTreeSet::from([name(CUSTODIAN)]),
+        ..Roles::default()
     };
     let trust = AllowedSigners::parse(file).expect("a sound file");
     Admission::new(trust, BTreeMap::from([(cluster(), roles)]))

@@ -41,6 +41,8 @@ pub struct Roles {
     pub sentinels: BTreeSet<Principal>,
     /// Who may approve and order.
     pub operators: BTreeSet<Principal>,
+    /// Who may order holds, and nothing else: a program that sounds the alarm.
+    pub restrictors: BTreeSet<Principal>,
     /// Who may announce drills.
     pub conductors: BTreeSet<Principal>,
 }
@@ -49,7 +51,8 @@ impl Roles {
     fn allow(&self, kind: Kind, from: &Principal) -> bool {
         match kind {
             Kind::Event | Kind::Ask => self.sentinels.contains(from),
-            Kind::Approval | Kind::Hold | Kind::Release | Kind::Distrust | Kind::Trust | Kind::Drill => {
+            Kind::Hold => self.operators.contains(from) || self.restrictors.contains(from),
+            Kind::Approval | Kind::Release | Kind::Distrust | Kind::Trust | Kind::Drill => {
                 self.operators.contains(from)
             }
             Kind::Due | Kind::Intent | Kind::DrillReport => self.conductors.contains(from),

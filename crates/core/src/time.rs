@@ -64,6 +64,12 @@ impl Timestamp {
         self.0
     }
 
+    /// Seconds since 1970-01-01 UTC, as Prometheus counts them.
+    #[expect(clippy::cast_precision_loss, reason = "a float's 53 bits hold the milliseconds of ten millennia")]
+    pub const fn as_seconds(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+
     /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         let millis = self.0.saturating_sub(earlier.0);

@@ -44,7 +44,8 @@ pub const SENTINEL_MAX_LENGTH: u64 = 20_000;
 /// The same in bytes.
 pub const SENTINEL_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Answers that may wait for an operator: of each custodian to each of many orders, for as long as anybody waits for them.
+/// Answers that may wait for an operator: of each custodian to each of many orders, and how drills go, for as long as anybody waits
+/// for them.
 pub const OPERATOR_MAX_LENGTH: u64 = 1_000;
 /// The same in bytes.
 pub const OPERATOR_MAX_BYTES: u64 = 2 * 1024 * 1024;
@@ -123,7 +124,7 @@ pub fn sentinel_queue(sentinel: &Principal) -> String {
     format!("holdfast.sentinel.{sentinel}")
 }
 
-/// The queue of what custodians answer to an operator's orders and approvals.
+/// The queue of what custodians answer to an operator's orders and approvals, and of how drills go.
 pub fn operator_queue(operator: &Principal) -> String {
     format!("holdfast.operator.{operator}")
 }
@@ -170,6 +171,8 @@ pub struct ClusterParties {
     pub conductors: Vec<Principal>,
     /// Its operators.
     pub operators: Vec<Principal>,
+    /// Those who may order holds, and nothing else.
+    pub restrictors: Vec<Principal>,
 }
 
 /// Everybody who logs in at the broker.
@@ -196,7 +199,9 @@ pub enum TopologyError {
     #[error("there is a password for {0}, who is in no cluster: remove it, or add the party")]
     Stranger(Principal),
     /// One principal in two roles would join what the roles keep apart.
-    #[error("{0} is listed in two roles: custodians, sentinels, operators and the administrator are different parties")]
+    #[error(
+        "{0} is listed in two roles: custodians, sentinels, operators, restrictors and the administrator are different parties"
+    )]
     TwoRoles(Principal),
     /// Conductors are custodians.
     #[error("{conductor} is to conduct drills of {cluster} and is not one of its custodians: add it there")]
@@ -226,6 +231,9 @@ pub fn definitions(parties: &Parties) -> Result<Value, TopologyError> {
         let own: Vec<_> = clusters.iter().map(|c| c.id).collect();
         out.operator(operator, &own);
     }
+    for (restrictor, clusters) in &roles.restrictors {
+        out.restrictor(restrictor, &clusters.iter().map(|c| c.id).collect::<Vec<_>>());
+    }
     for cluster in parties.clusters.iter().filter(|c| !c.conductors.is_empty()) {
         out.conductor(cluster.id);
     }
@@ -245,11 +253,13 @@ struct Roles<'a> {
     custodians: Role<'a>,
     sentinels: Role<'a>,
     operators: Role<'a>,
+    restrictors: Role<'a>,
 }
 
 impl<'a> Roles<'a> {
     fn of(parties: &'a Parties) -> Result<Self, TopologyError> {
-        let mut roles = Self { custodians: Role::new(), sentinels: Role::new(), operators: Role::new() };
+        let mut roles =
+            Self { custodians: Role::new(), sentinels: Role::new(), operators: Role::new(), restrictors: Role::new() };
         let mut ids = BTreeSet::new();
         for cluster in &parties.clusters {
             if !ids.insert(cluster.id) {
@@ -263,13 +273,15 @@ impl<'a> Roles<'a> {
                 (&cluster.custodians, &mut roles.custodians),
                 (&cluster.sentinels, &mut roles.sentinels),
                 (&cluster.operators, &mut roles.operators),
+                (&cluster.restrictors, &mut roles.restrictors),
             ] {
                 for name in names.iter().collect::<BTreeSet<_>>() {
                     role.entry(name).or_default().push(cluster);
                 }
             }
         }
-        let everybody = roles.custodians.keys().chain(roles.sentinels.keys()).chain(roles.operators.keys());
+        let people = roles.operators.keys().chain(roles.restrictors.keys());
+        let everybody = roles.custodians.keys().chain(roles.sentinels.keys()).chain(people);
         let mut seen: BTreeSet<&Principal> = parties.administrator.iter().map(|(name, _)| name).collect();
         for name in everybody {
             if !seen.insert(name) {
@@ -357,7 +369,19 @@ impl Definitions {
     }
 
     fn operator(&mut self, operator: &Principal, clusters: &[ClusterId]) {
-        let queue = operator_queue(operator);
+        let queue = self.answers(operator, clusters, &[Kind::Acknowledgement, Kind::DrillReport]);
+        self.permissions(operator, &[(Exchange::Orders, clusters)], &[queue]);
+    }
+
+    /// It writes holds alone. Heartbeats tell it which of its holds stand, so that it orders none twice.
+    fn restrictor(&mut self, restrictor: &Principal, clusters: &[ClusterId]) {
+        let queue = self.answers(restrictor, clusters, &[Kind::Acknowledgement, Kind::Heartbeat]);
+        self.permissions_for(restrictor, &[(Exchange::Orders, clusters)], &[queue], Kind::Hold.as_str());
+    }
+
+    /// The queue of what custodians answer to whoever ordered something.
+    fn answers(&mut self, to: &Principal, clusters: &[ClusterId], kinds: &[Kind]) -> String {
+        let queue = operator_queue(to);
         self.queue(
             &queue,
             json!({
@@ -369,9 +393,11 @@ impl Definitions {
             }),
         );
         for id in clusters {
-            self.bind(Exchange::Reports, &queue, &format!("{id}.*.{}", Kind::Acknowledgement.as_str()));
+            for kind in kinds {
+                self.bind(Exchange::of(kind.namespace()), &queue, &format!("{id}.*.{}", kind.as_str()));
+            }
         }
-        self.permissions(operator, &[(Exchange::Orders, clusters)], &[queue]);
+        queue
     }
 
     fn conductor(&mut self, cluster: ClusterId) {
@@ -408,6 +434,17 @@ impl Definitions {
     /// Declares nothing, writes these exchanges for these clusters and none else (the default exchange is checked as
     /// `amq.default`), reads these queues and binds nothing (which would take the right to write to a queue).
     fn permissions(&mut self, user: &Principal, writes: &[(Exchange, &[ClusterId])], reads: &[String]) {
+        self.permissions_for(user, writes, reads, ANY_KIND);
+    }
+
+    /// The same, for messages of these kinds alone.
+    fn permissions_for(
+        &mut self,
+        user: &Principal,
+        writes: &[(Exchange, &[ClusterId])],
+        reads: &[String],
+        kinds: &str,
+    ) {
         let write = one_of(writes.iter().map(|(exchange, _)| exchange.as_str()));
         let read = one_of(reads.iter().map(String::as_str));
         self.permissions.push(json!({"user": user, "vhost": VHOST, "configure": "^$", "write": write, "read": read}));
@@ -415,7 +452,7 @@ impl Definitions {
             let ids: Vec<_> = clusters.iter().map(ClusterId::to_string).collect();
             self.topic_permissions.push(json!({
                 "user": user, "vhost": VHOST, "exchange": exchange.as_str(), "read": "^$",
-                "write": format!(r"^({})\.{user}\.[a-z-]+$", ids.join("|")),
+                "write": format!(r"^({})\.{user}\.{kinds}$", ids.join("|")),
             }));
         }
     }
@@ -450,6 +487,9 @@ impl Definitions {
     }
 }
 
+/// A pattern for every kind of message.
+const ANY_KIND: &str = "[a-z-]+";
+
 /// A pattern for exactly these names. Names are letters, digits, dashes and dots; only the dots mean something in it.
 fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.map(|name| name.replace('.', r"\.")).collect();
@@ -473,6 +513,7 @@ mod tests {
             sentinels: names(&["sentinel-1"]),
             conductors: names(conductors),
             operators: names(&["alice"]),
+            restrictors: names(&["ids-1"]),
         }
     }
 
@@ -486,7 +527,7 @@ mod tests {
             cluster(1, &["custodian-1", "custodian-2"], &["custodian-1"]),
             cluster(2, &["custodian-1", "custodian-3"], &[]),
         ];
-        parties(clusters, &["custodian-1", "custodian-2", "custodian-3", "sentinel-1", "alice"])
+        parties(clusters, &["custodian-1", "custodian-2", "custodian-3", "sentinel-1", "alice", "ids-1"])
     }
 
     fn entry<'a>(definitions: &'a Value, list: &str, user: &str, exchange: Option<Exchange>) -> &'a Value {
@@ -510,7 +551,7 @@ mod tests {
         let (one, two) = ("01".repeat(16), "02".repeat(16));
         let made = definitions(&two_clusters()).expect("good parties");
         for list in ["permissions", "topic_permissions"] {
-            assert_eq!(made["users"].as_array().map(Vec::len), Some(5));
+            assert_eq!(made["users"].as_array().map(Vec::len), Some(6));
             assert!(made[list].as_array().expect("a list").iter().all(|entry| entry["vhost"] == "holdfast"));
         }
         let expected = [
@@ -528,6 +569,7 @@ mod tests {
             ),
             ("sentinel-1", r"^(holdfast\.events)$".to_owned(), r"^(holdfast\.sentinel\.sentinel-1)$".to_owned()),
             ("alice", r"^(holdfast\.orders)$".to_owned(), r"^(holdfast\.operator\.alice)$".to_owned()),
+            ("ids-1", r"^(holdfast\.orders)$".to_owned(), r"^(holdfast\.operator\.ids-1)$".to_owned()),
         ];
         for (user, write, read) in expected {
             let entry = entry(&made, "permissions", user, None);
@@ -542,6 +584,7 @@ mod tests {
             ("custodian-2", Exchange::Reports, format!(r"^({one})\.custodian-2\.[a-z-]+$")),
             ("sentinel-1", Exchange::Events, format!(r"^({one}|{two})\.sentinel-1\.[a-z-]+$")),
             ("alice", Exchange::Orders, format!(r"^({one}|{two})\.alice\.[a-z-]+$")),
+            ("ids-1", Exchange::Orders, format!(r"^({one}|{two})\.ids-1\.hold$")),
         ];
         for (user, exchange, write) in keys {
             let entry = entry(&made, "topic_permissions", user, Some(exchange));
@@ -553,8 +596,8 @@ mod tests {
     fn every_queue_is_a_bounded_quorum_queue_and_bound_per_cluster() {
         let made = definitions(&two_clusters()).expect("good parties");
         let queues = made["queues"].as_array().expect("a list");
-        // Two of each custodian, one of the sentinel, the operator and the conductors.
-        assert_eq!(queues.len(), 3 * 2 + 1 + 1 + 1);
+        // Two of each custodian, one of the sentinel, the operator, the restrictor and the conductors.
+        assert_eq!(queues.len(), 3 * 2 + 1 + 1 + 1 + 1);
         for queue in queues {
             let arguments = &queue["arguments"];
             assert_eq!((&arguments["x-queue-type"], &queue["durable"]), (&json!("quorum"), &json!(true)), "{queue}");
@@ -570,21 +613,45 @@ mod tests {
             .iter()
             .filter(|binding| binding["destination"].as_str().is_some_and(|queue| queue.ends_with(".orders")));
         assert!(to_orders.all(|binding| binding["source"] == "holdfast.orders"));
+        let bound_to = |queue: &str| -> BTreeSet<(String, String)> {
+            let bindings = made["bindings"].as_array().expect("a list").iter();
+            let of_it = bindings.filter(|binding| binding["destination"] == queue);
+            let text = |value: &Value| value.as_str().expect("text").to_owned();
+            of_it.map(|binding| (text(&binding["source"]), text(&binding["routing_key"]))).collect()
+        };
+        let both = |ends: [(&str, String); 2]| BTreeSet::from(ends.map(|(source, key)| (source.to_owned(), key)));
+        let (one, two) = ("01".repeat(16), "02".repeat(16));
+        let answers = |id: &str| {
+            [
+                ("holdfast.reports", format!("{id}.*.acknowledgement")),
+                ("holdfast.intents", format!("{id}.*.drill-report")),
+            ]
+        };
+        let operators: BTreeSet<_> = both(answers(&one)).into_iter().chain(both(answers(&two))).collect();
+        assert_eq!(bound_to("holdfast.operator.alice"), operators);
+        let conductors =
+            both([("holdfast.orders", format!("{one}.*.drill")), ("holdfast.intents", format!("{one}.*.due"))]);
+        assert_eq!(bound_to(&format!("holdfast.conductor.{one}")), conductors);
     }
 
     #[test]
     fn parties_that_do_not_add_up_are_refused() {
         let one = || vec![cluster(1, &["custodian-1"], &[])];
-        let users = ["custodian-1", "sentinel-1", "alice"];
+        let users = ["custodian-1", "sentinel-1", "ids-1", "alice"];
         assert!(definitions(&parties(one(), &users)).is_ok());
         let refused = |parties: Parties| definitions(&parties).err();
-        assert_eq!(refused(parties(one(), &users[..2])), Some(TopologyError::NoPassword(name("alice"))));
-        let stranger = ["custodian-1", "sentinel-1", "alice", "bob"];
+        assert_eq!(refused(parties(one(), &users[..3])), Some(TopologyError::NoPassword(name("alice"))));
+        let stranger = ["custodian-1", "sentinel-1", "ids-1", "alice", "bob"];
         assert_eq!(refused(parties(one(), &stranger)), Some(TopologyError::Stranger(name("bob"))));
         let twice = [one(), one()].concat();
         assert!(matches!(refused(parties(twice, &users)), Some(TopologyError::SameCluster(_))));
         let both = vec![cluster(1, &["alice"], &[])];
-        assert_eq!(refused(parties(both, &["sentinel-1", "alice"])), Some(TopologyError::TwoRoles(name("alice"))));
+        assert_eq!(
+            refused(parties(both, &["sentinel-1", "ids-1", "alice"])),
+            Some(TopologyError::TwoRoles(name("alice")))
+        );
+        let both = vec![ClusterParties { restrictors: vec![name("alice")], ..cluster(1, &["custodian-1"], &[]) }];
+        assert_eq!(refused(parties(both, &users)), Some(TopologyError::TwoRoles(name("alice"))));
         let conductor = vec![cluster(1, &["custodian-1"], &["custodian-2"])];
         assert!(matches!(refused(parties(conductor, &users)), Some(TopologyError::NotACustodian { .. })));
         let mut admin = parties(one(), &users);

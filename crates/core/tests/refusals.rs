@@ -18,9 +18,31 @@ const CLUSTER: &str = "01010101010101010101010101010101";
 const NOON: &str = "2026-11-22T12:00:00.000Z";
 const APPROVAL: &str = "holdfast.approval";
 const REPORT: &str = "holdfast.report";
+const ORDER: &str = "holdfast.order";
+
+/// Every kind of message but a hold, with the purpose that it is signed for.
+const FORBIDDEN_TO_RESTRICTORS: [(&str, &str); 17] = [
+    ("approval", APPROVAL),
+    ("release", ORDER),
+    ("distrust", ORDER),
+    ("trust", ORDER),
+    ("drill", ORDER),
+    ("due", "holdfast.intent"),
+    ("intent", "holdfast.intent"),
+    ("drill-report", "holdfast.intent"),
+    ("event", "holdfast.event"),
+    ("ask", "holdfast.event"),
+    ("acknowledgement", REPORT),
+    ("want", REPORT),
+    ("relay", REPORT),
+    ("heartbeat", REPORT),
+    ("sighting", REPORT),
+    ("receipt", REPORT),
+    ("refusal", REPORT),
+];
 
 /// Who there is: a number makes the key. Alice has two.
-const PARTIES: [(u8, &str, &str); 8] = [
+const PARTIES: [(u8, &str, &str); 9] = [
     (1, "alice", "namespaces=\"holdfast.order,holdfast.approval\""),
     (2, "alice", "namespaces=\"holdfast.approval\""),
     (3, "bob", "namespaces=\"holdfast.approval\",valid-after=\"20261122120001Z\""),
@@ -29,6 +51,7 @@ const PARTIES: [(u8, &str, &str); 8] = [
     (6, "sentinel-1", "namespaces=\"holdfast.event\""),
     (7, "oscar", "namespaces=\"holdfast.order,holdfast.approval,holdfast.event,holdfast.report\""),
     (8, "dave", "namespaces=\"holdfast.approval\""),
+    (9, "ids-1", "namespaces=\"holdfast.order,holdfast.approval,holdfast.event,holdfast.intent,holdfast.report\""),
 ];
 
 /// The one whose key is a token's.
@@ -65,6 +88,7 @@ fn door() -> Admission {
         operators: ["alice", "bob", "carol", "dave"].map(name).into(),
         custodians: BTreeSet::from([name("custodian-1")]),
         sentinels: BTreeSet::from([name("sentinel-1")]),
+        restrictors: BTreeSet::from([name("ids-1")]),
         conductors: BTreeSet::new(),
     };
     Admission::new(trust, BTreeMap::from([(CLUSTER.parse::<ClusterId>().expect("an id"), roles)]))
@@ -72,7 +96,11 @@ fn door() -> Admission {
 
 /// A body, with a name, a kind and a content; the number makes its id.
 fn body(number: u32, kind: &str, from: &str, content: &str) -> String {
-    let expires = if kind == "approval" { ",\"expires_at\":\"2026-11-22T12:10:00.000Z\"" } else { "" };
+    let expires = if ["approval", "drill", "intent"].contains(&kind) {
+        ",\"expires_at\":\"2026-11-22T12:10:00.000Z\""
+    } else {
+        ""
+    };
     format!(
         "{{\"v\":1,\"kind\":\"{kind}\",\"id\":\"{number:032x}\",\"cluster\":\"{CLUSTER}\",\"from\":\"{from}\",\
          \"issued_at\":\"{NOON}\"{expires},\"content\":{content}}}"
@@ -81,6 +109,11 @@ fn body(number: u32, kind: &str, from: &str, content: &str) -> String {
 
 fn approval(number: u32) -> String {
     body(number, "approval", "alice", "{\"node\":\"vault-1\"}")
+}
+
+/// A restrictor's hold.
+fn hold(number: u32) -> String {
+    body(number, "hold", "ids-1", "{\"nodes\":[\"vault-1\"]}")
 }
 
 fn heartbeat(number: u32, nodes: &str, rejected: &str) -> String {
@@ -290,6 +323,13 @@ fn cases() -> Vec<Case> {
     case("a custodian that approves", "wrong-role", "wrong-role", seal(5, APPROVAL, &change("alice", "custodian-1")));
     let event = body(4, "event", "alice", "{}");
     case("an operator that reports events", "wrong-role", "wrong-role", seal(1, "holdfast.event", event.as_bytes()));
+    // Whatever its key may sign for elsewhere: what a restrictor says beside holds counts for nothing here.
+    for (kind, purpose) in FORBIDDEN_TO_RESTRICTORS {
+        let wanted = body(8, kind, "ids-1", "{}");
+        let what = format!("a restrictor that sends {kind}");
+        case(&what, "wrong-role", "wrong-role", seal(9, purpose, wanted.as_bytes()));
+    }
+    case("a hold under a restrictor's name", "forged", "forged", seal(7, ORDER, hold(8).as_bytes()));
     case(
         "another purpose that its key may sign for",
         "wrong-role",
@@ -357,6 +397,7 @@ fn each_is_refused_for_its_reason_by_one_that_runs() {
         refuses(&mut door, at(NOON), &case, case.reason);
     }
     // Nothing of all that is remembered: what it imitated still counts.
+    door.admit(&seal(9, ORDER, hold(8).as_bytes()), at(NOON)).expect("a restrictor may hold");
     door.admit(&seal(1, APPROVAL, approval(2).as_bytes()), at(NOON)).expect("it was never heard");
     door.admit(&seal_by_token(1, approval(7).replace("alice", "dave").as_bytes()), at(NOON)).expect("touched");
     let nodes = format!("{{\"vault-1\":{}}}", node("{\"what\":\"approvals\",\"have\":0,\"need\":2}"));

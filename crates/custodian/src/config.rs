@@ -17,6 +17,7 @@ use holdfast_edge::store::ShareStore;
 use holdfast_edge::vault::NodeIdentity;
 use serde::Deserialize;
 
+use crate::metrics::{MetricsConfig, MetricsSection};
 use crate::sandbox::Sandbox;
 use crate::schedule::{Schedule, time_zone};
 
@@ -47,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) sandbox: SandboxMode,
     /// The broker, if there is one.
     pub(crate) broker: Option<BrokerConfig>,
+    /// Where the custodian's own metrics go, if anywhere.
+    pub(crate) metrics: Option<MetricsConfig>,
     /// What the edge needs to know of each cluster.
     pub(crate) clusters: BTreeMap<ClusterId, ClusterFiles>,
     /// The clusters whose drills it conducts.
@@ -101,6 +104,7 @@ struct File {
     #[serde(default)]
     sandbox: SandboxMode,
     broker: Option<BrokerSection>,
+    metrics: Option<MetricsSection>,
     clusters: Spanned<BTreeMap<Spanned<ClusterName>, ClusterSection>>,
     #[serde(default)]
     conductor: BTreeMap<Spanned<ClusterName>, ConductorSection>,
@@ -129,6 +133,8 @@ struct ClusterSection {
     ca_cert: Spanned<PathBuf>,
     poll_interval: Option<Spanned<String>>,
     operators: Spanned<Vec<Principal>>,
+    #[serde(default)]
+    restrictors: BTreeSet<Spanned<Principal>>,
     #[serde(default)]
     sentinels: BTreeSet<Principal>,
     #[serde(default)]
@@ -178,6 +184,15 @@ impl Config {
         let password = file.broker.as_ref().map(|section| source.resolve(&section.password_file));
         secrets.extend(password.map(|path| ("the broker's password", path)));
 
+        if let Some(section) = &file.metrics {
+            [&section.ca_cert, &section.password_file]
+                .into_iter()
+                .flatten()
+                .for_each(|path| note(&source.resolve(path)));
+            let password = section.password_file.as_ref().map(|path| source.resolve(path));
+            secrets.extend(password.map(|path| ("the Pushgateway's password", path)));
+        }
+
         let (mut clusters, mut settings) = (BTreeMap::new(), BTreeMap::new());
         let mut ids = Vec::new();
         for (name, section) in file.clusters.get_ref() {
@@ -210,6 +225,11 @@ impl Config {
 
         let id = file.id.into_inner();
         let state_dir = source.resolve(&file.state_dir);
+        let metrics = file.metrics.as_ref().map(|section| {
+            let kept = folders.iter().chain([&state_dir]).cloned().collect();
+            section.load(&source, &id, &kept)
+        });
+        let metrics = metrics.transpose()?;
         let broker_grace = broker.as_ref().map(|broker| broker.grace.unwrap_or(GRACE_DEFAULT));
         let settings = Settings {
             id: id.clone(),
@@ -221,17 +241,32 @@ impl Config {
             clusters: settings,
         };
         let sandbox = file.sandbox;
-        Ok(Self { id, state_dir, signing_key, sandbox, broker, clusters, conductors, secrets, settings, folders })
+        Ok(Self {
+            id,
+            state_dir,
+            signing_key,
+            sandbox,
+            broker,
+            metrics,
+            clusters,
+            conductors,
+            secrets,
+            settings,
+            folders,
+        })
     }
 
     /// What the process has to be able to touch.
     pub(crate) fn sandbox(&self) -> Sandbox {
         let nodes = self.clusters.values().flat_map(|cluster| cluster.nodes.values());
         let ports = nodes.map(|node| node.port()).chain(self.broker.as_ref().map(|broker| broker.url.port()));
+        let ports = ports.chain(self.metrics.iter().filter_map(|metrics| Some(metrics.pushgateway.as_ref()?.port())));
+        let textfile = self.metrics.as_ref().and_then(MetricsConfig::folder);
         Sandbox {
             // A relative path's folder may be the empty path: this one.
             read: self.folders.iter().map(|f| if f.as_os_str().is_empty() { ".".into() } else { f.clone() }).collect(),
             write: vec![self.state_dir.clone()],
+            replace: textfile.map(Path::to_owned).into_iter().collect(),
             connect_ports: ports.collect::<BTreeSet<_>>().into_iter().collect(),
         }
     }
@@ -285,6 +320,7 @@ impl Cluster {
             custodians: manifest.custodians().iter().map(|member| member.id.clone()).collect(),
             policy: section.policy.load(source, &section.operators)?,
             operators,
+            restrictors: section.restrictors(source)?,
             sentinels: section.sentinels.clone(),
             conductors: section.conductors.clone(),
             conducting: None,
@@ -294,6 +330,20 @@ impl Cluster {
         let store = ShareStore::open(&source.resolve(&section.share), &source.resolve(&section.identity));
         let nodes = nodes.into_iter().map(|(name, node)| (name, node.identity)).collect();
         Ok(Self { id: manifest.id(), files: ClusterFiles { manifest, store, nodes }, settings })
+    }
+}
+
+impl ClusterSection {
+    /// Those who may only hold. One of them who is an operator too could release what it held.
+    fn restrictors(&self, source: &ConfigFile) -> Result<BTreeSet<Principal>, ConfigError> {
+        if let Some(both) = self.restrictors.iter().find(|name| self.operators.get_ref().contains(name.get_ref())) {
+            let what = format!(
+                "{} is an operator too, and so may release what it holds: give the restrictor a name and a key of its own",
+                both.get_ref()
+            );
+            return Err(source.refuse(both, what));
+        }
+        Ok(self.restrictors.iter().map(|name| name.get_ref().clone()).collect())
     }
 }
 
@@ -395,30 +445,36 @@ const WINDOW_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::INTERVAL_DEFAULT;
 
     /// docs/INSTALL.md shows each default in a line that is commented out: with all of them in force nothing changes.
     #[test]
     fn the_defaults_that_the_page_shows_are_the_defaults() {
         let page = include_str!("../../../docs/INSTALL.md");
-        let (_, example) = page.split_once("```toml\nid = \"custodian-1\"").expect("the example");
-        let (example, _) = example.split_once("```").expect("its end");
         // What stands before " = " in a line that shows a default is a key, and in prose it is not one word.
         let shown = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
         let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));
-        let in_force: String = example.lines().map(line).collect();
+        let in_force = |first: &str| {
+            let (_, example) = page.split_once(&format!("```toml\n{first}")).expect("the example");
+            let (example, _) = example.split_once("```").expect("its end");
+            format!("{first}{}", example.lines().map(line).collect::<String>())
+        };
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("custodian.toml");
-        std::fs::write(&path, format!("id = \"custodian-1\"{in_force}")).expect("written");
+        let both = in_force("id = \"custodian-1\"") + &in_force("[conductor.prod]") + &in_force("[metrics]");
+        std::fs::write(&path, both).expect("written");
 
         let source = ConfigFile::read(&path).expect("read");
         let file: File = source.parse().expect("the example");
         assert_eq!(file.sandbox, SandboxMode::default());
         let grace = file.broker.and_then(|broker| broker.grace).expect("shown");
         assert_eq!(source.duration(&grace, Duration::ZERO..=Duration::MAX), Ok(GRACE_DEFAULT));
+        let interval = file.metrics.and_then(|metrics| metrics.interval).expect("shown");
+        assert_eq!(source.duration(&interval, Duration::ZERO..=Duration::MAX), Ok(INTERVAL_DEFAULT));
         let section = file.clusters.get_ref().values().next().expect("a cluster");
         let poll = section.poll_interval.as_ref().expect("shown");
         assert_eq!(source.duration(poll, POLL_MIN..=POLL_MAX), Ok(POLL_DEFAULT));
-        assert!(section.conductors.is_empty());
+        assert!(section.conductors.is_empty() && section.restrictors.is_empty());
         let PolicySection { restart, outage, outage_window, in_place, unknown, .. } = &section.policy;
         let PolicySection { approvals, in_place_approvals, release_approvals, .. } = &section.policy;
         let rules = [restart, outage, in_place, unknown].map(Option::is_some);
@@ -426,5 +482,17 @@ mod tests {
         assert!(rules == [true; 4] && counts == [true; 3] && outage_window.is_some(), "each is shown");
         assert!(section.policy.unseals_per_hour.is_some() && section.policy.drill_windows.is_some(), "each is shown");
         assert_eq!(section.policy.load(&source, &section.operators), Ok(Policy::default()));
+
+        let conductor = file.conductor.values().next().expect("a conductor");
+        let text = |value: &Option<Spanned<String>>| value.as_ref().expect("shown").get_ref().clone();
+        let duration = |value: &Option<Spanned<String>>| {
+            source.duration(value.as_ref().expect("shown"), Duration::ZERO..=Duration::MAX)
+        };
+        assert_eq!((text(&conductor.node), text(&conductor.timezone)), ("rotate".to_owned(), "UTC".to_owned()));
+        assert_eq!(duration(&conductor.objective), Ok(OBJECTIVE_DEFAULT));
+        assert_eq!(duration(&conductor.jitter), Ok(Duration::ZERO));
+        assert!(conductor.blackout.is_empty() && conductor.schedule.is_some());
+        let all_but_one = section.nodes.get_ref().len() - 1;
+        assert_eq!(conductor.min_unsealed.as_ref().map(|n| *n.get_ref()), Some(all_but_one));
     }
 }

@@ -32,6 +32,7 @@ use crate::config::{Config, SandboxMode};
 use crate::inbox;
 use crate::kernel;
 use crate::logbook::{Checked, Logbook};
+use crate::metrics::{Metrics, MetricsConfig};
 use crate::release::{self, Release};
 use crate::sandbox::Enforced;
 use drills::{Conductors, Exercised};
@@ -75,6 +76,7 @@ pub(crate) struct Driver {
     outcomes_in: mpsc::UnboundedSender<(Attempt, Outcome)>,
     outcomes: mpsc::UnboundedReceiver<(Attempt, Outcome)>,
     broker: Option<(BrokerHandle, mpsc::Receiver<BrokerEvent>)>,
+    metrics: Metrics,
     unsound: BTreeSet<ClusterId>,
     checks: u32,
     conductors: Conductors,
@@ -135,6 +137,7 @@ impl Driver {
             outcomes_in,
             outcomes,
             broker: None,
+            metrics: Metrics::new(),
             unsound: BTreeSet::new(),
             checks: 0,
             conductors: Conductors::new(),
@@ -150,7 +153,9 @@ impl Driver {
         self.try_shares(|_| true);
         self.start_nodes();
         self.start_broker();
+        self.start_metrics();
         self.plan_drills();
+        self.renew_tokens();
         service::tell_ready();
         let sandbox =
             self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
@@ -228,10 +233,12 @@ impl Driver {
         match event {
             BrokerEvent::Up => {
                 tracing::info!("connected to the broker");
+                self.metrics.note_broker(true);
                 self.core.handle_broker(BrokerNews::Up, now);
             }
             BrokerEvent::Down { why } => {
                 tracing::warn!(%why, "no connection to the broker");
+                self.metrics.note_broker(false);
                 self.conductors.forget_deliveries();
                 self.core.handle_broker(BrokerNews::Down, now);
             }
@@ -290,6 +297,7 @@ impl Driver {
     }
 
     fn check(&mut self) {
+        self.renew_tokens();
         self.core.handle_clock(kernel::clock_synchronised());
         self.checks += 1;
         let all = self.checks.is_multiple_of(CHECKS_PER_SHARE);
@@ -340,6 +348,11 @@ impl Driver {
                 connection_name: format!("holdfast-custodian {me}"),
             })
         });
+    }
+
+    fn start_metrics(&mut self) {
+        let (config, me) = (self.config.metrics.as_ref(), &self.config.id);
+        self.metrics.start(config, me, self.config.broker.is_some());
     }
 
     /// Carries out everything that the core asks for.
@@ -446,9 +459,13 @@ impl Driver {
     }
 
     fn publish(&self, cluster: ClusterId, content: Content) {
+        let now = self.clock.now().wall;
+        if let (Content::Heartbeat(heartbeat), Some(settings)) = (&content, self.config.settings.clusters.get(&cluster))
+        {
+            self.metrics.note_heartbeat(settings.name.clone(), heartbeat, now);
+        }
         let Some((broker, _)) = &self.broker else { return };
         let (me, kind) = (&self.config.id, content.kind());
-        let now = self.clock.now().wall;
         match seal_message(&self.config.signing_key, me, cluster, content, now, None) {
             Ok((_, body)) => broker.publish(Outgoing {
                 exchange: Exchange::of(kind.namespace()),
@@ -536,7 +553,10 @@ impl Driver {
         self.core.handle_broker(BrokerNews::Down, now);
         self.conductors.forget_deliveries();
         self.start_broker();
+        self.start_metrics();
         self.plan_drills();
+        self.conductors.renew_all();
+        self.renew_tokens();
         self.try_shares(|_| true);
         tracing::info!("configuration and shares were read again");
     }
@@ -552,6 +572,13 @@ impl Driver {
             if let Some(port) = outside {
                 return Err(refuse(format!(
                     "the sandbox in force does not let port {port} through: restart the custodian"
+                )));
+            }
+            let folder = config.metrics.as_ref().and_then(MetricsConfig::folder);
+            if let Some(folder) = folder.filter(|folder| !sandbox.allows_replacing_in(folder)) {
+                return Err(refuse(format!(
+                    "the sandbox in force lets nothing be written into {}: restart the custodian",
+                    folder.display()
                 )));
             }
         } else if config.sandbox == SandboxMode::Enforce {

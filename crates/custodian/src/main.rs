@@ -6,6 +6,7 @@ mod driver;
 mod inbox;
 mod kernel;
 mod logbook;
+mod metrics;
 mod release;
 mod sandbox;
 mod schedule;

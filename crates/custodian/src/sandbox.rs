@@ -36,7 +36,9 @@ pub(crate) struct Sandbox {
     pub(crate) read: Vec<PathBuf>,
     /// Folders to read and write, in which files may be made, renamed and removed.
     pub(crate) write: Vec<PathBuf>,
-    /// The TCP ports to connect to: the nodes', the broker's.
+    /// Folders in which files are replaced by new ones, and nothing else: no file in them is read.
+    pub(crate) replace: Vec<PathBuf>,
+    /// The TCP ports to connect to: the nodes', the broker's, the Pushgateway's.
     pub(crate) connect_ports: Vec<u16>,
 }
 
@@ -44,6 +46,7 @@ pub(crate) struct Sandbox {
 #[derive(Debug)]
 pub(crate) struct Enforced {
     ports: BTreeSet<u16>,
+    replace: Vec<PathBuf>,
     whole: bool,
 }
 
@@ -51,6 +54,11 @@ impl Enforced {
     /// Whether a connect to this port is let through: a configuration read anew cannot widen the sandbox, only a start can.
     pub(crate) fn allows_port(&self, port: u16) -> bool {
         self.ports.contains(&port)
+    }
+
+    /// Whether files in this folder may be replaced, by the same rule.
+    pub(crate) fn allows_replacing_in(&self, folder: &Path) -> bool {
+        self.replace.iter().any(|allowed| allowed == folder)
     }
 
     /// Whether the kernel was new enough (Linux 6.12) for the last part as well: no signal to a process and no connection to
@@ -124,7 +132,8 @@ fn confine_this_thread(sandbox: &Sandbox) -> Result<Enforced, SandboxError> {
     if std::fs::read_dir("/proc/self").is_ok() {
         return Err(SandboxError::Leaks("reading /proc"));
     }
-    Ok(Enforced { ports, whole: status.ruleset == RulesetStatus::FullyEnforced })
+    let replace = sandbox.replace.clone();
+    Ok(Enforced { ports, replace, whole: status.ruleset == RulesetStatus::FullyEnforced })
 }
 
 /// An answer that does not fit into UDP is asked for again over TCP.
@@ -164,6 +173,9 @@ fn restrict_files_and_ports(sandbox: &Sandbox, ports: &BTreeSet<u16>) -> Result<
     for path in &sandbox.write {
         ruleset = let_in(ruleset, path, READ | WRITE)?;
     }
+    for path in &sandbox.replace {
+        ruleset = let_in(ruleset, path, REPLACE)?;
+    }
     for port in ports {
         ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(refused)?;
     }
@@ -188,6 +200,8 @@ const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 /// Plain files and folders: no sockets, devices, pipes or links.
 const WRITE: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{WriteFile | Truncate | MakeReg | MakeDir | RemoveFile | RemoveDir | Refer});
+/// Making a file, and giving it another's name, and the folder's own way to the disk.
+const REPLACE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{WriteFile | MakeReg | RemoveFile | ReadDir});
 
 fn let_in(ruleset: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, SandboxError> {
     let failed = |why: String| SandboxError::Path { path: path.to_owned(), why };
@@ -347,7 +361,7 @@ mod tests {
     #[test]
     fn it_lets_through_what_is_needed_and_nothing_else() {
         let folder = tempfile::tempdir().expect("a folder");
-        for name in ["read", "write", "else"] {
+        for name in ["read", "write", "replace", "else"] {
             fs::create_dir(folder.path().join(name)).expect("made");
             fs::write(folder.path().join(name).join("file"), name).expect("written");
         }
@@ -386,10 +400,15 @@ mod tests {
         let ports = std::env::var(PORTS).expect("run by the test above");
         let ports: Vec<u16> = ports.split(' ').map(|port| port.parse().expect("a port")).collect();
         let [node, stranger, resolver] = ports[..] else { panic!("three ports") };
-        let sandbox =
-            Sandbox { read: vec![folder.join("read")], write: vec![folder.join("write")], connect_ports: vec![node] };
+        let sandbox = Sandbox {
+            read: vec![folder.join("read")],
+            write: vec![folder.join("write")],
+            replace: vec![folder.join("replace")],
+            connect_ports: vec![node],
+        };
         let enforced = confine_this_thread(&sandbox).expect("this kernel can");
         assert!(enforced.allows_port(node) && !enforced.allows_port(stranger));
+        assert!(enforced.allows_replacing_in(&folder.join("replace")) && !enforced.allows_replacing_in(&folder));
 
         files(&folder);
         connections(node, stranger, resolver);
@@ -415,12 +434,21 @@ mod tests {
         fs::remove_file(write.join("file")).expect("may be removed");
         denied("writing a file that is to be read", fs::write(read.join("file"), "changed"));
         denied("making a file where only reading is allowed", fs::write(read.join("new"), ""));
+        let replaced = folder.join("replace").join("file");
+        holdfast_edge::files::replace(&replaced, b"metrics", 0o644).expect("may be replaced");
+        denied("reading what is only to be replaced", fs::read(&replaced));
+        denied("making a folder there", fs::create_dir(folder.join("replace").join("folder")));
+        denied("bringing a file there from elsewhere", fs::rename(read.join("file"), &replaced));
+        // The kernel calls this one another device.
+        fs::rename(&replaced, write.join("file")).expect_err("a file from there would be readable");
         denied("making a link", std::os::unix::fs::symlink("/", write.join("link")));
         denied("a file elsewhere", fs::read(other.join("file")));
         denied("a folder elsewhere", fs::read_dir(folder));
         denied("its own memory", fs::File::open("/proc/self/mem"));
         denied("writing to /etc", fs::write("/etc/holdfast-sandbox-test", ""));
         denied("a program", Command::new("/bin/true").status());
+        // A reload may name one that nothing named before.
+        assert!(crate::schedule::time_zone("Europe/Zurich").is_some(), "a time zone is found");
     }
 
     fn connections(node: u16, stranger: u16, resolver: u16) {

@@ -213,7 +213,7 @@ fn refused_words(url: &Url, status: StatusCode, body: &[u8]) -> AdminError {
 }
 
 /// An `https` address with a host and perhaps a port, and nothing else.
-fn address(text: &str) -> Result<Url, &'static str> {
+pub(crate) fn address(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).map_err(|_| "not a URL")?;
     if url.scheme() != "https" {
         return Err("it has to be https: there is no way around TLS");

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::files::{self, FileError};
 #[cfg(feature = "operator")]
 use crate::keys::OperatorKey;
 use crate::keys::{Sign, SigningKey};
+use crate::listen::ServerTls;
 use crate::tls::{self, CA_PEM_MAX, SpkiPin};
 use crate::vault::NodeIdentity;
 
@@ -230,10 +232,7 @@ impl ConfigFile {
             return Err(self.refuse(username, what));
         }
         let address = url.get_ref().parse().map_err(|e| self.refuse(url, e))?;
-        let secret = files::read_secret(&self.resolve(password_file), PASSWORD_MAX + 1);
-        let secret = secret.map_err(|e| self.refuse(password_file, e))?;
-        let password = Password::from_file_content(secret)
-            .map_err(|e| self.refuse(password_file, self.about(password_file, e)))?;
+        let password = self.password(password_file)?;
         let ca_pem = self.read_file(ca_cert, CA_PEM_MAX)?;
         let tls = tls::client_config(&ca_pem, &[]).map_err(|e| self.refuse(ca_cert, self.about(ca_cert, e)))?;
         let grace = grace.as_ref().map(|text| self.duration(text, Duration::ZERO..=GRACE_MAX)).transpose()?;
@@ -244,6 +243,45 @@ impl ConfigFile {
             tls: Arc::new(tls),
             grace,
         })
+    }
+
+    /// Where a program listens: on this machine alone, or with TLS.
+    pub fn listen(
+        &self,
+        listen: Option<&Spanned<String>>,
+        default: &str,
+        tls_cert: Option<&Spanned<PathBuf>>,
+        tls_key: Option<&Spanned<PathBuf>>,
+    ) -> Result<(SocketAddr, Option<ServerTls>), ConfigError> {
+        let text = listen.map_or(default, |listen| listen.get_ref());
+        let refuse = |what: String| match listen {
+            Some(listen) => self.refuse(listen, what),
+            None => self.refuse_whole(what),
+        };
+        let address: SocketAddr =
+            text.parse().map_err(|_| refuse(format!("{text:?} is not an address and a port, like \"{default}\"")))?;
+        let tls = match (tls_cert, tls_key) {
+            (Some(certificate), Some(key)) => {
+                let loaded = ServerTls::load(&self.resolve(certificate), &self.resolve(key));
+                Some(loaded.map_err(|e| self.refuse(certificate, format!("tls_cert and tls_key: {e}")))?)
+            }
+            (None, None) => None,
+            (Some(one), None) | (None, Some(one)) => {
+                return Err(self.refuse(one, "tls_cert and tls_key belong together: name both, or neither"));
+            }
+        };
+        if tls.is_none() && !address.ip().is_loopback() {
+            return Err(refuse(format!(
+                "{address} can be reached from elsewhere, and so needs TLS: set tls_cert and tls_key, or listen on 127.0.0.1"
+            )));
+        }
+        Ok((address, tls))
+    }
+
+    /// A password, from a file of one line that nobody but its owner may read.
+    pub fn password(&self, path: &Spanned<PathBuf>) -> Result<Password, ConfigError> {
+        let secret = files::read_secret(&self.resolve(path), PASSWORD_MAX + 1).map_err(|e| self.refuse(path, e))?;
+        Password::from_file_content(secret).map_err(|e| self.refuse(path, self.about(path, e)))
     }
 
     /// Refuses a table of clusters that is empty or too large.

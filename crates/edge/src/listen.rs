@@ -1,4 +1,4 @@
-//! The one place that listens: for the sentinel's pages, on loopback, or with TLS.
+//! The one place that listens: for the sentinel's pages and for alerts, on loopback, or with TLS.
 //!
 //! What lives here: accepting, the TLS handshake, and the bounds that keep strangers from holding the process up. What does not:
 //! what is served. A custodian never comes here: it has no inbound port.
@@ -121,6 +121,21 @@ impl Listener {
             // The task ends with the listener alone.
             None => std::future::pending().await,
         }
+    }
+}
+
+/// For axum, which serves what comes in.
+#[cfg(feature = "serve")]
+impl axum::serve::Listener for Listener {
+    type Io = Served;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Served, SocketAddr) {
+        self.accept().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address())
     }
 }
 

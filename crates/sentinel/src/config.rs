@@ -90,7 +90,8 @@ impl Config {
         let signing_key = source.signing_key(&file.signing_key)?;
         let allowed_signers = source.allowed_signers(&file.allowed_signers)?;
         source.check_listed(&signing_key, &file.id, Namespace::Event, &allowed_signers)?;
-        let (listen, tls) = file.listen(&source)?;
+        let (listen, tls) =
+            source.listen(file.listen.as_ref(), LISTEN_DEFAULT, file.tls_cert.as_ref(), file.tls_key.as_ref())?;
         source.check_clusters(&file.clusters)?;
         if let Some(grace) = file.broker.as_ref().and_then(|section| section.grace.as_ref()) {
             return Err(source.refuse(grace, "grace is a custodian's setting: take it out, a sentinel never waits"));
@@ -116,44 +117,17 @@ impl Config {
 /// Who may say what in a cluster with these custodians, by this trust root. Everybody whom it knows in a role is heard: nothing
 /// that a sentinel hears permits anything.
 pub(crate) fn roles(custodians: &BTreeSet<Principal>, trust: &AllowedSigners) -> Roles {
-    let listed = |namespaces: &[Namespace]| {
-        let signers = trust.signers().filter(|signer| namespaces.iter().any(|namespace| signer.may_sign(*namespace)));
+    let listed = |namespace| {
+        let signers = trust.signers().filter(|signer| signer.may_sign(namespace));
         signers.map(|signer| signer.principal().clone()).collect::<BTreeSet<_>>()
     };
     Roles {
         custodians: custodians.clone(),
-        sentinels: listed(&[Namespace::Event]),
-        operators: listed(&[Namespace::Approval, Namespace::Order]),
-        conductors: listed(&[Namespace::Intent]),
-    }
-}
-
-impl File {
-    fn listen(&self, source: &ConfigFile) -> Result<(SocketAddr, Option<ServerTls>), ConfigError> {
-        let text = self.listen.as_ref().map_or(LISTEN_DEFAULT, |listen| listen.get_ref());
-        let refuse = |what: String| match &self.listen {
-            Some(listen) => source.refuse(listen, what),
-            None => source.refuse_whole(what),
-        };
-        let listen: SocketAddr = text
-            .parse()
-            .map_err(|_| refuse(format!("{text:?} is not an address and a port, like \"{LISTEN_DEFAULT}\"")))?;
-        let tls = match (&self.tls_cert, &self.tls_key) {
-            (Some(certificate), Some(key)) => {
-                let loaded = ServerTls::load(&source.resolve(certificate), &source.resolve(key));
-                Some(loaded.map_err(|e| source.refuse(certificate, format!("tls_cert and tls_key: {e}")))?)
-            }
-            (None, None) => None,
-            (Some(one), None) | (None, Some(one)) => {
-                return Err(source.refuse(one, "tls_cert and tls_key belong together: name both, or neither"));
-            }
-        };
-        if tls.is_none() && !listen.ip().is_loopback() {
-            return Err(refuse(format!(
-                "{listen} can be reached from elsewhere, and so needs TLS: set tls_cert and tls_key, or listen on 127.0.0.1"
-            )));
-        }
-        Ok((listen, tls))
+        sentinels: listed(Namespace::Event),
+        operators: listed(Namespace::Approval),
+        // Who may order and has no key for approvals may hold, as far as can be seen from here.
+        restrictors: listed(Namespace::Order),
+        conductors: listed(Namespace::Intent),
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use holdfast_core::admission::REASONS;
 use holdfast_core::message::{Needs, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
-use holdfast_core::time::Timestamp;
 use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
 use metrics::{
@@ -168,7 +167,7 @@ fn write_cluster(name: &str, status: &ClusterStatus) {
         let holds = || status.holds.iter().filter(|hold| hold.nodes.is_empty() || hold.nodes.contains(node));
         gauge!("holdfast_holds", &labels).set(count(holds().count()));
         if let Some(since) = holds().map(|hold| hold.held_at).min() {
-            gauge!("holdfast_hold_since_timestamp_seconds", &labels).set(seconds(since));
+            gauge!("holdfast_hold_since_timestamp_seconds", &labels).set(since.as_seconds());
         }
     }
     gauge!("holdfast_sentinel_config_diverged", &[cluster()]).set(flag(verdict::trust_diverged(status)));
@@ -184,7 +183,7 @@ fn write_node(labels: &[(&'static str, String)], node: &NodeStatus) {
         gauge!("holdfast_vault_sealed", labels).set(flag(node.seen == Seen::Sealed));
     }
     if let Some(end) = node.certificate_not_after {
-        gauge!("holdfast_node_certificate_not_after_timestamp_seconds", labels).set(seconds(end));
+        gauge!("holdfast_node_certificate_not_after_timestamp_seconds", labels).set(end.as_seconds());
     }
     let missing = node.needs.iter().filter_map(|(needs, _)| match needs {
         Needs::Approvals { have, need } => Some(need.saturating_sub(*have)),
@@ -200,14 +199,14 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     gauge!("holdfast_custodian_up", &labels).set(flag(custodian.up));
     gauge!("holdfast_custodian_config_diverged", &labels).set(flag(custodian.config_diverged));
     if let Some(at) = custodian.heard_at {
-        gauge!("holdfast_custodian_last_heartbeat_timestamp_seconds", &labels).set(seconds(at));
+        gauge!("holdfast_custodian_last_heartbeat_timestamp_seconds", &labels).set(at.as_seconds());
     }
     if let Some(offset) = custodian.clock_offset_millis {
         gauge!("holdfast_custodian_clock_offset_seconds", &labels).set(millis(offset));
     }
     gauge!("holdfast_custodian_share_suspect", &labels).set(flag(custodian.share_suspect.is_some()));
     if let Some(proof) = &custodian.share_proven {
-        gauge!("holdfast_custodian_share_proven_timestamp_seconds", &labels).set(seconds(proof.at));
+        gauge!("holdfast_custodian_share_proven_timestamp_seconds", &labels).set(proof.at.as_seconds());
     }
     let heartbeat = custodian.heartbeat.as_ref();
     if let Some(heartbeat) = heartbeat {
@@ -272,10 +271,6 @@ fn count(number: usize) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "nothing is lost below 2^53, see above")]
 fn millis(millis: i64) -> f64 {
     millis as f64 / 1000.0
-}
-
-fn seconds(at: Timestamp) -> f64 {
-    millis(at.as_millis())
 }
 
 #[cfg(test)]

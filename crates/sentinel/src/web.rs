@@ -3,7 +3,6 @@
 //! The driver alone knows anything; each request asks it and waits for the answer. Each of the three answers that take work is
 //! made at most every [`PAUSE`], however many ask for it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use holdfast_core::status::Status;
-use holdfast_edge::listen::{Listener, Served};
+use holdfast_edge::listen::Listener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -81,25 +80,9 @@ pub(crate) fn serve(listener: Listener) -> mpsc::Receiver<Question> {
         }));
     tokio::spawn(async move {
         // Ends only with the runtime: accepting goes on after every failure.
-        let _ = axum::serve(Bounded(listener), router).await;
+        let _ = axum::serve(listener, router).await;
     });
     asked
-}
-
-/// The edge's listener, as axum wants one.
-struct Bounded(Listener);
-
-impl axum::serve::Listener for Bounded {
-    type Io = Served;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Served, SocketAddr) {
-        self.0.accept().await
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.0.address())
-    }
 }
 
 /// The page; its digest alone, where the reader has it already.

@@ -13,6 +13,7 @@ mod manifest;
 mod openpgp;
 mod output;
 mod retire;
+mod seal_token;
 mod verify;
 
 use std::alloc::System;
@@ -31,7 +32,8 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// The order of a ceremony: `holdfast-setup enroll` on each custodian's host, `holdfast init` on an operator's machine with all
 /// the enrollments, `holdfast-setup install` on each host with its packet. For a Vault that exists it is `holdfast adopt`, and the
 /// rotation that it walks through has two steps more here: `verify` proves the new share to the Vault, `retire` removes the old
-/// one at last. Where nobody may rotate, `import` takes a share that is typed in. Run it as the user that the custodian runs
+/// one at last. Where nobody may rotate, `import` takes a share that is typed in. `seal-token` gives a custodian that conducts drills
+/// the token that seals. Run it as the user that the custodian runs
 /// as: what it writes belongs to that user alone.
 #[derive(Parser)]
 #[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
@@ -49,6 +51,7 @@ enum Command {
     Import(import::Arguments),
     Verify(verify::Arguments),
     Retire(retire::Arguments),
+    SealToken(seal_token::Arguments),
     Deliver(deliver::Arguments),
 }
 
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Import(arguments) => import::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Retire(arguments) => retire::run(&arguments),
+        Command::SealToken(arguments) => seal_token::run(&arguments),
         Command::Deliver(arguments) => deliver::run(&arguments),
     }
 }

@@ -3,15 +3,25 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_core::time::Timestamp;
 use holdfast_edge::vault::{Connection, Deadlines, NodeIdentity};
 use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 /// How long a node may take to answer the demo: on loopback, and two seconds while it is being sealed (FACTS).
 const DEADLINES: Deadlines =
     Deadlines { connect: Duration::from_secs(2), answer: Duration::from_secs(5), submit: Duration::from_secs(5) };
+
+/// How many eyes a watch has.
+const EYES: usize = 3;
+/// The time between two looks of one eye.
+const GLANCE: Duration = Duration::from_millis(3);
+/// The most looks of one eye: minutes of them.
+const GLANCES_MAX: usize = 100_000;
 
 /// What a node says of itself, on a connection on which it proved who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +70,54 @@ impl Eye {
         let Some(look) = ask(&mut connection).await else { return Look::Silent };
         self.kept = Some(connection);
         look
+    }
+}
+
+/// Eyes that look at one node until they are asked what they saw.
+pub(crate) struct Watch {
+    stop: watch::Sender<bool>,
+    eyes: JoinSet<Vec<Glance>>,
+}
+
+/// One look: when it was asked and answered, and what it said.
+struct Glance {
+    asked: Instant,
+    answered: Instant,
+    look: Look,
+}
+
+impl Watch {
+    /// Begins to look.
+    pub(crate) fn begin(identity: &NodeIdentity) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut eyes = JoinSet::new();
+        for _ in 0..EYES {
+            let (mut eye, stopped) = (Eye::new(identity), stopped.clone());
+            eyes.spawn(async move {
+                let mut seen = Vec::new();
+                while !*stopped.borrow() && seen.len() < GLANCES_MAX {
+                    let asked = Instant::now();
+                    let look = eye.look().await;
+                    seen.push(Glance { asked, answered: Instant::now(), look });
+                    sleep(GLANCE).await;
+                }
+                seen
+            });
+        }
+        Self { stop, eyes }
+    }
+
+    /// How long the node was sealed: from the first answer that it is to the first that it is open, to a question asked after that.
+    /// None where it was not seen sealed, and open again.
+    pub(crate) async fn end(self) -> Option<Duration> {
+        self.stop.send_replace(true);
+        let seen: Vec<_> = self.eyes.join_all().await.into_iter().flatten().collect();
+        let of = |look: Look, since: Instant| {
+            seen.iter().filter(move |g| g.look == look && g.asked >= since).map(|g| g.answered).min()
+        };
+        let first = seen.iter().map(|glance| glance.asked).min()?;
+        let sealed = of(Look::Sealed, first)?;
+        Some(of(Look::Open, sealed)?.duration_since(sealed))
     }
 }
 

@@ -160,6 +160,7 @@ async fn show(
         nodes: NODES,
         sentinels: 1,
         no_broker: false,
+        schedule: None,
         json: false,
     };
     let up = up::put_together(lab, &args);

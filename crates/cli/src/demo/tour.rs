@@ -1,4 +1,4 @@
-//! The tour: five claims, each tried on the running lab, and seen to hold by looking at the nodes themselves.
+//! The tour: seven claims, each tried on the running lab, and seen to hold by looking at the nodes themselves.
 //!
 //! Every wait here has a condition and a deadline, and every time that is told was measured.
 
@@ -15,26 +15,29 @@ use holdfast_core::time::Timestamp;
 use holdfast_core::verdict::{Verdict, headline};
 use holdfast_edge::audit::AUDIT_FILE;
 use holdfast_edge::{clock, tls};
+use serde::Deserialize;
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
-use super::eye::{self, Eye, Look};
+use super::eye::{self, Eye, Look, Watch};
 use super::screen::{Screen, clock as shown};
 use super::sockets::{self, Sockets};
 use super::{Seen, THRESHOLD};
 use crate::lab::assembly::{Assembly, StepError};
 use crate::lab::file::LabFile;
 use crate::lab::process::Started;
-use crate::lab::tools::{CommandError, Line};
+use crate::lab::tools::{CommandError, Line, reported};
 use crate::operator::Operator;
 use crate::status;
 
 /// What is claimed, in the order in which it is tried.
-pub(crate) const CLAIMS: [&str; 5] = [
+pub(crate) const CLAIMS: [&str; 7] = [
     "A crashed node opens by itself",
     "Also without broker and two custodians",
     "Sealed by hand, it stays sealed",
     "Too few custodians open nothing",
+    "A drill shows that the keys are there",
+    "No drill while somebody holds a node",
     "Nobody listens on a custodian",
 ];
 
@@ -99,6 +102,12 @@ pub(crate) struct Tour<'a> {
     before: Sockets,
 }
 
+/// What `hold` reports of itself, as far as its end needs it.
+#[derive(Deserialize)]
+struct Ordered {
+    id: String,
+}
+
 /// When a node was first seen to answer again, and when it was open, both from the beginning of what was done to it.
 #[derive(Clone, Copy)]
 struct Opening {
@@ -136,6 +145,8 @@ impl<'a> Tour<'a> {
             1 => self.a_crash_without_the_broker().await,
             2 => self.a_seal_by_hand().await,
             3 => self.too_few().await,
+            4 => self.a_drill().await,
+            5 => self.a_drill_under_a_hold().await,
             _ => self.nobody_listens(),
         };
         match &tried {
@@ -299,6 +310,85 @@ impl<'a> Tour<'a> {
             short: format!("{sealed} sealed, one back: {open}"),
             measured: vec![("stayed_sealed", sealed_for), ("open_after_return", opening.open)],
         })
+    }
+
+    async fn a_drill(&mut self) -> Result<Seen, NotHeld> {
+        let node = "vault-3";
+        self.screen.claim(
+            "A conductor seals a node on purpose, after it was announced to every custodian, and they open it as they would \
+             after a crash: no approval, and each share has its turn.",
+        );
+        let dir = self.lab.journal.layout.dir().to_owned();
+        self.screen.does(&format!("cd {}; holdfast drill run --node {node}", dir.display()));
+        let since = clock::wall();
+        let watch = self.watch(node)?;
+        let line = Line::new(&std::env::current_exe()?, &["drill", "run", "--node", node]);
+        let (began, awaited) = (Instant::now(), || format!("the drill of {node}"));
+        let (passed, said) = self.screen.during(began, awaited, line.report(&dir)).await?;
+        let sealed_for = watch.end().await;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        // How it went stands before the table.
+        self.screen.quote(said.split_once("\n\n").map_or(&*said, |(_, table)| table));
+        if !passed {
+            return Err(NotHeld(format!("the drill did not pass:\n{said}")));
+        }
+        let Some(sealed_for) = sealed_for else {
+            return Err(NotHeld(format!("{node} was not seen sealed, and open again")));
+        };
+        let who = self.who_submitted(node, since).await?;
+        self.screen.saw(&format!("{node} was sealed for {}; {} opened it", shown(sealed_for), custodians(&who)));
+        Ok(Seen {
+            words: format!("It was sealed on purpose, and open {} later.", shown(sealed_for)),
+            short: format!("open after {}", shown(sealed_for)),
+            measured: vec![("sealed", sealed_for)],
+        })
+    }
+
+    async fn a_drill_under_a_hold(&mut self) -> Result<Seen, NotHeld> {
+        let (held, node) = ("vault-1", "vault-3");
+        self.screen.claim("A drill is refused, before anything is sealed, when something speaks against it.");
+        let dir = self.lab.journal.layout.dir().to_owned();
+        let program = std::env::current_exe()?;
+        self.screen.does(&format!("holdfast hold --node {held}, as alice"));
+        let ordered = Line::new(&program, &["hold", "--json", "--node", held]).run(&dir).await?;
+        let ordered: Ordered = reported("holdfast hold", &ordered)?;
+        self.screen.does(&format!("holdfast drill run --node {node}"));
+        let watch = self.watch(node)?;
+        let line = Line::new(&program, &["drill", "run", "--node", node]);
+        let (began, awaited) = (Instant::now(), || format!("the drill of {node}"));
+        let (passed, said) = self.screen.during(began, awaited, line.report(&dir)).await?;
+        let refused_after = began.elapsed();
+        let sealed_for = watch.end().await;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        self.screen.quote(said.lines().last().unwrap_or_default());
+        if passed || sealed_for.is_some() || self.look(node).await != Look::Open {
+            return Err(NotHeld(format!("{node} was sealed under a hold, or nobody refused to:\n{said}")));
+        }
+        if !said.contains("refused") || !said.contains("hold is in force") {
+            return Err(NotHeld(format!("the drill was not refused because of the hold:\n{said}")));
+        }
+        self.screen.saw(&format!("{node} stayed open"));
+        self.screen.does("release the hold, as alice and as bob");
+        for operator in &self.file.operators {
+            let line = Line::new(&program, &["release", "--json", "--hold", &ordered.id]);
+            line.with("--config", &operator.config).run(&dir).await?;
+        }
+        let released = |status: &Status| status.clusters.values().all(|cluster| cluster.holds.is_empty());
+        self.told(BACK_WITHIN, "waiting until the hold is over", released).await?;
+        Ok(Seen {
+            words: format!("It was refused after {}, and nothing was sealed.", shown(refused_after)),
+            short: "refused, nothing sealed".to_owned(),
+            measured: vec![("refused", refused_after)],
+        })
+    }
+
+    /// Begins to look at a node over several connections at once: a node that is sealing itself may hold one answer back.
+    fn watch(&self, node: &str) -> Result<Watch, NotHeld> {
+        let operator =
+            Operator::load(&self.lab.journal.layout.operator_config()).map_err(|e| NotHeld(e.to_string()))?;
+        let (_, cluster) = operator.cluster(None)?;
+        let name = node.parse().map_err(|e| NotHeld(format!("{node}: {e}")))?;
+        Ok(Watch::begin(&cluster.known_node(&self.cluster, &name)?.identity))
     }
 
     fn nobody_listens(&mut self) -> Result<Seen, NotHeld> {

@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod rabbitmq;
 mod root_token;
+mod seal_token;
 pub(crate) mod tools;
 pub(crate) mod up;
 
@@ -57,6 +58,9 @@ pub(crate) struct UpArgs {
     /// Without RabbitMQ: the custodians poll
     #[arg(long)]
     pub(crate) no_broker: bool,
+    /// When the conductor holds drills by itself: a cron pattern in UTC, like "*/2 * * * *"; never, where it is left out
+    #[arg(long, value_name = "CRON", conflicts_with = "no_broker")]
+    pub(crate) schedule: Option<String>,
     /// Prints lab.json on stdout when done
     #[arg(long)]
     pub(crate) json: bool,

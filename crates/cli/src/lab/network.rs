@@ -13,6 +13,8 @@ use super::openbao::Node;
 
 /// The cluster's name in every configuration.
 pub(crate) const CLUSTER: &str = "lab";
+/// Where the conductor's token lies, beside its configuration.
+const SEAL_TOKEN_FILE: &str = "seal-token.age";
 /// The operators; the first one's configuration is the lab's `operator.toml`.
 pub(crate) const OPERATORS: [&str; 2] = ["alice", "bob"];
 /// Where custodians are said to stand, in turn: margins without the largest site mean something then.
@@ -60,6 +62,8 @@ pub(crate) struct Network {
     pub(crate) broker_url: Option<String>,
     /// The sentinels; the first one's page is what operators ask.
     pub(crate) sentinels: Vec<Sentinel>,
+    /// When the conductor holds drills by itself, if it does.
+    pub(crate) schedule: Option<String>,
 }
 
 impl Network {
@@ -70,16 +74,17 @@ impl Network {
         nodes: Vec<Node>,
         broker_url: Option<String>,
         sentinel_ports: Vec<u16>,
+        schedule: Option<String>,
     ) -> Self {
         let custodians = (1..=custodians).map(|number| format!("custodian-{number}")).collect();
         let sentinel = |(number, port)| Sentinel { id: format!("sentinel-{number}"), port };
         let sentinels = (1..).zip(sentinel_ports).map(sentinel).collect();
-        Self { layout, custodians, nodes, broker_url, sentinels }
+        Self { layout, custodians, nodes, broker_url, sentinels, schedule }
     }
 
-    /// The one custodian that may conduct drills.
+    /// The one custodian that conducts drills. It needs a broker: who shall hear it otherwise?
     pub(crate) fn conductor(&self) -> Option<&str> {
-        self.custodians.first().map(String::as_str)
+        self.broker_url.as_ref().and_then(|_| self.custodians.first()).map(String::as_str)
     }
 
     /// Where a custodian is said to stand.
@@ -200,6 +205,7 @@ impl Network {
         let site = Self::site(number);
         let broker = self.broker_toml(id, "broker.password", "", "grace = \"2m\"\n");
         let nodes = self.nodes_toml();
+        let conducts = if self.conductor() == Some(id) { self.conductor_toml() } else { String::new() };
         format!(
             r#"# Written by `holdfast lab up`.
 id = "{id}"
@@ -225,6 +231,21 @@ conductors = {conductors}
 unseals_per_hour = 100000
 in_place_approvals = 1
 drill_windows = ["daily 00:00-24:00 UTC"]
+{conducts}"#
+        )
+    }
+
+    fn conductor_toml(&self) -> String {
+        let min_unsealed = self.nodes.len().saturating_sub(1);
+        // As a JSON string, which a TOML one is too.
+        let schedule = self.schedule.as_ref().map(|cron| format!("schedule = {}\n", serde_json::Value::from(&**cron)));
+        let schedule = schedule.unwrap_or_default();
+        format!(
+            r#"
+[conductor.{CLUSTER}]
+token_file = "{SEAL_TOKEN_FILE}"
+{schedule}min_unsealed = {min_unsealed}
+objective = "30s"
 "#
         )
     }

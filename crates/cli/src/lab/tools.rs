@@ -3,8 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use zeroize::Zeroizing;
 
 /// How long one command may take: each is done within a second on an idle machine.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
@@ -82,12 +85,13 @@ impl Tools {
 pub(crate) struct Line {
     program: PathBuf,
     arguments: Vec<OsString>,
+    input: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl Line {
     /// A program and its first words.
     pub(crate) fn new(program: &Path, words: &[&str]) -> Self {
-        Self { program: program.to_owned(), arguments: words.iter().map(OsString::from).collect() }
+        Self { program: program.to_owned(), arguments: words.iter().map(OsString::from).collect(), input: None }
     }
 
     /// One more option with its value.
@@ -102,25 +106,52 @@ impl Line {
         self
     }
 
+    /// What it reads on standard input; nothing, where nothing is said.
+    pub(crate) fn fed(mut self, input: Zeroizing<Vec<u8>>) -> Self {
+        self.input = Some(input);
+        self
+    }
+
     /// Runs it in `dir` until it is done. Gives what it reports on stdout; what it says on stderr is told when it fails.
     pub(crate) async fn run(self, dir: &Path) -> Result<Vec<u8>, CommandError> {
-        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let first = self.arguments.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-        let command = format!("{name} {first}");
-        let mut process = tokio::process::Command::new(&self.program);
-        process.args(&self.arguments).current_dir(dir).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(COMMAND_PATIENCE, process.output()).await;
-        let output = match output {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(CommandError::NotRun { command, error }),
-            Err(_) => return Err(CommandError::Late(command)),
-        };
+        let (command, output) = self.end(dir).await?;
         if output.status.success() {
             return Ok(output.stdout);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().map(|line| format!("\n  | {line}")).collect();
         Err(CommandError::Failed { command, how: output.status.to_string(), said })
+    }
+
+    /// Runs it in `dir`, and gives what it reports on stdout, and whether that was success.
+    pub(crate) async fn report(self, dir: &Path) -> Result<(bool, Vec<u8>), CommandError> {
+        let (_, output) = self.end(dir).await?;
+        Ok((output.status.success(), output.stdout))
+    }
+
+    async fn end(self, dir: &Path) -> Result<(String, Output), CommandError> {
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let first = self.arguments.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        let command = format!("{name} {first}");
+        let mut process = tokio::process::Command::new(&self.program);
+        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        process.args(&self.arguments).current_dir(dir).stdin(stdin).kill_on_drop(true);
+        process.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = async {
+            let mut child = process.spawn()?;
+            if let (Some(mut stdin), Some(input)) = (child.stdin.take(), &self.input) {
+                // One that refused before it has read all says so when it ends.
+                let _ = stdin.write_all(input).await;
+            }
+            child.wait_with_output().await
+        };
+        let output = tokio::time::timeout(COMMAND_PATIENCE, output).await;
+        let output = match output {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => return Err(CommandError::NotRun { command, error }),
+            Err(_) => return Err(CommandError::Late(command)),
+        };
+        Ok((command, output))
     }
 }
 

@@ -14,6 +14,7 @@ use holdfast_core::status::{CustodianStatus, Status};
 use holdfast_edge::admin::{Admin, AdminError};
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use super::UpArgs;
 use super::assembly::{Assembly, LOOK_PATIENCE, StepError};
@@ -27,6 +28,7 @@ use super::ports::{PortError, Reservation};
 use super::process::Recipe;
 use super::rabbitmq::{self, Broker, RabbitMqError};
 use super::root_token::{Receiver, RootTokenError};
+use super::seal_token;
 use super::tools::{CommandError, Line, Tools, reported};
 
 /// Why there is no lab.
@@ -148,7 +150,8 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
     };
     let url = broker.as_ref().map(Broker::url);
     let sentinel_ports = (0..args.sentinels).map(|_| ports.take()).collect::<Result<_, _>>()?;
-    let network = Network::new(layout.clone(), args.custodians, nodes.clone(), url, sentinel_ports);
+    let network =
+        Network::new(layout.clone(), args.custodians, nodes.clone(), url, sentinel_ports, args.schedule.clone());
 
     lab.progress.say(format_args!("starting {} OpenBao nodes, and making everybody's keys", nodes.len()));
     for node in &nodes {
@@ -182,6 +185,7 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
     }
     running(lab, &network).await?;
     open_nodes(lab, &tools, &network, &nodes).await?;
+    equip_conductor(lab, &tools, &network, &nodes[0]).await?;
     ready(lab, &network).await?;
 
     let file = describe(lab, &layout, &network, broker.as_ref());
@@ -377,6 +381,24 @@ async fn approve(lab: &Assembly, tools: &Tools, network: &Network, nodes: &[Node
 #[derive(Deserialize)]
 struct Approved {
     file: PathBuf,
+}
+
+/// The conductor's token, made by whoever may, and brought to its host.
+async fn equip_conductor(lab: &mut Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
+    let Some(conductor) = network.conductor() else { return Ok(()) };
+    let vault = Admin::new(&node.url(), &fs::read(lab.journal.layout.vault_ca())?)?;
+    let root_token = Zeroizing::new(fs::read(lab.journal.layout.root_token())?);
+    let mut token = Zeroizing::new(Vec::new());
+    // A node that has just opened needs a moment to lead.
+    lab.until("the conductor's token", &node.name, async || {
+        token = seal_token::make(&vault, &root_token).await.map_err(|e| e.to_string())?;
+        Ok(())
+    })
+    .await?;
+    let line = Line::new(&tools.setup, &["seal-token", "--json", "--cluster", CLUSTER]);
+    let line = line.with("--config", network.custodian_config(conductor)).fed(token);
+    lab.run(&format!("{conductor} conducts drills, with a token that can only seal"), [line]).await?;
+    Ok(())
 }
 
 /// Waits until each sentinel has heard from every custodian that it is ready for every node.

@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// A hold on these nodes of the cluster.
-pub(super) fn content(
+pub(crate) fn content(
     (name, cluster): Named<'_>,
     nodes: Vec<NodeName>,
     reason: Option<String>,
@@ -88,7 +88,7 @@ pub(super) fn tell(answer: &Answer) -> String {
 }
 
 /// Whether so many custodians obey that the others cannot open a node, in words too.
-pub(super) fn binds(sent: &Sent, id: MessageId, cluster: &OperatedCluster) -> (String, bool) {
+pub(crate) fn binds(sent: &Sent, id: MessageId, cluster: &OperatedCluster) -> (String, bool) {
     let obey = sent.answers(id).filter(|answer| matches!(answer.effect, Effect::InForce {})).count();
     let (all, threshold) = (sent.custodians(), usize::from(cluster.manifest.threshold()));
     let others = all - obey;

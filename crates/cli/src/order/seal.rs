@@ -3,7 +3,7 @@
 //! In an emergency nothing stands in the way of the seals: not the broker, not custodians that do not answer, not a node that does
 //! not. What could not be done is said.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::output::quoted;
 use crate::status;
 
 /// How long the hold may take in an emergency.
-const EMERGENCY_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const EMERGENCY_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a key may take to sign: one that wants to be touched waits for a person.
 const SIGN_DEADLINE: Duration = Duration::from_secs(100);
@@ -72,12 +72,12 @@ pub(crate) struct Arguments {
 
 /// What became of one node.
 #[derive(Serialize)]
-struct Sealed {
-    node: NodeName,
+pub(crate) struct Sealed {
+    pub(crate) node: NodeName,
     /// Whether it was seen sealed.
-    sealed: bool,
+    pub(crate) sealed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<String>,
+    pub(crate) why: Option<String>,
 }
 
 /// What was done, for `--json`.
@@ -126,7 +126,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 stands.unwrap_or_default()
             );
         }
-        let seals = seal_all(arguments, named, &token).await;
+        let seals = seal_all(named.1, &arguments.node, &token).await;
         tell_seals(arguments, named, &seals);
         if order.sent.trouble.is_some() {
             // A token that was not touched, or a passphrase that was not typed, in time, or a slow broker: now there is time.
@@ -219,13 +219,18 @@ impl Order {
 
 fn token(arguments: &Arguments) -> anyhow::Result<Token> {
     match &arguments.token_file {
-        Some(file) => Token::new(&files::read_secret(file, TOKEN_MAX)?)
-            .with_context(|| format!("{} has no token in it: put one there, on one line", file.display())),
+        Some(file) => read_token(file),
         None => {
             let typed = terminal::read_hidden("token that may seal: ", TOKEN_MAX)?;
             Token::new(&typed).context("no token was given: type it, pipe it in, or name a file with --token-file")
         }
     }
+}
+
+/// A token from a file that only its owner may read.
+pub(crate) fn read_token(file: &Path) -> anyhow::Result<Token> {
+    Token::new(&files::read_secret(file, TOKEN_MAX)?)
+        .with_context(|| format!("{} has no token in it: put one there, on one line", file.display()))
 }
 
 /// Says which nodes are sealed, and which are not.
@@ -280,9 +285,9 @@ fn finish(arguments: &Arguments, (name, _): Named<'_>, order: Order, seals: Vec<
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Seals all nodes at once: one that is sealed may make the next one step down.
-async fn seal_all(arguments: &Arguments, (_, cluster): Named<'_>, token: &Token) -> Vec<Sealed> {
-    let nodes = cluster.nodes.iter().filter(|(name, _)| arguments.node.is_empty() || arguments.node.contains(name));
+/// Seals these nodes, or all, at once: one that is sealed may make the next one step down.
+pub(crate) async fn seal_all(cluster: &OperatedCluster, only: &[NodeName], token: &Token) -> Vec<Sealed> {
+    let nodes = cluster.nodes.iter().filter(|(name, _)| only.is_empty() || only.contains(name));
     let deadline = Instant::now() + SEAL_DEADLINE;
     let seals: Vec<_> = nodes
         .map(|(name, config)| {

@@ -11,17 +11,20 @@ use holdfast_core::id::{MessageId, NodeName, Principal};
 use holdfast_core::message::{Acknowledgement, Body, Content, Effect};
 use holdfast_core::time::Now;
 use holdfast_core::topology::{Exchange, operator_queue};
-use holdfast_edge::broker::{Broker, BrokerEvent, BrokerSettings, Delivery, Outgoing, PREFETCH};
+use holdfast_edge::broker::{
+    Broker, BrokerEvent, BrokerHandle, BrokerSettings, Delivery, Outgoing, PREFETCH, PublishError,
+};
 use holdfast_edge::clock::Clock;
 use holdfast_edge::config::BrokerConfig;
 use serde::Serialize;
+use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Signed;
 use crate::operator::{OperatedCluster, Operator};
 
 /// How long the connection's end is waited for.
-const CLOSE: Duration = Duration::from_millis(200);
+pub(crate) const CLOSE: Duration = Duration::from_millis(200);
 
 /// How long an answer to another command is kept before it is given back again; twice as long each time.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -94,6 +97,50 @@ impl Sent {
     }
 }
 
+/// An operator's connection to the broker, and the door that all goes through that comes over it.
+pub(crate) struct Post {
+    broker: BrokerHandle,
+    pub(crate) events: Receiver<BrokerEvent>,
+    /// Custodians are heard here, and those of them as conductors whom allowed_signers lets announce drills.
+    pub(crate) door: Admission,
+    pub(crate) clock: Clock,
+}
+
+impl Post {
+    /// Connects, as often as it takes.
+    pub(crate) fn open(config: &BrokerConfig, operator: &Operator, cluster: &OperatedCluster) -> Self {
+        let custodians: BTreeSet<_> = cluster.manifest.custodians().iter().map(|member| member.id.clone()).collect();
+        let roles = Roles { conductors: custodians.clone(), custodians, ..Roles::default() };
+        let roles = BTreeMap::from([(cluster.manifest.id(), roles)]);
+        let door = Admission::new(operator.allowed_signers.clone(), roles);
+        let (broker, events) = Broker::spawn(BrokerSettings {
+            url: config.url.clone(),
+            username: config.username.to_string(),
+            password: config.password.clone(),
+            tls: config.tls.clone(),
+            queues: vec![operator_queue(&operator.principal)],
+            connection_name: format!("holdfast {}", config.username),
+        });
+        Self { broker, events, door, clock: Clock::start() }
+    }
+
+    /// Hands messages to the broker, one after the other, until it has them.
+    pub(crate) fn publish(&self, signed: &[Signed]) -> impl Future<Output = Result<(), PublishError>> + use<> {
+        let (broker, signed) = (self.broker.clone(), signed.to_vec());
+        async move {
+            for Signed { routing_key, envelope: body, .. } in signed {
+                broker.publish_confirmed(Outgoing { exchange: Exchange::Orders, routing_key, body }).await?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Ends the connection. What is to be done next may not wait for a broker that hangs.
+    pub(crate) async fn close(self) {
+        let _ = timeout(CLOSE, self.broker.close()).await;
+    }
+}
+
 /// Sends the messages and collects the custodians' answers, until each has answered each or the deadline passes. `heard` is
 /// told of every answer as it comes.
 pub(crate) async fn send(
@@ -105,25 +152,8 @@ pub(crate) async fn send(
     mut heard: impl FnMut(&Answer),
 ) -> Sent {
     let mut sent = Sent::nothing(cluster, "there was no time to".to_owned());
-    let id = cluster.manifest.id();
-    let roles = Roles { custodians: sent.custodians.clone(), ..Roles::default() };
-    let mut door = Admission::new(operator.allowed_signers.clone(), BTreeMap::from([(id, roles)]));
-    let clock = Clock::start();
-    let (broker, mut events) = Broker::spawn(BrokerSettings {
-        url: config.url.clone(),
-        username: config.username.to_string(),
-        password: config.password.clone(),
-        tls: config.tls.clone(),
-        queues: vec![operator_queue(&operator.principal)],
-        connection_name: format!("holdfast {}", config.username),
-    });
-    let publish = async {
-        for message in signed {
-            let (routing_key, body) = (message.routing_key.clone(), message.envelope.clone());
-            broker.publish_confirmed(Outgoing { exchange: Exchange::Orders, routing_key, body }).await?;
-        }
-        Ok::<_, holdfast_edge::broker::PublishError>(())
-    };
+    let mut post = Post::open(config, operator, cluster);
+    let publish = post.publish(signed);
     tokio::pin!(publish);
     let mut began = None;
     let mut publishing = true;
@@ -135,7 +165,7 @@ pub(crate) async fn send(
                 // One full queue among many makes the broker refuse, and the others have it: the answers tell.
                 sent.trouble = published.err().map(|error| error.to_string());
             }
-            event = events.recv() => match event {
+            event = post.events.recv() => match event {
                 Some(BrokerEvent::Up) => began = began.or(Some(Instant::now())),
                 Some(BrokerEvent::Down { why }) if publishing => sent.trouble = Some(why.to_string()),
                 Some(BrokerEvent::QueueRefused { why, .. }) => sent.unread = Some(why),
@@ -144,7 +174,8 @@ pub(crate) async fn send(
                     _ => {
                         if let Ok(bytes) = &delivery.body {
                             let after = began.map_or(Duration::ZERO, |began| began.elapsed());
-                            sent.hear(&mut door, bytes, clock.now(), after, &mut heard);
+                            let now = post.clock.now();
+                            sent.hear(&mut post.door, bytes, now, after, &mut heard);
                         }
                         delivery.ack();
                     }
@@ -160,8 +191,7 @@ pub(crate) async fn send(
     if !sent.answers.is_empty() {
         sent.trouble = None;
     }
-    // What is to be done next may not wait for a broker that hangs.
-    let _ = timeout(CLOSE, broker.close()).await;
+    post.close().await;
     sent
 }
 

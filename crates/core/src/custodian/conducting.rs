@@ -75,7 +75,10 @@ impl Custodian {
             Content::Acknowledgement(answer) => conductor.hear_answer(&header.from, answer.order, &answer.effect),
             Content::Receipt(receipt) => conductor.hear_receipt(&header.from, receipt),
             Content::Refusal(refusal) => conductor.hear_refusal(&header.from, refusal),
-            Content::DrillReport(report) => conductor.hear_report(&header.from, report),
+            // Its own it knows.
+            Content::DrillReport(report) if header.from != self.settings.id => {
+                conductor.hear_report(&header.from, report);
+            }
             _ => {}
         }
     }

@@ -49,6 +49,8 @@ pub struct ClusterSettings {
     pub custodians: BTreeSet<Principal>,
     /// Whose approvals count.
     pub operators: BTreeSet<Principal>,
+    /// Whose holds count, and nothing else of theirs.
+    pub restrictors: BTreeSet<Principal>,
     /// Whose events count.
     pub sentinels: BTreeSet<Principal>,
     /// Whose intents count.
@@ -76,6 +78,7 @@ impl Settings {
             custodians: cluster.custodians.clone(),
             sentinels: cluster.sentinels.clone(),
             operators: cluster.operators.clone(),
+            restrictors: cluster.restrictors.clone(),
             conductors: cluster.conductors.clone(),
         };
         self.clusters.iter().map(|(id, cluster)| (*id, roles(cluster))).collect()

@@ -420,9 +420,8 @@ impl Conductor {
         self.learn(report);
         self.waiting.retain(|task| task.slot != report.slot);
         // One that is only looked after here its own conductor has closed. Nobody's word ends one that is held here.
-        let looked_after = |running: &Running| {
-            running.report.drill == report.drill && matches!(running.step, Step::LookAfter { .. })
-        };
+        let looked_after =
+            |running: &Running| running.report.drill == report.drill && matches!(running.step, Step::LookAfter { .. });
         self.running.take_if(|running| looked_after(running));
         if self.running.as_ref().is_some_and(|running| running.report.slot == report.slot) {
             return;
@@ -596,7 +595,8 @@ impl Conductor {
         let (taken, need) = (running.report.taken_by.len(), usize::from(view.threshold) + 1);
         if taken < need {
             let reason = running.report.declined.iter().next().map(|(who, why)| format!(": {who} says: {why}"));
-            let why = format!("{taken} custodians took the intent, and {need} are needed{}", reason.unwrap_or_default());
+            let why =
+                format!("{taken} custodians took the intent, and {need} are needed{}", reason.unwrap_or_default());
             return self.close(DrillResult::Aborted, Some(&why), now);
         }
         if let Some(trouble) = seen.map_or(Some("the node is not configured here"), |seen| seen.trouble) {

@@ -15,6 +15,7 @@ use holdfast_core::time::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::oracle::{Given, Oracle};
+use crate::people::RESTRICTOR;
 use crate::world::World;
 
 /// How far apart operators may sign what takes several, and how long one voice waits for the others.
@@ -128,13 +129,14 @@ impl World {
     }
 
     fn operator(&self, name: &Principal) -> Option<usize> {
-        self.people.operators.iter().position(|operator| operator.name == *name)
+        let restrictor = || (self.people.restrictor.name == *name).then_some(RESTRICTOR);
+        self.people.operators.iter().position(|operator| operator.name == *name).or_else(restrictor)
     }
 
     fn hear_order(&mut self, c: usize, id: OrderId) {
         let (now, wall) = (self.wall(0), self.wall(self.hosts[c].offset));
         let Some(ordered) = self.oracle.ordered.get(&id).cloned() else { return };
-        if !self.counts(c, ordered.operator, ordered.key) {
+        if !self.binds(c, &ordered) {
             return;
         }
         let docket = &mut self.oracle.dockets[c].known;
@@ -195,7 +197,13 @@ impl World {
     /// Whether an operator's key is in the trust root in force.
     fn counts(&self, c: usize, operator: usize, key: u8) -> bool {
         let keys = self.oracle.dockets[c].known.keys.as_ref();
-        keys.unwrap_or(&self.oracle.configured_keys)[operator].contains(&key)
+        keys.unwrap_or(&self.oracle.configured_keys).get(operator).is_some_and(|keys| keys.contains(&key))
+    }
+
+    /// Whether an order counts: an operator's, or a restrictor's hold.
+    fn binds(&self, c: usize, ordered: &Ordered) -> bool {
+        let holds = matches!(ordered.content, Content::Hold(_));
+        self.counts(c, ordered.operator, ordered.key) || (ordered.operator == RESTRICTOR && holds)
     }
 
     fn need(&self) -> usize {
@@ -206,7 +214,7 @@ impl World {
     fn hold(&self, id: OrderId) -> Option<(Hold, Principal, Timestamp)> {
         let ordered = self.oracle.ordered.get(&id)?;
         let Content::Hold(hold) = &ordered.content else { return None };
-        Some((hold.clone(), self.people.operators[ordered.operator].name.clone(), ordered.issued_at))
+        Some((hold.clone(), self.people.orderer(ordered.operator).name.clone(), ordered.issued_at))
     }
 
     /// How many operators want this together, as far as this custodian was told.
@@ -241,7 +249,7 @@ impl World {
     /// Whether a custodian should be bound by a hold, once it hears of it.
     pub(crate) fn would_obey(&self, c: usize, id: OrderId) -> bool {
         let ordered = &self.oracle.ordered[&id];
-        !self.oracle.dockets[c].known.ended.contains(&id) && self.counts(c, ordered.operator, ordered.key)
+        !self.oracle.dockets[c].known.ended.contains(&id) && self.binds(c, ordered)
     }
 
     /// Whether somebody's word counts for nothing at a custodian.

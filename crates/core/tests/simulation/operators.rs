@@ -27,7 +27,7 @@ impl World {
     /// The same, with an id that the operator chose.
     pub(crate) fn order_with(&mut self, operator: usize, content: Content, offset: i64, id: MessageId) -> Rc<[u8]> {
         let issued_at = self.wall(offset);
-        let person = self.people.operators[operator].clone();
+        let person = self.people.orderer(operator).clone();
         note!(self, "{} orders {content:?} ({id}, key {})", person.name, person.key);
         let message = Message { id, cluster: self.cluster, content: content.clone(), issued_at, expires_at: None };
         let bytes: Rc<[u8]> = person.seal(message).into();
@@ -54,7 +54,7 @@ impl World {
         let found = self.oracle.ordered.iter().find(|((id, _), _)| *id == hold);
         let ordered = found.map(|(_, ordered)| ordered).expect("it was ordered");
         let Content::Hold(Hold { nodes, .. }) = &ordered.content else { panic!("{hold} is no hold") };
-        let by = self.people.operators[ordered.operator].name.clone();
+        let by = self.people.orderer(ordered.operator).name.clone();
         Content::Release(Release { hold, by, held_at: ordered.issued_at, nodes: nodes.clone() })
     }
 

@@ -9,7 +9,7 @@ use holdfast_core::trust::AllowedSigners;
 use crate::causes::{MS, SOON, alone, quiet, story};
 use crate::operators::ANOTHER_KEY;
 use crate::orders::{PASSED_ON, generous};
-use crate::people::{Message, Person};
+use crate::people::{Message, Person, RESTRICTOR};
 use crate::world::{Setup, World};
 
 #[test]
@@ -294,5 +294,47 @@ fn a_relay_carries_nothing_but_operators_orders() {
         // They were not used up by it.
         approvals.iter().for_each(|bytes| world.send_order(bytes));
         world.expect_open("approved by their own road");
+    });
+}
+
+#[test]
+fn a_restrictor_shuts_and_never_opens() {
+    story(|| {
+        let mut world = World::open(generous(quiet(1)));
+        let everybody = [0, 1, RESTRICTOR];
+        world.seal_node(0);
+        world.run(MS * 2_000);
+        world.approve_by([0, RESTRICTOR, RESTRICTOR]);
+        world.expect_shut(MS * 10_000, "one operator, and one whose consent is nothing");
+        let hold = world.hold_nodes(RESTRICTOR, &[0]);
+        world.expect_obeyed(1_000, "its hold is obeyed");
+        world.expect_said(hold, &Effect::InForce {});
+        world.approve_by([0, 1]);
+        world.expect_shut(MS * 10_000, "and outranks approvals");
+        world.release_by(&[0, RESTRICTOR, RESTRICTOR], hold);
+        world.expect_shut(MS * 10_000, "it does not end its own");
+        world.release_by(&[1], hold);
+        world.expect_free(1_000, "two operators do");
+        world.approve_by([0, 1]);
+        world.expect_open("released and approved");
+
+        let sentinel = world.people.sentinel.name.clone();
+        world.distrust_by(&[0, RESTRICTOR], &sentinel, false);
+        let replaced = world.people.trust().digest();
+        let file = world.another_file(ANOTHER_KEY);
+        for operator in [0, RESTRICTOR] {
+            world.order(operator, World::trust_order(1, &replaced, file.clone()));
+        }
+        world.run(MS * 3_000);
+        // That nobody is deaf to the sentinel, and nobody's trust root another, the oracle sees in each heartbeat.
+        world.expect_trust(0, 1, "a restrictor is no second operator");
+        world.restart_custodians(0..5);
+        world.run(MS * 3_000);
+        let again = world.hold_nodes(RESTRICTOR, &[]);
+        world.expect_obeyed(1_000, "it holds again");
+        world.restart_node(0, MS * 300);
+        world.expect_shut(MS * 10_000, "crashed under it");
+        world.release_by(&everybody, again);
+        world.expect_open("two of these three are operators; their restart made no cause unknown");
     });
 }

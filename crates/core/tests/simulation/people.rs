@@ -71,12 +71,17 @@ pub(crate) struct People {
     pub(crate) custodians: Vec<Person>,
     pub(crate) operators: Vec<Person>,
     pub(crate) sentinel: Person,
+    /// Who may hold, and nothing else, though the key may sign for everything.
+    pub(crate) restrictor: Person,
     /// Listed in the trust root, and has no say in the cluster.
     pub(crate) outsider: Person,
     /// Listed nowhere.
     pub(crate) stranger: Person,
     trust: Option<AllowedSigners>,
 }
+
+/// The restrictor's place after the operators.
+pub(crate) const RESTRICTOR: usize = 3;
 
 /// How long the approvals of the simulation's operators live.
 pub(crate) const APPROVAL_LIFE: Duration = Duration::from_secs(600);
@@ -87,9 +92,10 @@ impl People {
         let operators: Vec<_> =
             ["alice", "bob", "carol"].into_iter().zip(100..).map(|(name, n)| Person::new(name, n)).collect();
         let sentinel = Person::new("sentinel-1", 110);
+        let restrictor = Person::new("ids-1", 115);
         let outsider = Person::new("oscar", 120);
         let stranger = Person::new("alice", 121);
-        let mut people = Self { custodians, operators, sentinel, outsider, stranger, trust: None };
+        let mut people = Self { custodians, operators, sentinel, restrictor, outsider, stranger, trust: None };
         people.trust = Some(AllowedSigners::parse(people.file(&people.operators)).expect("a sound file"));
         people
     }
@@ -105,8 +111,14 @@ impl People {
         self.custodians.iter().for_each(|c| file += &c.line(&[Namespace::Report, Namespace::Intent]));
         operators.iter().for_each(|o| file += &o.line(&[Namespace::Order, Namespace::Approval]));
         file += &self.sentinel.line(&[Namespace::Event]);
+        file += &self.restrictor.line(&Namespace::ALL);
         file += &self.outsider.line(&Namespace::ALL);
         file
+    }
+
+    /// Whoever may order something: the operators by their place, and after them the restrictor.
+    pub(crate) fn orderer(&self, index: usize) -> &Person {
+        self.operators.get(index).unwrap_or(&self.restrictor)
     }
 
     pub(crate) fn names(people: &[Person]) -> BTreeSet<Principal> {

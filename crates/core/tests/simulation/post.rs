@@ -276,7 +276,7 @@ impl World {
         let expires_at = issued_at.after(consent.life);
         let content = Content::Approval(Approval { node: consent.node.parse().expect("a name") });
         let message = Message { id, cluster: consent.cluster, content, issued_at, expires_at: Some(expires_at) };
-        let operator = &self.people.operators[consent.operator];
+        let operator = self.people.orderer(consent.operator);
         note!(self, "{} approves {} ({id})", operator.name, consent.node);
         let given = Given {
             operator: consent.operator,

@@ -197,6 +197,7 @@ impl World {
             threshold: setup.threshold,
             custodians: People::names(&people.custodians),
             operators: People::names(&people.operators),
+            restrictors: BTreeSet::from([people.restrictor.name.clone()]),
             sentinels: BTreeSet::from([people.sentinel.name.clone()]),
             conductors: setup.conductors.iter().map(|c| people.custodians[*c].name.clone()).collect(),
             conducting: None,

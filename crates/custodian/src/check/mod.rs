@@ -4,22 +4,28 @@
 //! (`holdfast_edge::checkup`). Nothing is changed, no share is sent, no message is taken from the custodian's queues: a check may
 //! run beside the custodian.
 
+mod conductor;
 mod host;
+mod metrics;
 mod share;
 mod state;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use holdfast_core::topology::{Exchange, orders_queue, peers_queue, routing_key};
+use holdfast_core::id::ClusterId;
+use holdfast_core::topology::{Exchange, conductor_queue, orders_queue, peers_queue, routing_key};
 use holdfast_core::trust::Namespace;
 use holdfast_edge::checkup::{
     BrokerPatient, Finding, NodePatient, Sheet, custodians_listed, examine_broker, examine_nodes, people_listed,
 };
 use holdfast_edge::clock;
 use holdfast_edge::vault::Expected;
+use holdfast_edge::vault::exercise::SealToken;
 
 use crate::config::Config;
+use crate::metrics::MetricsConfig;
 pub(crate) use host::try_sandbox;
 
 /// What `check` is asked for.
@@ -31,7 +37,7 @@ pub(crate) struct Arguments {
     /// Print the findings as one JSON document.
     #[arg(long)]
     json: bool,
-    /// Look at this host alone: connect to no node and no broker.
+    /// Look at this host alone: connect to no node, no broker and no Pushgateway.
     #[arg(long)]
     offline: bool,
 }
@@ -54,15 +60,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     sheet.add_all(host::sandbox(&config, &arguments.config));
     sheet.add(host::clock());
     sheet.add_all(state::examine(&config));
+    if let Some(folder) = config.metrics.as_ref().and_then(MetricsConfig::folder) {
+        sheet.add_all(metrics::folder(folder));
+    }
     trust(&config, &mut sheet);
+    let mut tokens = BTreeMap::new();
+    for (id, files) in &config.conductors {
+        sheet.group(format!("Drills of {}", config.settings.clusters[id].name));
+        let (findings, token) = conductor::examine(&config, *id, files);
+        sheet.add_all(findings);
+        tokens.extend(token.map(|token| (*id, token)));
+    }
     if arguments.offline {
         sheet.group("Nodes and broker");
         let remedy = "without --offline they are";
-        sheet.add(Finding::warning("offline", "nodes and broker were not looked at", remedy));
+        sheet.add(Finding::warning("offline", "nodes, broker and Pushgateway were not looked at", remedy));
     } else {
         // Threads begin here, and so after the sandbox was tried.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(network(&config, &mut sheet));
+        runtime.block_on(network(&config, &tokens, &mut sheet));
     }
     Ok(if sheet.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -79,11 +95,19 @@ fn trust(config: &Config, sheet: &mut Sheet) {
         let asked = policy.approvals.max(policy.in_place_approvals).max(policy.release_approvals);
         let people = [
             ("operator", &settings.operators, Namespace::Approval, usize::from(asked)),
+            ("restrictor", &settings.restrictors, Namespace::Order, 0),
             ("sentinel", &settings.sentinels, Namespace::Event, 0),
             ("conductor", &settings.conductors, Namespace::Intent, 0),
         ];
         for (role, names, namespace, needed) in people {
             sheet.add_all(people_listed(role, names, namespace, needed, trust, now));
+        }
+        for restrictor in settings.restrictors.iter().filter(|name| trust.can_sign(name, Namespace::Approval, now)) {
+            let what = format!(
+                "allowed_signers lets {restrictor} sign approvals, and a restrictor is to hold and nothing else"
+            );
+            let remedy = "give its line there namespaces=\"holdfast.order\" alone, everywhere";
+            sheet.add(Finding::warning("people", what, remedy));
         }
         // The others' digests come over this custodian's own queue, which is not this process's to read.
         let what = format!("allowed_signers has the SHA-256 {}", hex::encode(trust.digest()));
@@ -96,7 +120,17 @@ fn trust(config: &Config, sheet: &mut Sheet) {
     }
 }
 
-async fn network(config: &Config, sheet: &mut Sheet) {
+async fn network(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: &mut Sheet) {
+    nodes(config, tokens, sheet).await;
+    broker(config, sheet).await;
+    if let Some(gateway) = config.metrics.as_ref().and_then(|metrics| metrics.pushgateway.as_ref()) {
+        sheet.group("Metrics");
+        sheet.doing("asking the Pushgateway");
+        sheet.add(metrics::pushgateway(gateway).await);
+    }
+}
+
+async fn nodes(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: &mut Sheet) {
     for (id, files) in &config.clusters {
         let settings = &config.settings.clusters[id];
         let expected = Expected { threshold: settings.threshold, shares: settings.shares };
@@ -105,7 +139,15 @@ async fn network(config: &Config, sheet: &mut Sheet) {
             NodePatient { identity: identity.clone(), direct, expected }
         });
         examine_nodes(&settings.name, patients, sheet).await;
+        if let Some(token) = tokens.get(id) {
+            sheet.group(format!("The token that seals nodes of {}", settings.name));
+            sheet.doing("asking what the token can do");
+            sheet.add_all(conductor::ask_nodes(&settings.name, files, token).await);
+        }
     }
+}
+
+async fn broker(config: &Config, sheet: &mut Sheet) {
     sheet.group("Broker");
     let Some(broker) = &config.broker else {
         let what = "no broker is configured: news comes by polling, and approvals as files";
@@ -113,11 +155,17 @@ async fn network(config: &Config, sheet: &mut Sheet) {
     };
     sheet.doing("asking the broker");
     let me = &config.id;
+    let conducted = || config.conductors.keys();
+    let reports = config.clusters.keys().map(|id| (Exchange::Reports, routing_key(*id, me, "heartbeat")));
+    let intents = conducted().map(|id| (Exchange::Intents, routing_key(*id, me, "intent")));
     let patient = BrokerPatient {
         config: broker,
         connection_name: format!("holdfast-custodian check {me}"),
-        reads: vec![orders_queue(me), peers_queue(me)],
-        writes: config.clusters.keys().map(|id| (Exchange::Reports, routing_key(*id, me, "heartbeat"))).collect(),
+        reads: [orders_queue(me), peers_queue(me)]
+            .into_iter()
+            .chain(conducted().map(|id| conductor_queue(*id)))
+            .collect(),
+        writes: reports.chain(intents).collect(),
     };
     sheet.add_all(examine_broker(&patient, clock::wall()).await);
 }

@@ -64,7 +64,7 @@ fn writable(config: &Config) -> Finding {
 }
 
 /// Writes into a file without a name, which is gone with its descriptor.
-fn try_writing(folder: &Path) -> io::Result<()> {
+pub(super) fn try_writing(folder: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder)?;
     file.write_all(&[0; 4096])?;
     file.sync_all()

@@ -1,15 +1,17 @@
 //! What the driver does for conductors: their queue, their schedule, and the drills' requests and eyes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::drill::{Observed, SealOrder};
 use holdfast_core::id::{ClusterId, DrillId, NodeName, SlotId};
 use holdfast_core::message::{Body, Content, Due as DueContent, Header, Intent, Serving};
-use holdfast_core::time::Timestamp;
+use holdfast_core::time::{Steady, Timestamp};
 use holdfast_core::topology::{Exchange, conductor_queue, routing_key};
 use holdfast_edge::broker::{Delivery, Outgoing};
 use holdfast_edge::outgoing::seal_body;
+use holdfast_edge::vault::NodeIdentity;
 use holdfast_edge::vault::exercise::{self, SealToken};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -24,8 +26,19 @@ const SURVEY_DEADLINE: Duration = Duration::from_secs(3);
 /// How far back a start looks for a drill that was due: its conductor may have been restarted over it.
 const MISSED_MAX: Duration = Duration::from_secs(60);
 
+/// How often a conductor's token is renewed; sooner, where it does not live three times as long.
+const RENEW: Duration = Duration::from_secs(24 * 3600);
+
+/// When it is tried again after nobody renewed it.
+const RENEW_AGAIN: Duration = Duration::from_secs(600);
+
+/// How long one node has to renew a token.
+const RENEW_DEADLINE: Duration = Duration::from_secs(5);
+
 /// What comes back from a conductor's requests.
 pub(super) enum Exercised {
+    /// A token lives so long from now on; none where no node renewed it, and why.
+    Renewed(ClusterId, Result<Duration, String>),
     /// What each node does for its clients.
     Survey(ClusterId, BTreeMap<NodeName, Option<Serving>>),
     /// Something was seen of a node in a drill.
@@ -40,6 +53,8 @@ pub(super) struct Conductors {
     /// The next drill of each schedule.
     next: BTreeMap<ClusterId, Due>,
     eyes: HashMap<DrillId, JoinHandle<()>>,
+    /// When each token is to be renewed; one that is not there, now.
+    renew_at: BTreeMap<ClusterId, Steady>,
     exercised_in: mpsc::UnboundedSender<Exercised>,
     exercised: mpsc::UnboundedReceiver<Exercised>,
 }
@@ -48,8 +63,8 @@ impl Conductors {
     pub(super) fn new() -> Self {
         #[expect(clippy::disallowed_methods, reason = "a few words of each drill, and one drill at a time")]
         let (exercised_in, exercised) = mpsc::unbounded_channel();
-        let (handed_out, next, eyes) = (HashMap::new(), BTreeMap::new(), HashMap::new());
-        Self { handed_out, next, eyes, exercised_in, exercised }
+        let (handed_out, next, eyes, renew_at) = (HashMap::new(), BTreeMap::new(), HashMap::new(), BTreeMap::new());
+        Self { handed_out, next, eyes, renew_at, exercised_in, exercised }
     }
 
     pub(super) async fn recv(&mut self) -> Option<Exercised> {
@@ -59,6 +74,11 @@ impl Conductors {
     /// When the next drill is due.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.next.values().map(|due| due.at).min()
+    }
+
+    /// Tokens may be others than before.
+    pub(super) fn renew_all(&mut self) {
+        self.renew_at.clear();
     }
 
     /// The connection is gone, and with it what it handed out: it comes again, to whoever is there.
@@ -137,11 +157,44 @@ impl Driver {
     pub(super) fn handle_exercised(&mut self, exercised: Exercised) {
         let now = self.clock.now();
         match exercised {
+            Exercised::Renewed(cluster, renewed) => self.note_renewed(cluster, renewed),
             Exercised::Survey(cluster, survey) => self.core.handle_survey(cluster, &survey, now),
             Exercised::Observed(cluster, drill, observed) => {
                 tracing::info!(%drill, ?observed, "drill");
                 self.core.handle_observed(cluster, drill, observed, now);
             }
+        }
+    }
+
+    /// Renews the tokens whose time has come.
+    pub(super) fn renew_tokens(&mut self) {
+        let now = self.clock.now().steady;
+        let conductors = self.config.conductors.iter();
+        let due = conductors.filter(|(id, _)| self.conductors.renew_at.get(id).is_none_or(|at| *at <= now));
+        let due: Vec<_> = due.map(|(id, files)| (*id, files.token_file.clone(), files.identity.clone())).collect();
+        for (cluster, token_file, identity) in due {
+            self.conductors.renew_at.insert(cluster, now + RENEW_AGAIN);
+            let Some(files) = self.config.clusters.get(&cluster) else { continue };
+            let (nodes, told) = (files.nodes.clone(), self.conductors.exercised_in.clone());
+            tokio::spawn(async move {
+                let renewed = match SealToken::load(&token_file, &identity) {
+                    Ok(token) => renew(nodes.into_values(), &token).await,
+                    Err(error) => Err(error.to_string()),
+                };
+                // Nobody to tell only when the process ends.
+                let _ = told.send(Exercised::Renewed(cluster, renewed));
+            });
+        }
+    }
+
+    fn note_renewed(&mut self, cluster: ClusterId, renewed: Result<Duration, String>) {
+        let name = self.config.settings.clusters.get(&cluster).map(|settings| settings.name.as_str());
+        match renewed {
+            Ok(life) => {
+                self.conductors.renew_at.insert(cluster, self.clock.now().steady + RENEW.min(life / 3));
+                tracing::info!(cluster = name, lives_s = life.as_secs(), "the conductor's token was renewed");
+            }
+            Err(why) => tracing::warn!(cluster = name, why, "the conductor's token was not renewed"),
         }
     }
 
@@ -216,4 +269,21 @@ impl Driver {
             eyes.abort();
         }
     }
+}
+
+/// Has the first node renew a token that answers.
+async fn renew(nodes: impl IntoIterator<Item = Arc<NodeIdentity>>, token: &SealToken) -> Result<Duration, String> {
+    let mut why = Vec::new();
+    for identity in nodes {
+        let renewed = async {
+            let mut connection = identity.connect(None).await.map_err(|error| error.to_string())?;
+            connection.renew(token).await.map_err(|error| error.to_string())
+        };
+        match timeout(RENEW_DEADLINE, renewed).await {
+            Ok(Ok(life)) => return Ok(life),
+            Ok(Err(error)) => why.push(format!("{}: {error}", identity.node())),
+            Err(_) => why.push(format!("{}: no answer within {} s", identity.node(), RENEW_DEADLINE.as_secs())),
+        }
+    }
+    Err(why.join("; "))
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use holdfast_core::share::{SHARE_LEN, Share};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Admin, AdminError, failed, read, refused_words};
@@ -182,6 +182,12 @@ impl Admin {
     /// Seals the node that is asked. It answers when it is done, and shows that it is sealed before.
     pub async fn seal(&self, token: &Token) -> Result<(), AdminError> {
         self.ask_with(Method::PUT, "v1/sys/seal", token, None).await.map(drop)
+    }
+
+    /// Writes something else than a share, and gives the server's answer: a policy, a token's making.
+    pub async fn write(&self, token: &Token, path: &str, body: &impl Serialize) -> Result<Vec<u8>, AdminError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.no_answer(path, &error.to_string()))?;
+        self.ask_with(Method::POST, path, token, Some(body.into())).await
     }
 
     async fn ask_with(

@@ -115,7 +115,7 @@ impl fmt::Debug for BrokerUrl {
     }
 }
 
-/// A broker password: wiped when dropped, never cloned, shown or compared.
+/// A password, the broker's or a Pushgateway's: wiped when dropped, never cloned, shown or compared.
 pub struct Password(Zeroizing<String>);
 
 /// Why a file's content is not a password.
@@ -153,6 +153,11 @@ impl Password {
     /// The password, for whoever makes the broker's own list of hashes from it.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+
+    /// What HTTP's basic authentication encodes: user, colon, password.
+    pub(crate) fn basic(&self, username: &str) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([username.as_bytes(), b":", self.0.as_bytes()].concat())
     }
 
     /// The answer to SASL PLAIN: NUL, user, NUL, password.

@@ -149,6 +149,32 @@ pub enum SealError {
     Refused(u16),
 }
 
+/// Why a token was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// The node gave no answer.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The node does not know the token any more, or it is not one that can be renewed.
+    #[error(
+        "the node does not renew the token (status {0}): it has ended, or was not made to be renewed; make one as holdfast-setup seal-token --policy says (-period=768h)"
+    )]
+    Refused(u16),
+    /// The answer does not say how long it lives.
+    #[error("the answer does not say how long the token lives: is a Vault's API at this address?")]
+    Form,
+}
+
+#[derive(Deserialize)]
+struct Renewed {
+    auth: RenewedAuth,
+}
+
+#[derive(Deserialize)]
+struct RenewedAuth {
+    lease_duration: u64,
+}
+
 #[derive(Deserialize)]
 struct Powers {
     data: PowersData,
@@ -222,14 +248,16 @@ impl Connection {
         judge(&powers.data)
     }
 
-    /// Keeps the token alive, where it can be: one without a period cannot.
-    pub async fn renew(&mut self, token: &SealToken) -> Result<(), AskError> {
+    /// Keeps the token alive, and gives how long it lives from now on. One that was made without a period comes to an end.
+    pub async fn renew(&mut self, token: &SealToken) -> Result<Duration, RenewError> {
         let mut request = self.request(Method::POST, RENEW, Bytes::from_static(b"{}"));
         request.headers_mut().insert("x-vault-token", token.header()?);
-        match self.ask(request, ANSWER).await?.code {
-            code if code.is_success() => Ok(()),
-            code => Err(AskError::Refused(code.as_u16())),
+        let reply = self.ask(request, ANSWER).await?;
+        if !reply.code.is_success() {
+            return Err(RenewError::Refused(reply.code.as_u16()));
         }
+        let renewed: Renewed = serde_json::from_slice(reply.body()).map_err(|_| RenewError::Form)?;
+        Ok(Duration::from_secs(renewed.auth.lease_duration))
     }
 
     async fn seal(&mut self, token: &SealToken) -> Result<(), SealError> {

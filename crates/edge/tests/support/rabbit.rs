@@ -40,6 +40,7 @@ pub fn parties() -> Parties {
         sentinels: names(&["sentinel-1"]),
         conductors: names(&["custodian-2"]),
         operators: names(&["alice"]),
+        restrictors: names(&["ids-1"]),
     };
     let other = ClusterParties {
         id: OTHER,
@@ -48,8 +49,10 @@ pub fn parties() -> Parties {
         sentinels: names(&["sentinel-2"]),
         conductors: names(&[]),
         operators: names(&["carol"]),
+        restrictors: names(&[]),
     };
-    let everybody = ["custodian-1", "custodian-2", "custodian-3", "sentinel-1", "sentinel-2", "alice", "carol"];
+    let everybody =
+        ["custodian-1", "custodian-2", "custodian-3", "sentinel-1", "sentinel-2", "alice", "carol", "ids-1"];
     let hash = |user: &str| PasswordHash::new(password(user).as_bytes(), [7; 4]);
     let passwords: BTreeMap<_, _> = everybody.iter().map(|user| (name(user), hash(user))).collect();
     Parties { clusters: vec![prod, other], passwords, administrator: Some((name("admin"), hash("admin"))) }
