@@ -537,7 +537,11 @@ impl Conductor {
 
     /// Takes up the next drill that waits.
     fn begin(&mut self, view: &View, ids: &mut dyn FnMut() -> [u8; 16], now: Now) {
-        let Some(task) = self.waiting.pop_front_if(|task| view.heard_all || task.until <= now.wall) else { return };
+        let may_begin = |task: &Task| view.heard_all || task.until <= now.wall;
+        if !self.waiting.front().is_some_and(may_begin) {
+            return;
+        }
+        let Some(task) = self.waiting.pop_front() else { return };
         if let Some((conductor, report)) = self.others.remove(&task.slot) {
             let why = format!("{conductor} began it and went away");
             let (since, next) = (now.steady, now.steady);

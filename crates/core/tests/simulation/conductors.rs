@@ -22,11 +22,14 @@ pub(crate) const COVERED: Duration = Duration::from_secs(60);
 /// How long an intent holds for its incident.
 pub(crate) const HOLDS: Duration = Duration::from_secs(15 * 60);
 
+/// The custodian that something was handed out to, its process, and what it is about.
+type Holder = (usize, u64, SlotId);
+
 /// What is known of drills from outside.
 #[derive(Debug, Default)]
 pub(crate) struct Drills {
     /// What waits in the conductors' queue, and to whom it was handed out.
-    queue: VecDeque<(Rc<[u8]>, Option<(usize, u64, SlotId)>)>,
+    queue: VecDeque<(Rc<[u8]>, Option<Holder>)>,
     watched: Vec<Watched>,
     /// Every intent that was ever published.
     pub(crate) intents: BTreeMap<MessageId, Published>,
@@ -149,7 +152,7 @@ impl World {
 
     pub(crate) fn settle(&mut self, c: usize, slot: &SlotId) {
         let incarnation = self.hosts[c].incarnation;
-        let his = |holder: &Option<(usize, u64, SlotId)>| {
+        let his = |holder: &Option<Holder>| {
             holder.as_ref().is_some_and(|(holder, of, about)| (*holder, *of, about) == (c, incarnation, slot))
         };
         self.drills.queue.retain(|(_, holder)| !his(holder));
