@@ -424,7 +424,8 @@ fn once(admin: &Client, tap: &Tap, report: &Value) {
     let told = reports(admin, tap);
     let drills: BTreeSet<_> =
         told.iter().filter(|other| other["slot"] == report["slot"]).map(|other| other["drill"].to_string()).collect();
-    assert!(drills.iter().all(|drill| *drill == report["drill"].to_string()), "two drills for one order: {drills:?}");
+    let its_own = report["drill"].to_string();
+    assert!(drills.iter().all(|drill| *drill == its_own), "two drills for one order: {drills:?}");
 }
 
 fn content(envelope: &[u8]) -> Value {
