@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::operator::{Named, OperatedCluster, Operator};
-pub(crate) use send::{Answer, CLOSE, Post, Sent, send};
+pub(crate) use send::{Answer, Post, Sent, send};
 
 /// Where an order goes: what every such command is asked for.
 #[derive(clap::Args)]
