@@ -88,7 +88,8 @@ fn an_ordered_drill(lab: &mut Lab) {
     let node = "vault-2";
     let observer = Observer::begin(lab, node);
     let said = order(lab, &["--node", node, "--reason", "the quarter's exercise", "--json"]).well();
-    let seen = observer.end();
+    let (sealed, open) = observer.end();
+    let seen = open - sealed;
     let done: Value = serde_json::from_str(&said.out).expect("JSON");
     let report = &done["report"];
     assert_eq!((&done["result"], &report["result"]), (&json!("passed"), &json!("passed")), "{report:#}");
@@ -105,6 +106,11 @@ fn an_ordered_drill(lab: &mut Lab) {
     let apart = own.abs_diff(seen);
     let agreed = apart <= Duration::from_millis(5).max(seen.mul_f64(0.05));
     println!("        the drill says {own:?}, an observer {seen:?}: {apart:?} apart, agreed: {agreed}");
+    for (what, at, told) in [("sealed", sealed, "sealed_at"), ("open", open, "opened_at")] {
+        let told: Timestamp = report[told].as_str().and_then(|at| at.parse().ok()).expect("a time");
+        let later = told.as_millisecond() - (Timestamp::now() - at.elapsed()).as_millisecond();
+        println!("        {what}: seen by the drill {later} ms after the observer");
+    }
 
     // Each custodian's log: the intent, and that the seal was the one that it announced; no marker, and the grounds of the release.
     for custodian in lab.custodians() {
@@ -519,12 +525,12 @@ impl Observer {
         Self { stop, threads }
     }
 
-    /// From the first answer that the node is sealed to the first that it is open again, to a question asked after that.
-    fn end(self) -> Duration {
+    /// The first answer that the node is sealed, and the first that it is open again, to a question asked after that.
+    fn end(self) -> (Instant, Instant) {
         self.stop.store(true, Ordering::Relaxed);
         let looks: Vec<_> = self.threads.into_iter().flat_map(|thread| thread.join().expect("it looked")).collect();
         let sealed = looks.iter().filter(|look| look.2).map(|look| look.1).min().expect("it was seen sealed");
         let open = looks.iter().filter(|look| !look.2 && look.0 >= sealed).map(|look| look.1).min().expect("and open");
-        open - sealed
+        (sealed, open)
     }
 }
