@@ -74,7 +74,12 @@ impl Custodian {
     }
 
     /// Conductors hear what concerns their drills.
-    pub(super) fn tell_conductor(&mut self, header: &Header, content: &Content) {
+    pub(super) fn tell_conductor(&mut self, header: &Header, content: &Content, now: Now) {
+        if !self.conductors.contains_key(&header.cluster) {
+            return;
+        }
+        let view =
+            matches!(content, Content::DrillReport(_)).then(|| self.view(header.cluster, now)).unwrap_or_default();
         let Some(conductor) = self.conductors.get_mut(&header.cluster) else { return };
         match content {
             Content::Acknowledgement(answer) => conductor.hear_answer(&header.from, answer.order, &answer.effect),
@@ -82,7 +87,7 @@ impl Custodian {
             Content::Refusal(refusal) => conductor.hear_refusal(&header.from, refusal),
             // Its own it knows.
             Content::DrillReport(report) if header.from != self.settings.id => {
-                conductor.hear_report(&header.from, report);
+                conductor.hear_report(&header.from, report, &view);
             }
             _ => {}
         }
@@ -143,7 +148,8 @@ impl Custodian {
             let ready = self.ready_for(cluster, name, now);
             Some((name.clone(), NodeView { open: node.sight.seen() == Seen::Open, trouble, held, ready }))
         });
-        View { nodes: nodes.collect(), heard_all: up, threshold: settings.threshold }
+        let (custodians, threshold) = (settings.custodians.clone(), settings.threshold);
+        View { nodes: nodes.collect(), heard_all: up, custodians, threshold }
     }
 
     /// The custodians that say that they are ready for a node, this one among them.

@@ -427,7 +427,7 @@ impl Custodian {
         if from == self.settings.id {
             // The broker hands everybody's reports to everybody: this is an echo, and its signature was worth checking. Its conductor
             // hears what it did by it, as it hears the others.
-            self.tell_conductor(&header, &content);
+            self.tell_conductor(&header, &content, now);
             return Ok(());
         }
         let deaf = self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(&from));
@@ -449,7 +449,7 @@ impl Custodian {
 
     fn hear(&mut self, header: &Header, content: Content, bytes: &[u8], now: Now) -> Result<(), Refused> {
         let (cluster, from) = (header.cluster, header.from.clone());
-        self.tell_conductor(header, &content);
+        self.tell_conductor(header, &content, now);
         match content {
             Content::Event(sighting) | Content::Sighting(sighting) => self.hear_sighting(cluster, from, &sighting, now),
             Content::Approval(approval) => {

@@ -107,6 +107,8 @@ pub struct View {
     pub nodes: BTreeMap<NodeName, NodeView>,
     /// Whether whoever speaks was heard: for a while after a start nobody was yet.
     pub heard_all: bool,
+    /// The cluster's custodians.
+    pub custodians: BTreeSet<Principal>,
     /// How many shares open a node.
     pub threshold: u8,
 }
@@ -133,14 +135,15 @@ pub struct SealOrder {
     pub node: NodeName,
     /// The drill.
     pub drill: DrillId,
-    until: Steady,
+    until: Now,
     revoked: Revocation,
 }
 
 impl SealOrder {
-    /// Whether it still holds at `now`. To be asked right before the request leaves.
-    pub fn stands(&self, now: Steady) -> bool {
-        now < self.until && !self.revoked.is_revoked()
+    /// Whether it still holds at `now`, by both clocks: the steady one stands still while a machine is suspended. To be asked right before the
+    /// request leaves.
+    pub fn stands(&self, now: Now) -> bool {
+        now.steady < self.until.steady && now.wall < self.until.wall && !self.revoked.is_revoked()
     }
 }
 
@@ -409,7 +412,7 @@ impl Conductor {
     }
 
     /// Another conductor tells of its drill.
-    pub fn hear_report(&mut self, from: &Principal, report: &DrillReport) {
+    pub fn hear_report(&mut self, from: &Principal, report: &DrillReport, view: &View) {
         if report.phase != Phase::Closed {
             if self.others.len() < OTHERS_MAX || self.others.contains_key(&report.slot) {
                 self.others.insert(report.slot.clone(), (from.clone(), report.clone()));
@@ -417,7 +420,12 @@ impl Conductor {
             return;
         }
         self.others.remove(&report.slot);
-        self.learn(report);
+        // Nobody's report makes this remember names that there are not.
+        let named = |node: &NodeName| view.nodes.contains_key(node);
+        let known = |custodian: &Principal| view.custodians.contains(custodian);
+        if report.node.as_ref().is_none_or(named) && report.responses.keys().all(known) {
+            self.learn(report);
+        }
         self.waiting.retain(|task| task.slot != report.slot);
         // One that is only looked after here its own conductor has closed. Nobody's word ends one that is held here.
         let looked_after =
@@ -486,7 +494,10 @@ impl Conductor {
                 }
                 if now.steady.since(*since) >= SEALED_MAX {
                     revoked.revoke();
-                    self.close(DrillResult::Aborted, Some("the node was not seen sealed"), now);
+                    // The server may wait for requests under way, and seal later: custodians' intents stand until it cannot be theirs.
+                    let (since, next, why) =
+                        (now.steady, now.steady, "the node was not seen sealed in time".to_owned());
+                    running.step = Step::LookAfter { since, next, open_since: None, why, other: false };
                 }
             }
             Step::Sealed { since, .. } => {
@@ -606,7 +617,9 @@ impl Conductor {
         if let Some(trouble) = seen.map_or(Some("the node is not configured here"), |seen| seen.trouble) {
             return self.close(DrillResult::Aborted, Some(trouble), now);
         }
-        let (revoked, until) = (Revocation::default(), *since + SEAL_UNTIL);
+        let announced_at = running.report.announced_at.unwrap_or(now.wall);
+        let until = Now { steady: *since + SEAL_UNTIL, wall: announced_at.after(SEAL_UNTIL) };
+        let revoked = Revocation::default();
         (running.report.phase, running.report.seal_sent_at) = (Phase::Sealing, Some(now.wall));
         running.step = Step::Seal { since: now.steady, revoked: revoked.clone() };
         let (cluster, drill) = (self.cluster, running.report.drill);
@@ -621,7 +634,7 @@ impl Conductor {
         let report = &running.report;
         let Step::LookAfter { since, next, open_since, why, other } = &mut running.step else { return };
         // One that was only stopped may still seal, until its time is over.
-        let may_seal = *other
+        let may_seal = (*other || report.seal_sent_at.is_some())
             && report.sealed_at.is_none()
             && report.announced_at.is_some_and(|at| now.wall < at.after(SEAL_WITHIN));
         let node = report.node.as_ref().and_then(|node| view.nodes.get(node));

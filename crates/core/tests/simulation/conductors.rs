@@ -216,7 +216,7 @@ impl World {
     pub(crate) fn carry_out_seal(&mut self, c: usize, order: &SealOrder) {
         let Some(n) = self.index(&order.node) else { return };
         let drill = order.drill;
-        if self.state_ok(c).is_none_or(|ok| !ok) || !order.stands(self.now_of(c).steady) {
+        if self.state_ok(c).is_none_or(|ok| !ok) || !order.stands(self.now_of(c)) {
             return self.observe(c, drill, Observed::NotSealed("withdrawn".to_owned()));
         }
         let slot = self.drills.reports.get(&drill).map(|report| report.slot.clone());

@@ -269,7 +269,7 @@ impl Driver {
             Err(error) => return tell(Observed::NotSealed(format!("the seal token: {error}"))),
         };
         let clock = self.clock;
-        let permitted = move || order.stands(clock.now().steady);
+        let permitted = move || order.stands(clock.now());
         self.conductors.eyes.insert(drill, tokio::spawn(exercise::hold(identity, token, permitted, tell)));
     }
 

@@ -46,7 +46,7 @@ pub const CONFIRMED_DEADLINE: Duration = Duration::from_secs(30);
 pub const CLOSE_DEADLINE: Duration = Duration::from_millis(1_500);
 /// The directive for `tracing` that a program must set: below it lapin logs messages, and the login, byte by byte. All
 /// that it would tell comes as [`BrokerEvent`].
-pub const LOG_DIRECTIVE: &str = "lapin=off";
+pub const SILENCED: &str = "lapin";
 
 /// The first wait before connecting again, at most. Short: a broker that was restarted is back in seconds.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
