@@ -31,7 +31,7 @@ const NODES: usize = 3;
 const ROUNDS: u32 = 7;
 
 #[test]
-#[ignore = "figures, not a claim: see the head of this file"]
+#[ignore = "a benchmark of what is private to this program, which claims nothing: see the head of this file"]
 fn a_thousand_custodians() {
     let mut world = World::new();
     let custodians = world.keys.len();

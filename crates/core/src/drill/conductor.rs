@@ -375,8 +375,9 @@ impl Conductor {
     /// A custodian answered to an intent.
     pub fn hear_answer(&mut self, from: &Principal, order: MessageId, effect: &Effect) {
         let Some(running) = &mut self.running else { return };
-        let Step::Answers { intent, answered, .. } = &mut running.step else { return };
-        if order != *intent || !answered.insert(from.clone()) {
+        let Step::Answers { intent, asked, answered, .. } = &mut running.step else { return };
+        // The word of who was not ready, or is distrusted, is not one of those that are needed.
+        if order != *intent || !asked.contains(from) || !answered.insert(from.clone()) {
             return;
         }
         match effect {

@@ -296,6 +296,8 @@ fn a_hold_wins_over_a_drill() {
             assert!(!was_open, "the drill did seal");
             if wait == 0 {
                 assert!(!open && !world.vaults[1].is_open(), "held in the middle of a drill, it stays sealed");
+                let marked = world.running().into_iter().filter(|c| world.marked(*c, 1)).count();
+                assert!(marked > 0, "and when the hold is over, it takes people still");
                 assert_eq!(world.drills.closed[0].result, Some(DrillResult::Aborted));
             }
         }

@@ -355,6 +355,7 @@ pub async fn hold(
         {
             break serving;
         }
+        // Asked until it does: how long that may take is the conductor's to say, who then drops this.
         sleep(SERVES).await;
     };
     told(Observed::Serves(clock::wall(), serving));
@@ -425,6 +426,7 @@ async fn first(looks: &mut mpsc::Receiver<Look>, since: Instant, sealed: bool, l
 
 async fn keep_looking(identity: Arc<NodeIdentity>, offset: Duration, looks: mpsc::Sender<Look>) {
     let mut connection = None;
+    // The connections take turns, so that one of them looks every two milliseconds.
     sleep(offset).await;
     loop {
         let asked = Instant::now();
@@ -448,6 +450,7 @@ async fn keep_looking(identity: Arc<NodeIdentity>, offset: Duration, looks: mpsc
         if looks.send(Look { asked, answered: Instant::now(), sealed }).await.is_err() {
             return;
         }
+        // The time between two looks, and no wait for anything: what is seen decides.
         sleep(wait).await;
     }
 }

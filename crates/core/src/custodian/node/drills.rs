@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::admission::SKEW_MAX;
-use crate::custodian::{Entry, Output};
+use crate::custodian::{Entry, Marker, Output};
 use crate::id::{DrillId, IncidentId, MessageId, Principal};
 use crate::message::{Acknowledgement, Content, Effect, Intent, Seen, plain_text};
 use crate::policy::Rule;
@@ -161,6 +161,12 @@ impl Node {
         let unused = standing.as_ref().is_some_and(|standing| standing.covers.is_none());
         if unused {
             self.drills.unused.push_back(cx.now.steady);
+        }
+        // What was the drill's seal is from now on one that people have to undo.
+        let running = self.incident.as_ref().map(|incident| incident.id);
+        if standing.as_ref().is_some_and(|standing| standing.covers.is_some() && standing.covers == running) {
+            let by = cx.me.clone();
+            self.mark(by.clone(), Marker { at: cx.now.wall, by }, cx);
         }
         let asked = self.drills.asked.take();
         let Some(announced) = asked.as_ref().or(standing.as_ref().map(|standing| &standing.announced)) else { return };
