@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::admission::{Refused, SKEW_MAX};
-use crate::drill::{Conductor, Demand, NodeView, Observed, Ordered, Task, View};
+use crate::drill::{Conductor, Demand, NodeView, Observed, Ordered, Survey, Task, View};
 use crate::id::{ClusterId, DrillId, NodeName, Principal, SlotId};
-use crate::message::{Content, Effect, Header, Kind, Seen, Serving};
+use crate::message::{Content, Effect, Header, Kind, Seen};
 use crate::time::{Now, Timestamp};
 
 use super::{Custodian, HEARTBEAT_HEARD, INTENT_LIFE, Output, Peer, SILENT, SLOT_LATE_MAX};
@@ -56,8 +56,8 @@ impl Custodian {
         self.next_drills = next;
     }
 
-    /// What each node of a cluster does for its clients; `None` where it does not say.
-    pub fn handle_survey(&mut self, cluster: ClusterId, survey: &BTreeMap<NodeName, Option<Serving>>, now: Now) {
+    /// What each node of a cluster said of what it does for its clients.
+    pub fn handle_survey(&mut self, cluster: ClusterId, survey: &Survey, now: Now) {
         let view = self.view(cluster, now);
         if let Some(conductor) = self.conductors.get_mut(&cluster) {
             conductor.handle_survey(survey, &view, &mut || *self.ids.next().as_bytes(), now);
@@ -87,6 +87,7 @@ impl Custodian {
         match content {
             Content::Acknowledgement(answer) => conductor.hear_answer(&header.from, answer.order, &answer.effect),
             Content::Receipt(receipt) => conductor.hear_receipt(&header.from, receipt),
+            Content::Approval(approval) => conductor.hear_approval(header, &approval.node, now),
             Content::Refusal(refusal) => conductor.hear_refusal(&header.from, refusal),
             // Its own it knows.
             Content::DrillReport(report) if header.from != self.settings.id => {

@@ -74,8 +74,10 @@ impl Custodian {
     /// A conductor, maybe this custodian itself, announces a drill.
     pub(super) fn hear_intent(&mut self, header: &Header, intent: Intent, now: Now) {
         let (cluster, node, id, from) = (header.cluster, intent.node.clone(), header.id, header.from.clone());
-        let announced = Announced { id, from: from.clone(), issued_at: header.issued_at, intent, received: now };
-        let taken = self.may_take(cluster, &announced, now).and_then(|()| {
+        let issued_at = header.issued_at;
+        let announced = Announced { id, from: from.clone(), issued_at, intent, received: now, people: false };
+        let taken = self.may_take(cluster, &announced, now).and_then(|people| {
+            let announced = Announced { people, ..announced };
             let announce = |node: &mut Node, cx: &mut Context<'_>| node.announce(announced, cx);
             self.with_node(cluster, &node, now, announce).unwrap_or(Err("no node has this name here"))
         });
@@ -90,8 +92,8 @@ impl Custodian {
         }
     }
 
-    /// All that does not depend on the node. Uses the slot up.
-    fn may_take(&mut self, cluster: ClusterId, announced: &Announced, now: Now) -> Result<(), &'static str> {
+    /// All that does not depend on the node; whether people have to approve. Uses the slot up.
+    fn may_take(&mut self, cluster: ClusterId, announced: &Announced, now: Now) -> Result<bool, &'static str> {
         let Announced { issued_at, intent, .. } = announced;
         let Some(settings) = self.settings.clusters.get(&cluster) else {
             return Err("the cluster is not configured here");
@@ -104,7 +106,7 @@ impl Custodian {
             return Err("it came too late");
         }
         let in_window = settings.policy.in_drill_window(now.wall);
-        self.may_be_held(cluster, intent, in_window, now)?;
+        let people = self.may_be_held(cluster, intent, in_window, now)?;
         let same_cluster = |(id, _): &(ClusterId, _)| *id == cluster;
         if self.nodes.iter().any(|(key, node)| same_cluster(key) && node.has_intent()) {
             return Err("another drill's intent stands in this cluster");
@@ -112,23 +114,23 @@ impl Custodian {
         let slots = self.slots.entry(cluster).or_default();
         slots.take(&intent.slot, self.admission.high_water())?;
         self.outputs.push_back(Output::Save);
-        Ok(())
+        Ok(people)
     }
 
-    /// Whether a drill may be held now for what the intent names.
+    /// Whether a drill may be held now for what the intent names, and whether people have to approve what it does.
     fn may_be_held(
         &mut self,
         cluster: ClusterId,
         intent: &Intent,
         in_window: bool,
         now: Now,
-    ) -> Result<(), &'static str> {
+    ) -> Result<bool, &'static str> {
         if let Some(at) = intent.slot.time() {
             let apart = now.wall.since(at).max(at.since(now.wall));
             return match (in_window, apart <= SLOT_LATE_MAX) {
                 (false, _) => Err("it is outside this custodian's drill windows, and no operator ordered it"),
                 (true, false) => Err("the schedule's time is long over, or still to come"),
-                (true, true) => Ok(()),
+                (true, true) => Ok(false),
             };
         }
         let Some(order) = &intent.order else { return Err("the operator's order is missing") };
@@ -141,7 +143,7 @@ impl Custodian {
         if content.node.is_some_and(|node| node != intent.node) {
             return Err("the operator ordered a drill of another node");
         }
-        Ok(())
+        Ok(content.people)
     }
 
     /// A conductor tells of its drill.

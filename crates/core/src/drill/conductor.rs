@@ -16,11 +16,14 @@ use serde::{Deserialize, Serialize};
 use crate::custodian::{INTENT_LIFE, SEAL_WITHIN};
 use crate::id::{ClusterId, DrillId, MessageId, NodeName, Principal, SlotId};
 use crate::message::{
-    DrillOrder, DrillReport, DrillResult, Effect, Intent, Phase, Receipt, Refusal, Response, Serving, Submission,
-    plain_text,
+    Approved, Canary, DrillOrder, DrillReport, DrillResult, Effect, Header, Intent, Phase, Receipt, Refusal, Response,
+    Serving, Submission, plain_text,
 };
 use crate::release::Revocation;
 use crate::time::{Now, Steady, Timestamp};
+
+use super::canary::{CanaryPath, Fingerprint};
+use super::preflight::{Survey, choose, fingerprint, preflight};
 
 /// How long a survey of the nodes may take.
 const SURVEY_MAX: Duration = Duration::from_secs(5);
@@ -37,6 +40,9 @@ const SEALED_MAX: Duration = Duration::from_secs(10);
 
 /// How long an open node has to serve again: a follower joins within a second, a leader is elected within three.
 const SERVES_MAX: Duration = Duration::from_secs(60);
+
+/// How long people may take in a drill that they have to approve: the broker takes back, after half an hour, what it handed out.
+pub const PEOPLE_MAX: Duration = Duration::from_secs(25 * 60);
 
 /// How long receipts are waited for when all is over.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -62,6 +68,10 @@ pub struct Conducting {
     pub min_unsealed: usize,
     /// How long the recovery may take.
     pub objective: Duration,
+    /// How long it may take where people have to approve it.
+    pub people_objective: Duration,
+    /// What is read through the node before and after, if anything is.
+    pub canary: Option<CanaryPath>,
 }
 
 /// Which node is sealed.
@@ -159,6 +169,8 @@ pub enum Observed {
     Open(Timestamp, Duration),
     /// It serves again.
     Serves(Timestamp, Serving),
+    /// The canary was read through it, or why it was not yet.
+    Canary(Timestamp, Result<Fingerprint, String>),
 }
 
 /// What a conductor has to have done.
@@ -223,6 +235,8 @@ enum Step {
     },
     Open {
         since: Steady,
+        /// Why the canary was not read yet.
+        unread: Option<String>,
     },
     Settle {
         since: Steady,
@@ -244,6 +258,8 @@ struct Running {
     order: Option<Ordered>,
     step: Step,
     refusals: BTreeMap<Principal, String>,
+    /// The canary as it was before. In memory alone: who comes after does not end the drill well.
+    canary: Option<Fingerprint>,
 }
 
 /// A cluster's conductor.
@@ -273,6 +289,7 @@ impl Conductor {
                 other: false,
             },
             refusals: BTreeMap::new(),
+            canary: None,
         });
         let told_again = memory.last.clone().map(|last| Demand::Report(Box::new(last)));
         let (waiting, others, demands) = (VecDeque::new(), BTreeMap::new(), told_again.into_iter().collect());
@@ -320,14 +337,8 @@ impl Conductor {
         self.finish(task.slot);
     }
 
-    /// What each node does for its clients; `None` where it does not say.
-    pub fn handle_survey(
-        &mut self,
-        survey: &BTreeMap<NodeName, Option<Serving>>,
-        view: &View,
-        ids: &mut dyn FnMut() -> [u8; 16],
-        now: Now,
-    ) {
+    /// What each node said.
+    pub fn handle_survey(&mut self, survey: &Survey, view: &View, ids: &mut dyn FnMut() -> [u8; 16], now: Now) {
         let Some(running) = &mut self.running else { return };
         if !matches!(running.step, Step::Survey { .. }) {
             return;
@@ -336,8 +347,10 @@ impl Conductor {
         let choice = named.map_or_else(|| self.settings.node.clone(), Choice::Node);
         let chosen = choose(&choice, survey, &self.memory.drilled).and_then(|node| {
             running.report.node = Some(node.clone());
-            running.report.before = survey.get(&node).copied().flatten();
-            preflight(&node, survey, self.settings.min_unsealed, view).map(|ready| (node, ready))
+            running.report.before = survey.get(&node).and_then(|said| said.serving);
+            let ready = preflight(&node, survey, self.settings.min_unsealed, view)?;
+            running.canary = fingerprint(&node, survey)?;
+            Ok((node, ready))
         });
         match chosen {
             Ok((node, ready)) => self.announce(node, ready, view.threshold, ids, now),
@@ -356,7 +369,8 @@ impl Conductor {
         let Some(running) = &mut self.running else { return };
         let mut turn: Vec<_> = ready.iter().cloned().collect();
         turn.sort_by_key(|custodian| self.memory.proven.get(custodian).copied());
-        turn.truncate(usize::from(threshold));
+        // Where people have to approve, the intent says nothing of who submits: all goes as on the night when it counts.
+        turn.truncate(if running.report.people { 0 } else { usize::from(threshold) });
         let id = MessageId::from_bytes(ids());
         let report = &mut running.report;
         (report.phase, report.announced_at, report.intent) = (Phase::Announced, Some(now.wall), Some(id));
@@ -438,6 +452,20 @@ impl Conductor {
         report.responses.insert(from.clone(), response);
     }
 
+    /// An operator approved the opening of a node.
+    pub fn hear_approval(&mut self, header: &Header, node: &NodeName, now: Now) {
+        let Some(report) = self.running.as_mut().map(|running| &mut running.report) else { return };
+        // One of before the seal permits nothing; how long it took says nothing.
+        let counts = report.people && report.seal_sent_at.is_some_and(|at| at < header.issued_at);
+        if !counts || report.node.as_ref() != Some(node) || report.approvals.contains_key(&header.from) {
+            return;
+        }
+        let approved = Approved { id: header.id, signed_at: header.issued_at, heard_at: now.wall };
+        report.approvals.insert(header.from.clone(), approved);
+        self.demands.push_back(Demand::Save);
+        self.tell();
+    }
+
     /// A custodian did not submit its share.
     pub fn hear_refusal(&mut self, from: &Principal, refusal: &Refusal) {
         let Some(running) = self.running.as_mut() else { return };
@@ -493,15 +521,29 @@ impl Conductor {
             (Step::Sealed { .. }, Observed::Open(at, recovery)) => {
                 (report.phase, report.opened_at) = (Phase::Open, Some(at));
                 report.recovery_us = Some(recovery.as_micros().min(u128::from(u64::MAX)) as u64);
-                running.step = Step::Open { since: now.steady };
+                running.step = Step::Open { since: now.steady, unread: None };
                 self.tell();
             }
             (Step::Open { .. }, Observed::Serves(at, serving)) => {
                 (report.served_at, report.after) = (Some(at), Some(serving));
-                let in_time = report.recovery_us.is_some_and(|us| us / 1000 <= report.objective_ms);
-                let result = if in_time { DrillResult::Passed } else { DrillResult::Late };
-                let why = (!in_time).then_some("the node opened later than the objective allows");
-                self.settle(result, why, now);
+                match report.canary {
+                    Some(_) => self.tell(),
+                    None => self.recovered(now),
+                }
+            }
+            (Step::Open { unread, .. }, Observed::Canary(_, Err(why))) => *unread = Some(plain_text(&why)),
+            (Step::Open { .. }, Observed::Canary(at, Ok(read))) => {
+                let same = running.canary == Some(read);
+                if let Some(canary) = &mut report.canary {
+                    (canary.read_at, canary.same) = (Some(at), Some(same));
+                }
+                match same {
+                    true => self.recovered(now),
+                    false => {
+                        let why = "the canary that was read through the node is another than before the drill";
+                        self.settle(DrillResult::Failed, Some(why), now);
+                    }
+                }
             }
             _ => {}
         }
@@ -537,8 +579,13 @@ impl Conductor {
                 let sealed_for = now.steady.since(*since);
                 if node.is_some_and(|node| node.held) {
                     self.close(DrillResult::Aborted, Some("an operator's hold: it keeps the node sealed"), now);
-                } else if sealed_for >= INTENT_LIFE {
-                    self.close(DrillResult::Failed, Some("the node did not open while the intent held"), now);
+                } else if sealed_for >= patience(&running.report) {
+                    let why = if running.report.people {
+                        "people did not have the node opened in time: it waits for them still"
+                    } else {
+                        "the node did not open while the intent held"
+                    };
+                    self.close(DrillResult::Failed, Some(why), now);
                 } else if sealed_for.as_millis() >= u128::from(running.report.objective_ms)
                     && running.report.why.is_none()
                 {
@@ -546,8 +593,15 @@ impl Conductor {
                     self.tell();
                 }
             }
-            Step::Open { since } if now.steady.since(*since) >= SERVES_MAX => {
-                self.settle(DrillResult::Failed, Some("the node is open, and does not serve again"), now);
+            Step::Open { since, unread } if now.steady.since(*since) >= SERVES_MAX => {
+                let why = match unread.take() {
+                    _ if running.report.served_at.is_none() => "the node is open, and does not serve again".to_owned(),
+                    why => format!(
+                        "the node serves, and the canary could not be read through it: {}",
+                        why.as_deref().unwrap_or("no answer came")
+                    ),
+                };
+                self.settle(DrillResult::Failed, Some(&why), now);
             }
             Step::Open { .. } => {}
             Step::Settle { since, result } if now.steady.since(*since) >= SETTLE => {
@@ -570,8 +624,8 @@ impl Conductor {
             Step::Sealed { since, .. } if running.report.why.is_none() => {
                 *since + Duration::from_millis(running.report.objective_ms)
             }
-            Step::Sealed { since, .. } => *since + INTENT_LIFE,
-            Step::Open { since } => *since + SERVES_MAX,
+            Step::Sealed { since, .. } => *since + patience(&running.report),
+            Step::Open { since, .. } => *since + SERVES_MAX,
             Step::Settle { since, .. } => *since + SETTLE,
             // Nothing tells that a node has opened but looking.
             Step::LookAfter { next, .. } => *next,
@@ -594,12 +648,12 @@ impl Conductor {
             let why = format!("{conductor} began it and went away");
             let (since, next) = (now.steady, now.steady);
             let step = Step::LookAfter { since, next, open_since: None, why, other: true };
-            self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
+            self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new(), canary: None });
             return self.demands.push_back(Demand::Save);
         }
         let report = self.blank(&task, DrillId::from_bytes(ids()), view.threshold, now);
         let step = Step::Survey { since: now.steady };
-        self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
+        self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new(), canary: None });
         if task.until <= now.wall {
             return self.close(DrillResult::Refused, Some("its time was over before it could begin"), now);
         }
@@ -610,12 +664,16 @@ impl Conductor {
 
     /// The report of a drill that begins now.
     fn blank(&self, task: &Task, drill: DrillId, threshold: u8, now: Now) -> DrillReport {
+        let people = task.order.as_ref().is_some_and(|ordered| ordered.order.people);
+        let objective = if people { self.settings.people_objective } else { self.settings.objective };
+        let canary = self.settings.canary.clone().map(|path| Canary { path, read_at: None, same: None });
         DrillReport {
             drill,
             slot: task.slot.clone(),
             node: task.order.as_ref().and_then(|ordered| ordered.order.node.clone()),
             ordered_by: task.order.as_ref().map(|ordered| ordered.by.clone()),
             reason: task.order.as_ref().and_then(|ordered| ordered.order.reason.clone()),
+            people,
             phase: Phase::Preflight,
             result: None,
             why: None,
@@ -627,7 +685,7 @@ impl Conductor {
             served_at: None,
             closed_at: None,
             recovery_us: None,
-            objective_ms: self.settings.objective.as_millis().min(u128::from(u64::MAX)) as u64,
+            objective_ms: objective.as_millis().min(u128::from(u64::MAX)) as u64,
             before: None,
             after: None,
             threshold,
@@ -635,6 +693,8 @@ impl Conductor {
             taken_by: Vec::new(),
             declined: BTreeMap::new(),
             responses: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            canary,
             intent: None,
         }
     }
@@ -684,7 +744,7 @@ impl Conductor {
         let open = node.is_none_or(|node| node.open && node.trouble.is_none());
         *open_since = open_since.filter(|_| open).or(open.then_some(now.steady));
         let quiet = open_since.is_some_and(|since| now.steady.since(since) >= QUIET) && !may_seal;
-        let over = now.steady.since(*since) >= INTENT_LIFE;
+        let over = now.steady.since(*since) >= patience(report);
         let held = node.is_some_and(|node| node.held);
         *next = now.steady + LOOK;
         let why = std::mem::take(why);
@@ -697,6 +757,14 @@ impl Conductor {
         } else if let Some(Running { step: Step::LookAfter { why: kept, .. }, .. }) = &mut self.running {
             *kept = why;
         }
+    }
+
+    /// All was seen that had to be.
+    fn recovered(&mut self, now: Now) {
+        let Some(Running { report, .. }) = &self.running else { return };
+        let in_time = report.recovery_us.is_some_and(|us| us / 1000 <= report.objective_ms);
+        let result = if in_time { DrillResult::Passed } else { DrillResult::Late };
+        self.settle(result, (!in_time).then_some("the node opened later than the objective allows"), now);
     }
 
     /// All is over but what custodians still have to tell.
@@ -765,52 +833,7 @@ impl Conductor {
     }
 }
 
-/// Which node is to be sealed.
-fn choose(
-    choice: &Choice,
-    survey: &BTreeMap<NodeName, Option<Serving>>,
-    drilled: &BTreeMap<NodeName, Timestamp>,
-) -> Result<NodeName, String> {
-    let serving = |what: Serving| survey.iter().filter(move |(_, s)| **s == Some(what)).map(|(node, _)| node);
-    match choice {
-        Choice::Node(node) if survey.contains_key(node) => Ok(node.clone()),
-        Choice::Node(node) => Err(format!("no node is called {node} here")),
-        Choice::Active => {
-            serving(Serving::Active).next().cloned().ok_or_else(|| "no node is the active one".to_owned())
-        }
-        Choice::Rotate => serving(Serving::Standby)
-            .min_by_key(|node| drilled.get(*node))
-            .cloned()
-            .ok_or_else(|| "no node stands by, and the active one is only sealed when it is named".to_owned()),
-    }
-}
-
-/// What has to hold before a drill is announced: the custodians that could open the node.
-fn preflight(
-    node: &NodeName,
-    survey: &BTreeMap<NodeName, Option<Serving>>,
-    min_unsealed: usize,
-    view: &View,
-) -> Result<BTreeSet<Principal>, String> {
-    if let Some((silent, _)) = survey.iter().find(|(_, serving)| serving.is_none()) {
-        return Err(format!("{silent} does not serve"));
-    }
-    for (name, seen) in &view.nodes {
-        if let Some(trouble) = seen.trouble {
-            return Err(format!("{name}: {trouble}"));
-        }
-        if !seen.open {
-            return Err(format!("{name} is not seen open"));
-        }
-    }
-    let left = survey.len().saturating_sub(1);
-    if left < min_unsealed {
-        return Err(format!("{left} nodes would be left open, and min_unsealed is {min_unsealed}"));
-    }
-    let ready = view.nodes.get(node).map(|seen| seen.ready.clone()).unwrap_or_default();
-    let need = usize::from(view.threshold) + 1;
-    if ready.len() < need {
-        return Err(format!("{} custodians are ready for {node}, and {need} are needed", ready.len()));
-    }
-    Ok(ready)
+/// How long the node of a drill may be sealed before the drill is closed.
+const fn patience(report: &DrillReport) -> Duration {
+    if report.people { PEOPLE_MAX } else { INTENT_LIFE }
 }

@@ -167,6 +167,7 @@ pub(super) mod tests {
             node: Some("vault-1".parse().expect("a name")),
             ordered_by: None,
             reason: None,
+            people: false,
             phase,
             result,
             why: None,
@@ -186,6 +187,8 @@ pub(super) mod tests {
             taken_by: Vec::new(),
             declined: BTreeMap::new(),
             responses: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            canary: None,
             intent: Some(MessageId::from_bytes([drill; 16])),
         }
     }

@@ -22,7 +22,7 @@ use crate::world::{Setup, World};
 pub(crate) const A_DRILL: u64 = 20_000;
 
 /// How long until a drill whose conductor died is closed, by whoever.
-const LOOKED_AFTER: u64 = 120_000;
+pub(crate) const LOOKED_AFTER: u64 = 120_000;
 
 fn always() -> DrillWindow {
     DrillWindow::parse("daily 00:00-24:00 UTC", |_| None).expect("a window")

@@ -62,6 +62,8 @@ pub(in crate::custodian) struct Announced {
     pub(in crate::custodian) issued_at: Timestamp,
     pub(in crate::custodian) intent: Intent,
     pub(in crate::custodian) received: Now,
+    /// Whether the operator's order in it says that people have to approve: then it permits nothing here, and the seal is one like any other.
+    pub(in crate::custodian) people: bool,
 }
 
 #[derive(Debug)]
@@ -75,9 +77,11 @@ struct Standing {
 }
 
 impl Standing {
-    /// Whether a seal that was seen to begin then is the one that was announced.
+    /// Whether it permits anything of a seal that was seen to begin then.
     fn in_time(&self, sealed: Now) -> bool {
-        sealed.steady.since(self.taken) <= SEAL_WITHIN && sealed.wall <= self.announced.issued_at.after(SEAL_WITHIN)
+        !self.announced.people
+            && sealed.steady.since(self.taken) <= SEAL_WITHIN
+            && sealed.wall <= self.announced.issued_at.after(SEAL_WITHIN)
     }
 }
 
@@ -95,6 +99,11 @@ impl Node {
         }
         if policy.in_place == Rule::Hold {
             return Err("the policy says hold for a node that is sealed in place");
+        }
+        if announced.people && policy.in_place != Rule::Approve {
+            return Err(
+                "the policy opens a node that is sealed in place without people: they would have nothing to approve",
+            );
         }
         if !self.state.markers.is_empty() {
             return Err("somebody sealed the node: a marker is set");
@@ -151,7 +160,7 @@ impl Node {
         let asked_at = self.sight.asked_at().steady;
         let Some(announced) = self.drills.asked.take_if(|a| a.received.steady <= asked_at) else { return };
         let (cluster, node) = (self.cluster, self.name.clone());
-        let Announced { id, from, intent, .. } = announced.clone();
+        let Announced { id, from, intent, people, .. } = announced.clone();
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(Entry::Intent {
             cluster,
@@ -160,9 +169,10 @@ impl Node {
             from,
             drill: intent.drill,
             slot: intent.slot,
+            people,
         }));
         self.answer_intent(id, Effect::InForce {}, cx);
-        if !intent.submitters.contains(cx.me) {
+        if !people && !intent.submitters.contains(cx.me) {
             self.sight.guard(GUARD_LOOK, cx.now.steady + SEAL_WITHIN, cx.now);
         }
         let fastest = cx.now.steady.since(asked_at);
@@ -173,7 +183,7 @@ impl Node {
     /// must not take another for it.
     pub(super) fn doubt_intent(&mut self, cx: &mut Context<'_>) {
         let took = cx.now.steady.since(self.sight.asked_at().steady);
-        let Some(standing) = &mut self.drills.standing else { return };
+        let Some(standing) = self.drills.standing.as_mut().filter(|standing| !standing.announced.people) else { return };
         standing.fastest = standing.fastest.min(took);
         if took > HELD_BACK + standing.fastest * 4 && !standing.announced.intent.submitters.contains(cx.me) {
             let why = format!(
@@ -195,7 +205,7 @@ impl Node {
             self.mark(by.clone(), Marker { at: cx.now.wall, by }, cx);
         }
         let unused = standing.filter(|standing| standing.covers.is_none());
-        if unused.is_some() {
+        if unused.as_ref().is_some_and(|standing| !standing.announced.people) {
             self.drills.unused.push_back(cx.now.steady);
         }
         let asked = self.drills.asked.take();
@@ -294,8 +304,8 @@ impl Node {
     /// Whether a seal that others saw at this time is the one that was announced.
     pub(super) fn expects_seal(&self, seen_at: Timestamp) -> bool {
         self.drills.standing.as_ref().is_some_and(|standing| {
-            let issued_at = standing.announced.issued_at;
-            issued_at.before(SKEW_MAX) <= seen_at && seen_at <= issued_at.after(SEAL_WITHIN + SKEW_MAX)
+            let Announced { issued_at, people, .. } = standing.announced;
+            !people && issued_at.before(SKEW_MAX) <= seen_at && seen_at <= issued_at.after(SEAL_WITHIN + SKEW_MAX)
         })
     }
 
