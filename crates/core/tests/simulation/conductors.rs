@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::drill::{Fingerprint, Observed, SealOrder, Survey, Surveyed};
 use holdfast_core::envelope::Envelope;
-use holdfast_core::id::{DrillId, MessageId, NodeName, SlotId};
+use holdfast_core::id::{DrillId, MessageId, SlotId};
 use holdfast_core::message::{Body, Content, DrillOrder, DrillReport, Due, Effect, Header, Intent, Phase, Serving};
 use holdfast_core::time::Timestamp;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::drill::{Observed, SealOrder, Survey, Surveyed};
-use holdfast_core::id::{ClusterId, DrillId, NodeName, SlotId};
+use holdfast_core::id::{ClusterId, DrillId, SlotId};
 use holdfast_core::message::{Body, Content, Due as DueContent, Header, Intent};
 use holdfast_core::time::{Steady, Timestamp};
 use holdfast_core::topology::{Exchange, conductor_queue, routing_key};

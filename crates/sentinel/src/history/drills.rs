@@ -203,7 +203,7 @@ mod tests {
             taken_by: Vec::new(),
             declined: [].into(),
             responses: [].into(),
-            approvals: BTreeMap::new(),
+            approvals: [].into(),
             canary: None,
             intent: Some(MessageId::from_bytes(id)),
         };
