@@ -415,9 +415,8 @@ impl Conductor {
             // The word of who was not ready, or is distrusted, is not one of those that are needed.
             (Step::Answers { asked, .. }, _) if !asked.contains(from) => {}
             (Step::Answers { answered, .. }, Effect::InForce {}) => {
-                if answered.insert(from.clone()) {
-                    report.taken_by.push(from.clone());
-                }
+                let first = answered.insert(from.clone());
+                report.taken_by.extend(first.then(|| from.clone()));
             }
             (Step::Answers { answered, .. }, Effect::Inapplicable { why }) => {
                 answered.insert(from.clone());

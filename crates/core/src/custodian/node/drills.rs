@@ -183,7 +183,9 @@ impl Node {
     /// must not take another for it.
     pub(super) fn doubt_intent(&mut self, cx: &mut Context<'_>) {
         let took = cx.now.steady.since(self.sight.asked_at().steady);
-        let Some(standing) = self.drills.standing.as_mut().filter(|standing| !standing.announced.people) else { return };
+        let Some(standing) = self.drills.standing.as_mut().filter(|standing| !standing.announced.people) else {
+            return;
+        };
         standing.fastest = standing.fastest.min(took);
         if took > HELD_BACK + standing.fastest * 4 && !standing.announced.intent.submitters.contains(cx.me) {
             let why = format!(
