@@ -60,7 +60,7 @@ fn no_query_of_the_dashboard_is_on_what_nobody_tells_or_others_tell_too() {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("JSON");
     let mut queries = Vec::new();
     collect_queries(&dashboard, &mut queries);
-    assert!(queries.len() > 60, "{queries:?}");
+    assert!(queries.len() > 50, "{}", queries.len());
     for query in queries {
         assert_eq!(told_by_others(&query), None, "name the job: {query}");
         let unknown: Vec<_> = metrics_in(&query).into_iter().filter(|name| !known.contains(name)).collect();
