@@ -6,17 +6,16 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdfast_tests::broker::{Client, Tap};
 use holdfast_tests::lab::Lab;
 use holdfast_tests::messages::{self, Draft};
+use holdfast_tests::observer::Observer;
 use holdfast_tests::processes::Signal;
 use holdfast_tests::programs::{Said, bao, program, run};
-use holdfast_tests::vault::{Eyes, NightWatch};
-use holdfast_tests::wait::{always, pause, until, until_within};
+use holdfast_tests::vault::NightWatch;
+use holdfast_tests::wait::{always, until, until_within};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -86,10 +85,11 @@ fn a_scheduled_drill_happens() {
 /// A drill as the acceptance walks it, beside an observer of the test's own.
 fn an_ordered_drill(lab: &mut Lab) {
     let node = "vault-2";
-    let observer = Observer::begin(lab, node);
+    let observer = Observer::begin(lab.url(node), &lab.path(&lab.file.ca_cert));
     let said = order(lab, &["--node", node, "--reason", "the quarter's exercise", "--json"]).well();
-    let (sealed, open) = observer.end();
-    let seen = open - sealed;
+    let seals = observer.end();
+    let [seal] = seals[..] else { panic!("sealed and opened once: {seals:?}") };
+    let (sealed, open, seen) = (seal.sealed, seal.open, seal.recovery());
     let done: Value = serde_json::from_str(&said.out).expect("JSON");
     let report = &done["report"];
     assert_eq!((&done["result"], &report["result"]), (&json!("passed"), &json!("passed")), "{report:#}");
@@ -103,8 +103,7 @@ fn an_ordered_drill(lab: &mut Lab) {
     assert!(responses(report).len() >= 3, "everybody who submitted is in it: {report:#}");
 
     let own = Duration::from_micros(report["recovery_us"].as_u64().expect("measured"));
-    let apart = own.abs_diff(seen);
-    let agreed = apart <= Duration::from_millis(5).max(seen.mul_f64(0.05));
+    let (apart, agreed) = (own.abs_diff(seen), seal.agrees_with(own));
     println!("        the drill says {own:?}, an observer {seen:?}: {apart:?} apart, agreed: {agreed}");
     for (what, at, told) in [("sealed", sealed, "sealed_at"), ("open", open, "opened_at")] {
         let told: Timestamp = report[told].as_str().and_then(|at| at.parse().ok()).expect("a time");
@@ -492,45 +491,4 @@ fn with_policy_from_file(command: &str) -> String {
     let (printed, write) = command.split_once(" | ").expect("a pipe");
     assert_eq!(printed, "holdfast-setup seal-token --policy");
     format!("cat policy.hcl | {write}")
-}
-
-/// How many connections an observer looks over, in turn: an answer may be held back while the node seals itself.
-const EYES: u32 = 8;
-
-/// Somebody else who looks at a node, each millisecond.
-struct Observer {
-    stop: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<Vec<(Instant, Instant, bool)>>>,
-}
-
-impl Observer {
-    fn begin(lab: &Lab, node: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..EYES).map(|number| {
-            let (until, url, eyes) = (stop.clone(), lab.url(node).to_owned(), Eyes::new(&lab.path(&lab.file.ca_cert)));
-            std::thread::spawn(move || {
-                let mut looks = Vec::new();
-                pause(Duration::from_millis(1) * number);
-                while !until.load(Ordering::Relaxed) {
-                    let asked = Instant::now();
-                    if let Some(status) = eyes.look(&url) {
-                        looks.push((asked, Instant::now(), status.sealed));
-                    }
-                    pause((Duration::from_millis(1) * EYES).saturating_sub(asked.elapsed()));
-                }
-                looks
-            })
-        });
-        let threads = threads.collect();
-        Self { stop, threads }
-    }
-
-    /// The first answer that the node is sealed, and the first that it is open again, to a question asked after that.
-    fn end(self) -> (Instant, Instant) {
-        self.stop.store(true, Ordering::Relaxed);
-        let looks: Vec<_> = self.threads.into_iter().flat_map(|thread| thread.join().expect("it looked")).collect();
-        let sealed = looks.iter().filter(|look| look.2).map(|look| look.1).min().expect("it was seen sealed");
-        let open = looks.iter().filter(|look| !look.2 && look.0 >= sealed).map(|look| look.1).min().expect("and open");
-        (sealed, open)
-    }
 }
