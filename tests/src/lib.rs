@@ -8,6 +8,7 @@ pub mod alertmanager;
 pub mod benchmark;
 pub mod broker;
 pub mod browser;
+pub mod drills;
 pub mod home;
 pub mod impostor;
 pub mod lab;
