@@ -14,7 +14,7 @@ use crate::programs::{Said, program};
 pub struct Told {
     /// Who told it.
     pub by: String,
-    /// How far the drill is, and in the end what came of it.
+    /// How far the drill is, and in the end what came of it; or that one is due.
     pub report: Value,
 }
 
@@ -60,7 +60,8 @@ pub fn once(admin: &Client, tap: &Tap, report: &Value) {
     assert!(others.is_empty(), "two drills for one order: {others:?}");
 }
 
-fn read(envelope: &[u8]) -> Told {
+/// What an envelope says, and who says it.
+pub fn read(envelope: &[u8]) -> Told {
     let envelope: Value = serde_json::from_slice(envelope).expect("an envelope");
     let body = messages::unbase64(envelope["body"].as_str().expect("a body"));
     let body: Value = serde_json::from_slice(&body).expect("JSON");

@@ -34,6 +34,9 @@ pub struct Seal {
     pub sealed: Instant,
     /// When the first was there that it is open again, to a question that was asked after that.
     pub open: Instant,
+    /// The longest time from before the first to the second in which the node answered nobody: it holds its answers back while it seals
+    /// itself, and while it starts to serve. Who asks a moment sooner or later, sees the same up to that much sooner or later.
+    pub silent: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,16 +88,19 @@ impl Observer {
         let mut looks: Vec<_> = self.threads.into_iter().flat_map(|thread| thread.join().expect("it looked")).collect();
         looks.sort_by_key(|look| look.answered);
         let mut seals = Vec::new();
-        let (mut sealed, mut open) = (None, None);
+        let (mut sealed, mut open, mut last, mut silent) = (None, None, None, Duration::ZERO);
         for look in looks {
+            let since = last.replace(look.answered).map_or(Duration::ZERO, |last: Instant| look.answered - last);
             match (sealed, look.sealed) {
                 // An answer may be late: what was asked before the other was seen says nothing new.
-                (None, true) if open.is_none_or(|at| look.asked >= at) => sealed = Some(look.answered),
+                (None, true) if open.is_none_or(|at| look.asked >= at) => {
+                    (sealed, silent) = (Some(look.answered), since);
+                }
                 (Some(at), false) if look.asked >= at => {
-                    seals.push(Seal { sealed: at, open: look.answered });
+                    seals.push(Seal { sealed: at, open: look.answered, silent: silent.max(since) });
                     (sealed, open) = (None, Some(look.answered));
                 }
-                _ => {}
+                _ => silent = silent.max(since),
             }
         }
         seals

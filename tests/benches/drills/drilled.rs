@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use holdfast_tests::benchmark::{milliseconds, part_of, stay_idle};
 use holdfast_tests::lab::Lab;
 use holdfast_tests::observer::{Observer, Seal};
-use holdfast_tests::wait::until_some;
+use holdfast_tests::wait::{PATIENCE, pause, until_some};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -18,6 +18,9 @@ use crate::report::{Drill, Outcome};
 
 /// The custodians' poll interval: a seal comes at a moment of it that nobody chose.
 const PHASE: Duration = Duration::from_secs(1);
+
+/// How often the sentinel is asked what was proven.
+const AGAIN: Duration = Duration::from_millis(200);
 
 const PROVEN: &str = "holdfast_custodian_share_proven_timestamp_seconds{";
 
@@ -82,6 +85,7 @@ fn compared(told: &Value, seal: &Seal) -> Option<Drill> {
         seen_ms: milliseconds(seal.recovery()),
         sealed_later_ms: later(told["sealed_at"].as_str()?, seal.sealed)?,
         open_later_ms: later(told["opened_at"].as_str()?, seal.open)?,
+        silent_ms: milliseconds(seal.silent),
         agreed: seal.agrees_with(own),
     })
 }
@@ -104,9 +108,16 @@ fn verified(lab: &Lab, drill: &str) -> bool {
     command.stdin(body).stdout(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// How many custodians' shares were proven since then, as the sentinel's metrics tell.
+/// How many custodians' shares were proven since then, as the sentinel's metrics tell. It waits for receipts that say otherwise.
 fn proven_since(lab: &Lab, began: Timestamp) -> usize {
-    let metrics = lab.read_sentinel("/metrics").unwrap_or_default();
-    let times = metrics.lines().filter(|line| line.starts_with(PROVEN)).filter_map(|line| line.rsplit_once(' '));
-    times.filter(|(_, at)| at.parse::<f64>().is_ok_and(|at| at >= began.as_second() as f64)).count()
+    let count = || {
+        let metrics = lab.read_sentinel("/metrics").unwrap_or_default();
+        let times = metrics.lines().filter(|line| line.starts_with(PROVEN)).filter_map(|line| line.rsplit_once(' '));
+        times.filter(|(_, at)| at.parse::<f64>().is_ok_and(|at| at >= began.as_second() as f64)).count()
+    };
+    let (waiting, all) = (Instant::now(), lab.custodians().len());
+    while count() < all && waiting.elapsed() < PATIENCE {
+        pause(AGAIN);
+    }
+    count()
 }

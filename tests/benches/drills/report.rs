@@ -39,6 +39,8 @@ pub(crate) struct Drill {
     pub(crate) sealed_later_ms: i64,
     /// How much later it saw it open.
     pub(crate) open_later_ms: i64,
+    /// The longest time in between in which the node answered nobody: so far the two may be apart, and neither is wrong.
+    pub(crate) silent_ms: f64,
     /// Whether the two are as near to each other as they are to be.
     pub(crate) agreed: bool,
 }
@@ -71,7 +73,7 @@ impl Report {
         machine::circumstances(&self.date, &self.machine, &self.versions)
     }
 
-    /// `seen`, `told`, how far apart they are, and the floor.
+    /// The floor, what was seen and told, how far the two are apart, and how far they may be.
     fn series(&self) -> Vec<(&'static str, Series)> {
         let of = |figure: fn(&Drill) -> f64| Series::of(self.drills.iter().map(figure).collect());
         let all = [
@@ -79,6 +81,7 @@ impl Report {
             ("seen", of(|drill| drill.seen_ms)),
             ("told", of(|drill| drill.told_ms)),
             ("apart", of(|drill| (drill.told_ms - drill.seen_ms).abs())),
+            ("silent", of(|drill| drill.silent_ms)),
         ];
         all.into_iter().filter_map(|(name, series)| Some((name, series?))).collect()
     }
@@ -141,6 +144,7 @@ fn in_words(name: &str) -> (&str, bool) {
         "seen" => ("As an observer sees it", true),
         "told" => ("As the drill tells it", true),
         "apart" => ("What they differ by", false),
+        "silent" => ("The node answers nobody", false),
         other => (other, false),
     }
 }
