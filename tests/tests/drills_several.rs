@@ -86,7 +86,7 @@ fn killed_before_the_seal(lab: &mut Lab) {
     assert_eq!(another.report["result"], "interrupted", "{another:?}");
     lab.signal(BYSTANDER, Signal::CONT);
     lab.start(&drill.told.by);
-    drill.is_history(lab, &another, 0);
+    drill.became_history(lab, &another, 0);
 }
 
 /// The node opens without it, and another one closes the drill.
@@ -97,7 +97,7 @@ fn killed_after_the_seal(lab: &mut Lab) {
     let another = drill.closed_by_another(lab);
     assert_eq!(another.report["result"], "interrupted", "{another:?}");
     lab.start(&drill.told.by);
-    drill.is_history(lab, &another, 1);
+    drill.became_history(lab, &another, 1);
 }
 
 /// It goes on where it stood, and is the only one that held the drill.
@@ -109,7 +109,7 @@ fn stopped_for_a_moment(lab: &mut Lab) {
     lab.signal(BYSTANDER, Signal::CONT);
     let end = drill.closed();
     assert_eq!((&end.by, &end.report["result"]), (&drill.told.by, &Value::from("passed")), "{end:?}");
-    drill.is_history(lab, &end, 1);
+    drill.became_history(lab, &end, 1);
 }
 
 /// Another one closes the drill; when the first goes on, it is too late for it to seal.
@@ -121,7 +121,7 @@ fn stopped_before_the_seal(lab: &mut Lab) {
     lab.signal(&drill.told.by, Signal::CONT);
     lab.signal(BYSTANDER, Signal::CONT);
     always(SAMPLE, "the one that goes on does not seal it", || lab.is_open("vault-2"));
-    drill.is_history(lab, &another, 0);
+    drill.became_history(lab, &another, 0);
 }
 
 /// The node opens without it, and another one closes the drill; what the first measured while it was stopped counts for nothing.
@@ -133,7 +133,7 @@ fn stopped_after_the_seal(lab: &mut Lab) {
     assert_eq!(another.report["result"], "interrupted", "{another:?}");
     lab.signal(&drill.told.by, Signal::CONT);
     always(SAMPLE, "the one that goes on does not seal it", || lab.is_open("vault-3"));
-    drill.is_history(lab, &another, 1);
+    drill.became_history(lab, &another, 1);
 }
 
 /// A drill that an operator ordered, in the middle.
@@ -192,7 +192,7 @@ impl Ordered {
     }
 
     /// It ended so, once, for who ordered it and in the history; and nodes were sealed so often for it.
-    fn is_history(self, lab: &Lab, end: &Told, sealed: usize) {
+    fn became_history(self, lab: &Lab, end: &Told, sealed: usize) {
         lab.settle();
         let said = finish(self.run);
         let result = end.report["result"].as_str().expect("a result");
