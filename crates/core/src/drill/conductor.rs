@@ -31,6 +31,9 @@ const SURVEY_MAX: Duration = Duration::from_secs(5);
 /// How long custodians have to answer to an intent: each has to look at the node first.
 const ANSWERS_MAX: Duration = Duration::from_secs(5);
 
+/// What is said of a custodian that has not answered to an intent by then.
+const NO_ANSWER: &str = "it did not answer";
+
 /// How long after it was announced a seal may still be begun: well before custodians' time is over, so that a conductor that was
 /// stopped in the middle leaves nothing sealed.
 const SEAL_UNTIL: Duration = Duration::from_secs(20);
@@ -710,10 +713,12 @@ impl Conductor {
         let seen = view.nodes.get(&node);
         let (taken, need) = (running.report.taken_by.len(), usize::from(view.threshold) + 1);
         if taken < need {
-            let reason = running.report.declined.iter().next().map(|(who, why)| format!(": {who} says: {why}"));
-            let why =
-                format!("{taken} custodians took the intent, and {need} are needed{}", reason.unwrap_or_default());
-            return self.close(DrillResult::Aborted, Some(&why), now);
+            let silent: Vec<_> = asked.difference(answered).cloned().collect();
+            let declined = &mut running.report.declined;
+            declined.extend(silent.into_iter().map(|custodian| (custodian, NO_ANSWER.to_owned())));
+            let reasons: Vec<_> = declined.iter().map(|(custodian, why)| format!("{custodian}: {why}")).collect();
+            let why = format!("{taken} custodians took the intent, and {need} are needed; {}", reasons.join("; "));
+            return self.close(DrillResult::Refused, Some(&why), now);
         }
         if let Some(trouble) = seen.map_or(Some("the node is not configured here"), |seen| seen.trouble) {
             return self.close(DrillResult::Aborted, Some(trouble), now);

@@ -98,9 +98,9 @@ pub enum DrillResult {
     Late,
     /// The node did not open while the intent held, or does not serve.
     Failed,
-    /// It ended before the node was sealed, or somebody's hold, or a crash of the node, ended it.
+    /// It was to be held, and something came before the node was sealed; or somebody's hold, or a crash of the node, ended it.
     Aborted,
-    /// It did not begin: something spoke against it.
+    /// It did not begin: something spoke against it, or too few custodians took the intent. Nothing was sealed.
     Refused,
     /// Its conductor went away in the middle; the node was looked after, and nothing can be said about the time.
     Interrupted,

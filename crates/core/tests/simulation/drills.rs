@@ -274,8 +274,10 @@ fn where_the_policy_holds_a_node_that_is_sealed_there_are_no_drills() {
         let policy = Policy { in_place: Rule::Hold, ..setup.policy.clone() };
         let mut world = ready(Setup { policy, ..setup });
         world.order_drill(0, Some(1));
-        world.expect_drill(DrillResult::Aborted, A_DRILL);
-        assert!(world.all_open(), "nothing was sealed");
+        world.expect_drill(DrillResult::Refused, A_DRILL);
+        let said = world.drills.closed[0].why.clone().unwrap_or_default();
+        assert!(said.contains("the policy says hold"), "{said}");
+        assert!(world.all_open() && world.drills.conducted.is_empty(), "nothing was sealed");
     });
 }
 
@@ -332,6 +334,30 @@ fn preflight_refuses_what_would_go_wrong() {
             },
             "vault-3: an operator's hold",
         );
+    });
+}
+
+#[test]
+fn custodians_that_have_just_vanished_are_missed_before_anything_is_sealed() {
+    story(|| {
+        for gone in [vec![4], vec![3, 4]] {
+            let mut world = ready(conducted(16, [0]));
+            gone.iter().for_each(|c| world.kill_custodian(*c));
+            world.order_drill(0, Some(1));
+            // Four of five are enough, though one of them is missed.
+            if gone.len() == 1 {
+                world.expect_drill(DrillResult::Passed, A_DRILL);
+                continue;
+            }
+            world.expect_drill(DrillResult::Refused, A_DRILL);
+            let report = &world.drills.closed[0];
+            assert!(world.drills.conducted.is_empty() && report.seal_sent_at.is_none(), "{report:?}");
+            let missed: Vec<_> = report.declined.keys().map(|custodian| custodian.as_str()).collect();
+            assert_eq!(missed, ["custodian-4", "custodian-5"]);
+            let said = report.why.clone().unwrap_or_default();
+            let expected = "3 custodians took the intent, and 4 are needed; custodian-4: it did not answer";
+            assert!(said.contains(expected), "{said}");
+        }
     });
 }
 
