@@ -168,7 +168,7 @@ fn in_a_check(lab: &mut Lab, needles: &BTreeMap<String, Needles>) {
     let mut check = check.stdout(fs::File::create(&output).expect("a file")).spawn().expect("it starts");
     let said = || fs::read_to_string(&output).unwrap_or_default();
     until("it has tried the share", || said().contains("decrypts and matches its digest"));
-    until("it waits for the nodes", || said().contains("drift"));
+    until("it waits for the nodes", || said().contains("compared with the others' by holdfast doctor"));
     let searched = memory::search(check.id(), &needles[custodian]);
     let running = check.try_wait().expect("it can be asked").is_none();
     hung.iter().for_each(|node| lab.signal(node, Signal::CONT));
