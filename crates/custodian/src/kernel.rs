@@ -114,6 +114,8 @@ pub(crate) fn in_a_child(work: impl FnOnce() -> u8) -> io::Result<Option<u8>> {
 /// What has no form in std that could be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forbidden {
+    /// To have a port of its own.
+    Bind,
     /// To listen at a port that the kernel picks.
     Listen,
     /// To be traced by the parent.
@@ -126,7 +128,7 @@ pub(crate) enum Forbidden {
     Mount,
     /// To have namespaces of its own, and root's rights in them.
     Namespaces,
-    /// To signal another process; the signal is none.
+    /// To signal a process; its own, and the signal is none.
     Signal,
     /// To be dumpable again.
     Dump,
@@ -139,12 +141,16 @@ pub(crate) enum Forbidden {
 /// Tries one of them. Whatever it is, nothing is left of it but what its name says, and it is tried in a process that ends.
 pub(crate) fn attempt(forbidden: Forbidden) -> io::Result<()> {
     match forbidden {
-        Forbidden::Listen => {
-            // SAFETY: takes integers.
-            let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-            // SAFETY: takes integers; of a socket that was not made, the kernel says so.
-            check(unsafe { libc::listen(socket, 1) })
+        Forbidden::Bind => {
+            // SAFETY: `sockaddr_in` is a plain C struct of integers, of which all zeros is a value: any address, any port.
+            let mut any: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            any.sin_family = libc::AF_INET as libc::sa_family_t;
+            let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            // SAFETY: the pointer is to a live address of that length, which the call only reads.
+            check(unsafe { libc::bind(tcp_socket(), (&raw const any).cast(), length) })
         }
+        // SAFETY: takes integers; of a socket that was not made, the kernel says so.
+        Forbidden::Listen => check(unsafe { libc::listen(tcp_socket(), 1) }),
         // SAFETY: of these arguments, the call looks at the first alone.
         Forbidden::Trace => known(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }),
         Forbidden::ReadMemory => {
@@ -165,7 +171,7 @@ pub(crate) fn attempt(forbidden: Forbidden) -> io::Result<()> {
         // SAFETY: takes an integer.
         Forbidden::Namespaces => check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }),
         // SAFETY: takes integers; the signal 0 is a question.
-        Forbidden::Signal => check(unsafe { libc::kill(libc::getppid(), 0) }),
+        Forbidden::Signal => check(unsafe { libc::kill(libc::getpid(), 0) }),
         // SAFETY: takes integers and touches no memory of ours.
         Forbidden::Dump => check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }),
         Forbidden::CoreFile => {
@@ -181,6 +187,11 @@ pub(crate) fn attempt(forbidden: Forbidden) -> io::Result<()> {
             if memory == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
         }
     }
+}
+
+fn tcp_socket() -> libc::c_int {
+    // SAFETY: takes integers.
+    unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }
 }
 
 fn known(returned: libc::c_long) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::admission::SKEW_MAX;
 use holdfast_core::id::{ClusterName, NodeName, Principal};
-use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
+use holdfast_core::message::{Heartbeat, Needs, NodeReport, SandboxPart, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::trust::AllowedSigners;
@@ -339,6 +339,7 @@ impl Patient<'_> {
             let what = format!("{id}'s manifest says that {} shares open a node", beat.threshold);
             failed("generation", what, "give it the manifest of the last ceremony".to_owned());
         }
+        findings.extend(sandbox_lacks(id, beat, there));
         if !beat.clock_synchronised {
             let what = format!(
                 "{id}'s kernel does not say that its clock is synchronised: after a reboot of that host it opens nothing by itself"
@@ -486,6 +487,21 @@ fn short(digest: &str) -> String {
 /// By how many milliseconds `one` is ahead of `other`.
 fn signed_millis(one: Timestamp, other: Timestamp) -> i64 {
     one.as_millis().saturating_sub(other.as_millis())
+}
+
+/// Which parts of its sandbox a custodian does without, if it has one and says which.
+fn sandbox_lacks(id: &Principal, beat: &Heartbeat, there: &str) -> Option<Finding> {
+    let lacks: Vec<_> = SandboxPart::ALL.into_iter().filter(|part| !beat.sandbox.contains(part)).collect();
+    if beat.sandbox.is_empty() || lacks.is_empty() {
+        return None;
+    }
+    let remedy = match lacks[..] {
+        [SandboxPart::Memory] => "LimitMEMLOCK=infinity in its unit, or no swap on its host",
+        _ => "Linux 6.12 or later on its host",
+    };
+    let lacks: Vec<_> = lacks.into_iter().map(SandboxPart::as_str).collect();
+    let what = format!("{id}'s sandbox lacks {}", lacks.join(", "));
+    Some(Finding::warning("custodian-sandbox", what, format!("{remedy}; then {there}")))
 }
 
 #[cfg(test)]

@@ -211,6 +211,7 @@ const ALLOWED: &[Allowed] = &[
     any(libc::SYS_clock_getres, "the same"),
     any(libc::SYS_gettimeofday, "the same"),
     any(libc::SYS_clock_adjtime, "whether the clock is synchronised; setting it takes a right that it has not"),
+    any(libc::SYS_uname, "the host's own name, in whose domain a name may be meant"),
     any(libc::SYS_getrandom, "keys of connections, ids"),
     only(libc::SYS_prctl, PROCESS_OPTIONS, "names of threads"),
 ];

@@ -27,6 +27,8 @@ use landlock::{
     make_bitflags,
 };
 
+use holdfast_core::message::SandboxPart;
+
 use crate::kernel;
 
 /// What a custodian may touch. Everything else is out of reach.
@@ -49,8 +51,8 @@ pub(crate) struct Sandbox {
 pub(crate) struct Enforced {
     ports: BTreeSet<u16>,
     replace: Vec<PathBuf>,
-    whole: bool,
-    memory_locked: bool,
+    scoped: bool,
+    memory_stays: bool,
 }
 
 impl Enforced {
@@ -64,15 +66,14 @@ impl Enforced {
         self.replace.iter().any(|allowed| allowed == folder)
     }
 
-    /// Whether the kernel was new enough (Linux 6.12) for the last part as well: no signal to a process and no connection to
-    /// an abstract Unix socket outside, no ioctl on a device.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.whole
-    }
-
-    /// Whether nothing of the process is ever written to a swap partition, which takes the right to keep that much in memory.
-    pub(crate) fn memory_is_locked(&self) -> bool {
-        self.memory_locked
+    /// Which parts are in force. All but two are, or there is no start: the scope takes Linux 6.12, and the memory the right to keep that much.
+    pub(crate) fn parts(&self) -> BTreeSet<SandboxPart> {
+        let in_force = |part: &SandboxPart| match part {
+            SandboxPart::Process | SandboxPart::Files | SandboxPart::Ports | SandboxPart::Calls => true,
+            SandboxPart::Scope => self.scoped,
+            SandboxPart::Memory => self.memory_stays,
+        };
+        SandboxPart::ALL.into_iter().filter(in_force).collect()
     }
 }
 
@@ -138,7 +139,7 @@ fn confine_this_thread(sandbox: &Sandbox) -> Result<Enforced, SandboxError> {
     ] {
         done.map_err(|source| SandboxError::Process { part, source })?;
     }
-    let memory_locked = kernel::lock_memory().map_err(|source| SandboxError::Process { part: "mlockall", source })?;
+    let memory_stays = memory_stays().map_err(|source| SandboxError::Process { part: "mlockall", source })?;
     let ports: BTreeSet<u16> = sandbox.connect_ports.iter().copied().chain([DNS_PORT]).collect();
     let status = restrict_files_and_ports(sandbox, &ports)?;
     calls::restrict()?;
@@ -150,7 +151,13 @@ fn confine_this_thread(sandbox: &Sandbox) -> Result<Enforced, SandboxError> {
         return Err(SandboxError::Leaks("reading /proc"));
     }
     let replace = sandbox.replace.clone();
-    Ok(Enforced { ports, replace, whole: status.ruleset == RulesetStatus::FullyEnforced, memory_locked })
+    Ok(Enforced { ports, replace, scoped: status.ruleset == RulesetStatus::FullyEnforced, memory_stays })
+}
+
+/// Whether nothing of the memory can reach a disk: it is locked, or there is no swap.
+fn memory_stays() -> io::Result<bool> {
+    // The first line is a heading.
+    Ok(kernel::lock_memory()? || std::fs::read_to_string("/proc/swaps")?.lines().count() <= 1)
 }
 
 /// An answer that does not fit into UDP is asked for again over TCP.

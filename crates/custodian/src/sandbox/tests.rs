@@ -226,6 +226,80 @@ fn a_path_that_is_not_there_is_named() {
     assert!(error.to_string().contains("/no/such/folder"), "{error}");
 }
 
+/// What no reason is good enough for: to be reached, to become another, to touch other processes, to have another view of the files, to have code in the
+/// kernel, to go round this very filter.
+const NEVER: &[libc::c_long] = &[
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_fanotify_init,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_personality,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_memfd_create,
+    libc::SYS_prlimit64,
+    libc::SYS_setuid,
+    libc::SYS_capset,
+    libc::SYS_seccomp,
+    libc::SYS_pkey_mprotect,
+    libc::SYS_mknodat,
+    libc::SYS_symlinkat,
+];
+
+#[test]
+fn what_must_never_be_on_the_list_is_not() {
+    let found: Vec<_> = allowed().filter(|allowed| NEVER.contains(&allowed.call)).map(|allowed| allowed.why).collect();
+    assert!(found.is_empty(), "{found:?}");
+    let free =
+        [libc::SYS_socket, libc::SYS_clone, libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_prctl, libc::SYS_ioctl];
+    for call in free.into_iter().chain([libc::SYS_fcntl, libc::SYS_setsockopt, libc::SYS_tgkill, libc::SYS_sendto]) {
+        assert!(allowed().any(|allowed| allowed.call == call && !allowed.only.is_empty()), "{call} takes any argument");
+    }
+}
+
 #[test]
 fn every_entry_of_the_policy_has_its_reason_and_is_there_once() {
     let calls: BTreeSet<_> = allowed().map(|allowed| allowed.call).collect();

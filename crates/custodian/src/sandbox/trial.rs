@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -36,7 +36,7 @@ pub(super) const TRIALS: &[Trial] = &[
     // The first, because a program that took this one's place answers in its stead: with 1, which is "the first still works".
     trial("becoming another program", |_| Err(Command::new("/bin/false").exec())),
     trial("starting another program", |_| Command::new("/bin/true").status().map(drop)),
-    trial("listening at a TCP port", |_| TcpListener::bind(("127.0.0.1", 0)).map(drop)),
+    trial("a TCP bind", |_| kernel::attempt(Forbidden::Bind)),
     trial("listening without a bind", |_| kernel::attempt(Forbidden::Listen)),
     trial("a UDP bind", |_| UdpSocket::bind(("127.0.0.1", 0)).map(drop)),
     trial("a connection to a port that is not configured", another_port),
@@ -50,7 +50,7 @@ pub(super) const TRIALS: &[Trial] = &[
     trial("io_uring", |_| kernel::attempt(Forbidden::IoUring)),
     trial("mounting", |_| kernel::attempt(Forbidden::Mount)),
     trial("namespaces of its own", |_| kernel::attempt(Forbidden::Namespaces)),
-    trial("signalling another process", |_| kernel::attempt(Forbidden::Signal)),
+    trial("signalling a process", |_| kernel::attempt(Forbidden::Signal)),
     trial("becoming dumpable again", |_| kernel::attempt(Forbidden::Dump)),
     trial("room for a core file", |_| kernel::attempt(Forbidden::CoreFile)),
     trial("memory that can be executed", |_| kernel::attempt(Forbidden::ExecutableMemory)),
