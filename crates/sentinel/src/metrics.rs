@@ -532,6 +532,19 @@ mod tests {
             );
         }
         assert!(text.contains(&format!("{UNSEAL_DURATION}_count{{")));
+
+        // A sandbox that lacks a part is one that is not whole.
+        let whole = |status: &Status| {
+            let lines = rendered(&metrics, status);
+            let told = lines.iter().find(|line| line.starts_with("holdfast_custodian_sandbox_whole{"));
+            told.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+        };
+        assert_eq!(whole(&status).as_deref(), Some("0"));
+        let custodians = status.clusters.values_mut().flat_map(|cluster| cluster.custodians.values_mut());
+        for heartbeat in custodians.filter_map(|custodian| custodian.heartbeat.as_mut()) {
+            heartbeat.sandbox = SandboxPart::ALL.into();
+        }
+        assert_eq!(whole(&status).as_deref(), Some("1"));
     }
 
     #[test]

@@ -534,6 +534,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sandbox_that_lacks_a_part_is_told_with_what_to_do() {
+        let id = "custodian-1".parse().expect("a name");
+        let with = |parts: &[SandboxPart]| Heartbeat { sandbox: parts.iter().copied().collect(), ..beat(7, "p") };
+        let told = |parts: &[SandboxPart]| sandbox_lacks(&id, &with(parts), "look there");
+        assert_eq!((told(&SandboxPart::ALL), told(&[])), (None, None));
+        let memory = told(&SandboxPart::ALL[..5]).expect("memory is missing");
+        assert!(memory.what.ends_with("lacks memory") && memory.grade == Grade::Warning, "{memory:?}");
+        assert!(memory.remedy.is_some_and(|remedy| remedy.starts_with("LimitMEMLOCK=infinity")));
+        let both = told(&SandboxPart::ALL[..4]).expect("two are missing");
+        assert!(both.what.ends_with("lacks scope, memory"), "{both:?}");
+    }
+
+    #[test]
     fn only_refusals_that_tell_something_are_told() {
         let rejected = |reason: &str| BTreeMap::from([(reason.to_owned(), 2)]);
         assert_eq!(telling("x", &rejected("expired")), None);
