@@ -79,7 +79,7 @@ impl AgeIdentity {
         residue::leaving_none(|| Self::parse_file(path))
     }
 
-    fn parse_file(path: &Path) -> Result<Self, IdentityError> {
+    pub(crate) fn parse_file(path: &Path) -> Result<Self, IdentityError> {
         let file = files::read_secret(path, IDENTITY_FILE_MAX)?;
         let mut identity = None;
         for (index, line) in file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate() {
@@ -126,7 +126,7 @@ impl AgeIdentity {
         residue::leaving_none(|| self.open(file, max))
     }
 
-    fn open(&self, file: &[u8], max: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    pub(crate) fn open(&self, file: &[u8], max: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let opened = |error| match error {
             DecryptError::NoMatchingKeys => OpenError::NotOurs,
             _ => OpenError::Damaged,
