@@ -22,7 +22,9 @@ use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal, Site};
 use crate::time::Timestamp;
 use crate::trust::Namespace;
 
-pub use drill::{CUSTODIANS_MAX, DrillOrder, DrillReport, DrillResult, Due, Intent, Phase, Response, Serving};
+pub use drill::{
+    Approved, CUSTODIANS_MAX, Canary, DrillOrder, DrillReport, DrillResult, Due, Intent, Phase, Response, Serving,
+};
 pub use needs::Needs;
 pub use order::{
     Acknowledgement, Distrust, Effect, HOLDS_REPORTED, Hold, HoldReport, Matter, NODES_NAMED_MAX, Relay, Release,

@@ -23,6 +23,7 @@ use holdfast_edge::files;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
 use holdfast_edge::service::{self, Order, Signals};
+use holdfast_edge::vault::canary::Salt;
 use holdfast_edge::vault::release::Expected;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -112,6 +113,7 @@ impl Driver {
         let state = read_state(&config)?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gave no random numbers: {e}"))?;
+        let salt = Salt::random().map_err(|e| anyhow::anyhow!("the system gave no random numbers: {e}"))?;
         let clock_synchronised = kernel::clock_synchronised();
         let start = Start { boot: host.boot, clock_synchronised, seed, audit: logbook.report(true) };
         let core = Custodian::new(config.settings.clone(), state, start, clock.now());
@@ -140,7 +142,7 @@ impl Driver {
             metrics: Metrics::new(),
             unsound: BTreeSet::new(),
             checks: 0,
-            conductors: Conductors::new(),
+            conductors: Conductors::new(salt),
         })
     }
 

@@ -156,7 +156,7 @@ fn refuse(door: &Door, Refused(reason, status, what): Refused) -> Response {
 fn status_of(done: &[Done]) -> StatusCode {
     if done.iter().any(|done| matches!(done.outcome, Outcome::Failed { .. })) {
         StatusCode::SERVICE_UNAVAILABLE
-    } else if done.iter().any(|done| done.outcome == Outcome::TooOften) {
+    } else if done.iter().any(|done| matches!(done.outcome, Outcome::TooOften { .. })) {
         StatusCode::TOO_MANY_REQUESTS
     } else {
         StatusCode::OK

@@ -122,7 +122,9 @@ impl Drills {
             let at = report.closed_at.unwrap_or(drill.issued_at).min(drill.heard_at);
             self.last_success = self.last_success.max(Some(at));
         }
-        if let (Some(node), Some(recovery_us)) = (&report.node, report.recovery_us) {
+        // How long people take is no recovery of the network's.
+        let recovery = report.recovery_us.filter(|_| !report.people);
+        if let (Some(node), Some(recovery_us)) = (&report.node, recovery) {
             // Others are not remembered: there are as many as a conductor cares to make up.
             if is_watched(node) {
                 self.last_recovery_us.insert(node.clone(), recovery_us);
@@ -167,6 +169,7 @@ pub(super) mod tests {
             node: Some("vault-1".parse().expect("a name")),
             ordered_by: None,
             reason: None,
+            people: false,
             phase,
             result,
             why: None,
@@ -186,6 +189,8 @@ pub(super) mod tests {
             taken_by: Vec::new(),
             declined: BTreeMap::new(),
             responses: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            canary: None,
             intent: Some(MessageId::from_bytes([drill; 16])),
         }
     }

@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) skew: Duration,
     /// The custodians that conduct drills.
     pub(crate) conductors: BTreeSet<usize>,
+    /// Whether they read a canary.
+    pub(crate) canary: bool,
 }
 
 impl Setup {
@@ -72,6 +74,7 @@ impl Setup {
             misfits: BTreeSet::new(),
             skew: Duration::ZERO,
             conductors: BTreeSet::new(),
+            canary: false,
         }
     }
 }
@@ -174,6 +177,8 @@ fn conducting(c: usize, cluster: &ClusterSettings, setup: &Setup) -> ClusterSett
         node: if setup.nodes > 1 { Choice::Rotate } else { Choice::Active },
         min_unsealed: setup.nodes - 1,
         objective: Duration::from_secs(5),
+        people_objective: Duration::from_secs(600),
+        canary: setup.canary.then(|| "secret/data/canary".parse().expect("a path")),
     };
     ClusterSettings { conducting: setup.conductors.contains(&c).then_some(conducting), ..cluster.clone() }
 }
