@@ -12,6 +12,7 @@ pub mod drills;
 pub mod home;
 pub mod impostor;
 pub mod lab;
+pub mod memory;
 pub mod messages;
 pub mod observer;
 pub mod processes;

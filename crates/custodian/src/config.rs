@@ -241,7 +241,7 @@ impl Config {
             id: id.clone(),
             site: file.site,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            sandboxed: false,
+            sandbox: BTreeSet::new(),
             broker_grace,
             allowed_signers,
             clusters: settings,

@@ -107,7 +107,7 @@ impl Driver {
     /// Opens what is on disk, and makes the core. Nothing is connected yet.
     pub(crate) fn open(config_path: PathBuf, mut config: Config, host: Host) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        config.settings.sandboxed = host.sandbox.is_some();
+        config.settings.sandbox = host.sandbox.as_ref().map(Enforced::parts).unwrap_or_default();
         inbox::prepare(&config.state_dir).context("the inbox folder cannot be made")?;
         let logbook = Logbook::open(&config.state_dir)?;
         let state = read_state(&config)?;
@@ -159,8 +159,8 @@ impl Driver {
         self.plan_drills();
         self.renew_tokens();
         service::tell_ready();
-        let sandbox =
-            self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
+        let parts: Vec<_> = self.config.settings.sandbox.iter().map(|part| part.as_str()).collect();
+        let sandbox = if parts.is_empty() { "off".to_owned() } else { parts.join(" ") };
         tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
         loop {
             self.carry_out_all();
@@ -586,7 +586,7 @@ impl Driver {
         } else if config.sandbox == SandboxMode::Enforce {
             return Err(refuse("a sandbox can only be put in force by a start: restart the custodian".to_owned()));
         }
-        config.settings.sandboxed = self.sandbox.is_some();
+        config.settings.sandbox = self.sandbox.as_ref().map(Enforced::parts).unwrap_or_default();
         Ok(config)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::admission::REASONS;
-use holdfast_core::message::{Needs, Seen};
+use holdfast_core::message::{Needs, SandboxPart, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, DrillSummary, NodeStatus, Status};
 use holdfast_core::verdict;
 use holdfast_core::watch::{Place, Totals};
@@ -23,7 +23,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 33] = [
+const GAUGES: [(&str, &str); 34] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -44,6 +44,7 @@ const GAUGES: [(&str, &str); 33] = [
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
     ),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
+    ("holdfast_custodian_sandbox_whole", "Whether every part of it is"),
     (
         "holdfast_custodian_audit_ok",
         "Whether the custodian can write its audit log, and nothing tells of a change in it",
@@ -240,6 +241,8 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
     if let Some(heartbeat) = heartbeat {
         gauge!("holdfast_custodian_share_ok", &labels).set(flag(heartbeat.share.ok));
         gauge!("holdfast_custodian_sandboxed", &labels).set(flag(heartbeat.sandboxed));
+        let whole = heartbeat.sandbox.len() == SandboxPart::ALL.len();
+        gauge!("holdfast_custodian_sandbox_whole", &labels).set(flag(whole));
         let doubted = custodian.audit.as_ref().is_some_and(|audit| audit.doubt.is_some());
         let well = heartbeat.audit.ok && heartbeat.audit.broken.is_none() && !doubted;
         gauge!("holdfast_custodian_audit_ok", &labels).set(flag(well));
@@ -529,6 +532,19 @@ mod tests {
             );
         }
         assert!(text.contains(&format!("{UNSEAL_DURATION}_count{{")));
+
+        // A sandbox that lacks a part is one that is not whole.
+        let whole = |status: &Status| {
+            let lines = rendered(&metrics, status);
+            let told = lines.iter().find(|line| line.starts_with("holdfast_custodian_sandbox_whole{"));
+            told.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+        };
+        assert_eq!(whole(&status).as_deref(), Some("0"));
+        let custodians = status.clusters.values_mut().flat_map(|cluster| cluster.custodians.values_mut());
+        for heartbeat in custodians.filter_map(|custodian| custodian.heartbeat.as_mut()) {
+            heartbeat.sandbox = SandboxPart::ALL.into();
+        }
+        assert_eq!(whole(&status).as_deref(), Some("1"));
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Custodian {
         };
         let mut ready: BTreeSet<_> = known.peers.iter().filter(fit).map(|(custodian, _)| custodian.clone()).collect();
         let node = self.nodes.get(&(cluster, name.clone()));
-        if node.is_some_and(|node| node.is_ready(known.share_ok, self.settings.sandboxed, now.steady)) {
+        if node.is_some_and(|node| node.is_ready(known.share_ok, self.settings.sandboxed(), now.steady)) {
             ready.insert(self.settings.id.clone());
         }
         ready

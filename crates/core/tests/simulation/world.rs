@@ -14,7 +14,7 @@ use holdfast_core::custodian::{
 };
 use holdfast_core::drill::{Choice, Conducting, Observed, SealOrder};
 use holdfast_core::id::{ClusterId, DrillId, MessageId, NodeName};
-use holdfast_core::message::{AuditReport, Content, Effect, Heartbeat, Lock, NodeReport, Seen};
+use holdfast_core::message::{AuditReport, Content, Effect, Heartbeat, Lock, NodeReport, SandboxPart, Seen};
 use holdfast_core::policy::Policy;
 use holdfast_core::release::Attempt;
 use holdfast_core::time::{Now, Steady, Timestamp};
@@ -222,7 +222,7 @@ impl World {
                 id: people.custodians[c].name.clone(),
                 site: None,
                 version: "simulated".to_owned(),
-                sandboxed: true,
+                sandbox: SandboxPart::ALL.into(),
                 broker_grace: setup.broker.then_some(setup.grace),
                 allowed_signers: people.trust().clone(),
                 clusters: BTreeMap::from([(cluster, conducting(c, &mine, &setup))]),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_core::id::MessageId;
-use holdfast_core::message::{AuditReport, HoldReport, Needs, NodeReport, Seen, ShareReport};
+use holdfast_core::message::{AuditReport, HoldReport, Needs, NodeReport, SandboxPart, Seen, ShareReport};
 
 use super::*;
 
@@ -49,6 +49,7 @@ fn heartbeat() -> Heartbeat {
         share: ShareReport { generation: 1, x: Some(7), ok: true },
         threshold: 3,
         sandboxed: true,
+        sandbox: SandboxPart::ALL.into(),
         clock_synchronised: false,
         audit: AuditReport { seq: 1, head: "0".repeat(64), ok: true, broken: Some(1) },
         policy_sha256: "0".repeat(64),
@@ -91,6 +92,7 @@ fn it_says_of_itself_what_a_sentinel_would() {
         "holdfast_custodian_ready{cluster=\"prod\",node=\"vault-3\",custodian=\"custodian-1\"} 0",
         "holdfast_custodian_share_ok{cluster=\"prod\",custodian=\"custodian-1\"} 1",
         "holdfast_custodian_sandboxed{cluster=\"prod\",custodian=\"custodian-1\"} 1",
+        "holdfast_custodian_sandbox_whole{cluster=\"prod\",custodian=\"custodian-1\"} 1",
         "holdfast_custodian_audit_ok{cluster=\"prod\",custodian=\"custodian-1\"} 0",
         "holdfast_custodian_clock_synchronised{cluster=\"prod\",custodian=\"custodian-1\"} 0",
         "holdfast_quorum_threshold{cluster=\"prod\"} 3",
