@@ -143,6 +143,8 @@ struct Cluster {
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
     drills: Drills,
+    /// Who may tell of drills, by the trust root in force.
+    conductors: BTreeSet<Principal>,
     root: Root,
 }
 
@@ -189,6 +191,14 @@ impl Watcher {
         let known =
             |place: &Place| self.clusters.get(&place.cluster).is_some_and(|c| c.nodes.contains_key(&place.node));
         self.actions.retain(|(place, _)| known(place) && !renewed.contains(place));
+    }
+
+    /// Only these conduct drills in a cluster: what others plan counts for nothing.
+    pub fn set_conductors(&mut self, cluster: ClusterId, conductors: BTreeSet<Principal>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.drills.conducted_by(&conductors);
+            cluster.conductors = conductors;
+        }
     }
 
     /// Takes back what an earlier process knew of a cluster's incidents, the oldest first.
@@ -288,6 +298,9 @@ impl Watcher {
                 self.asks.extend(want.map(|want| (header.cluster, want)));
                 let news = cluster.witness(header, heartbeat, now);
                 self.records.extend(news.map(|news| Record::Audit(header.cluster, header.from.clone(), news)));
+                if cluster.conductors.contains(&header.from) && !cluster.distrusted(now).contains(&header.from) {
+                    cluster.drills.plans(&header.from, heartbeat.next_drill, now.wall);
+                }
                 self.count(header, heartbeat);
             }
             Content::Sighting(sighting) => {
@@ -536,6 +549,7 @@ impl Cluster {
             approvals: VecDeque::new(),
             ledger: Ledger::default(),
             drills: Drills::default(),
+            conductors: BTreeSet::new(),
             root: Root::new(watch.allowed_signers_sha256.clone()),
             watch,
         }
@@ -615,10 +629,10 @@ impl Cluster {
         self.ledger.name_drills(|intent, node| drills.of_intent(intent, node));
     }
 
-    /// When the next drill is due: the earliest that a custodian tells that speaks now and whose word counts.
-    fn next_drill(counting: &BTreeMap<&Principal, &Heard>, now: Now) -> Option<Timestamp> {
-        let fresh = counting.values().filter(|heard| heard.is_fresh(now));
-        fresh.filter_map(|heard| heard.heartbeat.next_drill).min()
+    /// When the next drill is due: the earliest that a conductor tells that speaks now and whose word counts.
+    fn next_drill(&self, counting: &BTreeMap<&Principal, &Heard>, now: Now) -> Option<Timestamp> {
+        let fresh = counting.iter().filter(|(who, heard)| heard.is_fresh(now) && self.conductors.contains(**who));
+        fresh.filter_map(|(_, heard)| heard.heartbeat.next_drill).min()
     }
 
     /// Notes whose shares an incident proved, and returns what is news of it.
@@ -694,7 +708,7 @@ impl Cluster {
             trust: Some(self.root.in_force()),
             incidents: self.ledger.recent().cloned().collect(),
             drills: self.drills.recent(now.wall).cloned().collect(),
-            drill_summary: self.drills.summary(Self::next_drill(&counting, now)),
+            drill_summary: self.drills.summary(self.next_drill(&counting, now), now.wall),
         }
     }
 

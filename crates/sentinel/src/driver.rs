@@ -240,7 +240,11 @@ impl Driver {
     /// Hears everybody whom the trust roots in force know.
     fn settle_roles(&mut self) {
         let clusters = self.config.watches.iter();
-        let roles = clusters.map(|(id, watch)| (*id, roles(&watch.custodians, self.admission.trust(*id)))).collect();
+        let roles: BTreeMap<_, _> =
+            clusters.map(|(id, watch)| (*id, roles(&watch.custodians, self.admission.trust(*id)))).collect();
+        for (id, roles) in &roles {
+            self.core.set_conductors(*id, roles.conductors.clone());
+        }
         self.admission.reconfigure(self.config.allowed_signers.clone(), roles);
     }
 

@@ -23,7 +23,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 33] = [
+const GAUGES: [(&str, &str); 35] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -69,6 +69,14 @@ const GAUGES: [(&str, &str); 33] = [
     (
         "holdfast_drill_last_success_timestamp_seconds",
         "When the last drill that passed was over; absent while none did",
+    ),
+    (
+        "holdfast_drill_last_closed_timestamp_seconds",
+        "When the last drill was heard to be over, however it went; absent while none was",
+    ),
+    (
+        "holdfast_drill_due_timestamp_seconds",
+        "When the first drill was due that did not take place, as conductors' heartbeats had told; absent while there is none",
     ),
     (
         "holdfast_drill_next_run_timestamp_seconds",
@@ -194,6 +202,12 @@ fn write_drills(name: &str, known: &DrillSummary) {
     let cluster = || ("cluster", name.to_owned());
     if let Some(at) = known.last_success {
         gauge!("holdfast_drill_last_success_timestamp_seconds", &[cluster()]).set(at.as_seconds());
+    }
+    if let Some(at) = known.last_closed {
+        gauge!("holdfast_drill_last_closed_timestamp_seconds", &[cluster()]).set(at.as_seconds());
+    }
+    if let Some(at) = known.due {
+        gauge!("holdfast_drill_due_timestamp_seconds", &[cluster()]).set(at.as_seconds());
     }
     if let Some(at) = known.next {
         gauge!("holdfast_drill_next_run_timestamp_seconds", &[cluster()]).set(at.as_seconds());
@@ -366,7 +380,9 @@ mod tests {
             drills: Vec::new(),
             drill_summary: DrillSummary {
                 next: Some(Timestamp::from_millis(9_500)),
+                due: Some(Timestamp::from_millis(4_500)),
                 last_success: Some(Timestamp::from_millis(2_500)),
+                last_closed: Some(Timestamp::from_millis(3_500)),
                 last_recovery_us: BTreeMap::from([("a".parse().expect("a name"), 41_500)]),
             },
         };
@@ -434,6 +450,8 @@ mod tests {
             "holdfast_drill_runs_total{cluster=\"prod\",result=\"late\"} 1",
             "holdfast_drill_runs_total{cluster=\"prod\",result=\"passed\"} 0",
             "holdfast_drill_last_success_timestamp_seconds{cluster=\"prod\"} 2.5",
+            "holdfast_drill_last_closed_timestamp_seconds{cluster=\"prod\"} 3.5",
+            "holdfast_drill_due_timestamp_seconds{cluster=\"prod\"} 4.5",
             "holdfast_drill_next_run_timestamp_seconds{cluster=\"prod\"} 9.5",
             "holdfast_drill_last_duration_seconds{cluster=\"prod\",node=\"a\"} 0.0415",
             "holdfast_share_submissions_total{cluster=\"prod\",custodian=\"custodian-1\",result=\"opened\"} 5",
