@@ -158,6 +158,9 @@ pub struct CustodianStatus {
     /// proven since, or that is long ago.
     #[serde(default)]
     pub share_suspect: Option<Timestamp>,
+    /// When the incident began of which it and others tell what cannot all be true: at least one of them lies. Told for as long.
+    #[serde(default)]
+    pub receipts_contradict: Option<Timestamp>,
     /// What the sentinel remembers of its audit log.
     #[serde(default)]
     pub audit: Option<AuditWitness>,

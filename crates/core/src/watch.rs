@@ -148,6 +148,12 @@ struct Cluster {
     root: Root,
 }
 
+/// Whom receipts make doubtful, and since when.
+struct Doubts {
+    suspects: BTreeMap<Principal, Timestamp>,
+    contradicting: BTreeMap<Principal, Timestamp>,
+}
+
 #[derive(Debug)]
 struct Node {
     sight: Sight,
@@ -191,6 +197,12 @@ impl Watcher {
         let known =
             |place: &Place| self.clusters.get(&place.cluster).is_some_and(|c| c.nodes.contains_key(&place.node));
         self.actions.retain(|(place, _)| known(place) && !renewed.contains(place));
+        let clusters = &self.clusters;
+        let serves = |id: &ClusterId, who: &Principal| {
+            clusters.get(id).is_some_and(|cluster| cluster.watch.custodians.contains(who))
+        };
+        self.submissions.retain(|(id, who, _)| serves(id, who));
+        self.rejected.retain(|(who, _)| clusters.keys().any(|id| serves(id, who)));
     }
 
     /// Only these conduct drills in a cluster: what others plan counts for nothing.
@@ -311,8 +323,11 @@ impl Watcher {
                 }
             }
             Content::Receipt(receipt) => {
-                cluster.ledger.receipt(&header.from, receipt);
-                cluster.name_drills();
+                // Who tells of a share that is not his own, by his own word, tells of nothing that was.
+                if !cluster.is_anothers(&header.from, receipt.x) {
+                    cluster.ledger.receipt(&header.from, receipt);
+                    cluster.name_drills();
+                }
                 if let Some(node) = cluster.nodes.get_mut(&receipt.node) {
                     node.sight.attend(now);
                 }
@@ -651,6 +666,21 @@ impl Cluster {
         news
     }
 
+    /// Whether the custodian's own heartbeat says that its share is another one than this.
+    fn is_anothers(&self, from: &Principal, x: u8) -> bool {
+        self.heard.get(from).and_then(|heard| heard.heartbeat.share.x).is_some_and(|own| own != x)
+    }
+
+    /// Whose receipts cannot all be true, and since when.
+    fn contradicting(&self, distrusted: &BTreeSet<Principal>, now: Now) -> BTreeMap<Principal, Timestamp> {
+        let recent = self.ledger.all().filter(|incident| now.wall < incident.began_at.after(SUSPECT_KEPT));
+        let named = |incident: &IncidentStatus| {
+            let named = proof::contradicting(incident, distrusted, self.watch.threshold).into_iter();
+            named.map(|custodian| (custodian, incident.began_at)).collect::<Vec<_>>()
+        };
+        recent.flat_map(named).collect()
+    }
+
     /// Whose shares are suspect, and since when.
     fn suspects(&self, distrusted: &BTreeSet<Principal>, now: Now) -> BTreeMap<Principal, Timestamp> {
         let mut suspects = BTreeMap::new();
@@ -678,7 +708,8 @@ impl Cluster {
         let distrusted = held::surely(&told_distrusted, watch.threshold);
         let counting: BTreeMap<_, _> = self.heard.iter().filter(|(who, _)| !distrusted.contains(*who)).collect();
         let quorum = assess(basis, &counting, now);
-        let suspects = self.suspects(&distrusted, now);
+        let doubts =
+            Doubts { suspects: self.suspects(&distrusted, now), contradicting: self.contradicting(&distrusted, now) };
         ClusterStatus {
             id,
             shares: watch.shares,
@@ -698,7 +729,7 @@ impl Cluster {
             custodians: watch
                 .custodians
                 .iter()
-                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, &suspects, now)))
+                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, &doubts, now)))
                 .collect(),
             approvals: self.approvals.iter().filter(|approval| approval.expires_at > now.wall).cloned().collect(),
             holds: held::holds(&said),
@@ -759,7 +790,7 @@ impl Cluster {
         who: &Principal,
         quorum: &Quorum,
         distrusted: &BTreeSet<Principal>,
-        suspects: &BTreeMap<Principal, Timestamp>,
+        doubts: &Doubts,
         now: Now,
     ) -> CustodianStatus {
         let heard = self.heard.get(who);
@@ -777,7 +808,8 @@ impl Cluster {
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
             share_proven: self.proof(who).filter(|_| !distrusted).cloned(),
-            share_suspect: suspects.get(who).copied(),
+            share_suspect: doubts.suspects.get(who).copied(),
+            receipts_contradict: doubts.contradicting.get(who).copied(),
             audit: self.audits.get(who).map(|known| AuditWitness {
                 doubt: witness::standing(known, now.wall, self.watch.audit_accepted.get(who).copied()).cloned(),
                 ..known.clone()
@@ -807,6 +839,11 @@ impl<K> Default for Grown<K> {
 }
 
 impl<K: Ord + Clone> Grown<K> {
+    fn retain(&mut self, still: impl Fn(&K) -> bool) {
+        self.last.retain(|key, _| still(key));
+        self.totals.retain(|key, _| still(key));
+    }
+
     fn see(&mut self, key: K, started_at: Timestamp, count: u64) {
         let before = match self.last.insert(key.clone(), (started_at, count)) {
             Some((same, before)) if same == started_at => before,
