@@ -156,7 +156,8 @@ async fn closed_after(mut say: impl FnMut(u64) -> &'static [u8] + Send + 'static
 #[cfg(feature = "serve")]
 #[tokio::test(start_paused = true)]
 async fn whoever_sends_byte_by_byte_or_never_stops_asking_is_not_served_for_ever() {
-    let head = b"GET / HTTP/1.1\r\nHost: a\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let head =
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     let trickled = closed_after(|second| {
         let at = usize::try_from(second).expect("few").min(head.len() - 1);
         &head[at..=at]
