@@ -174,15 +174,23 @@ fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
         assert!(said.code != Some(0) && said.err.contains("Code: 403"), "{refused}: {said:?}");
     }
 
-    // It is taken where it is good, and a better one is not.
+    // It is taken where it is good, and a better one is not; also where the list of what it can do hides the rule.
     let root = std::fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
     let wide = vault("bao token create -orphan -policy=holdfast-conductor -field=token").well().out;
+    let plus = "printf 'path \"secret/+/x\" { capabilities = [\"read\"] }' | bao policy write hidden -";
+    vault(plus).well();
+    let hidden = vault(&commands[1].replace("-policy=", "-policy=hidden -policy=")).well().out;
+    assert_eq!(
+        as_root(lab, &format!("bao token capabilities {} secret/y/x", hidden.trim()), None).well().out.trim(),
+        "read"
+    );
     let config = lab.path(&lab.custodian(CONDUCTOR).config);
     let sealed_token = config.with_file_name("seal-token.age");
     let before = std::fs::read(&sealed_token).expect("the lab's own");
     for (given, named) in [
         (root.trim(), "root token"),
         (wide.trim(), "more than seal: auth/token"),
+        (hidden.trim(), "have to be holdfast-conductor alone"),
         ("s.nosuchtoken", "does not take the token"),
         ("", "no token"),
     ] {
@@ -191,6 +199,13 @@ fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
         assert!(given.is_empty() || !said.err.contains(given), "the token is quoted");
         assert_eq!(std::fs::read(&sealed_token).expect("there"), before, "a refused token changed the file");
     }
+    let policy = with_policy_from_file(commands[0]);
+    let wider = policy.replace("policy.hcl", "wider.hcl");
+    vault(&format!("(cat policy.hcl; echo 'path \"secret/+/x\" {{ capabilities = [\"read\"] }}') >wider.hcl\n{wider}"))
+        .well();
+    let said = seal_token(&config, &token, &[]);
+    assert!(said.code != Some(0) && said.err.contains("grants other things than it should"), "{said:?}");
+    vault(&policy).well();
     let elsewhere = lab.path(&lab.custodian("custodian-2").config);
     let said = seal_token(&elsewhere, &token, &[]);
     assert!(said.code == Some(78) && said.err.contains("has no [conductor.NAME]"), "{said:?}");

@@ -16,14 +16,11 @@ use holdfast_edge::config::{ConfigError, ConfigFile, NodeSection, Spanned, Which
 use holdfast_edge::terminal::{self, HiddenError};
 use holdfast_edge::tls;
 use holdfast_edge::vault::NodeIdentity;
-use holdfast_edge::vault::exercise::{POLICY, PowersError, SealToken, TOKEN_MAX, TokenError};
+use holdfast_edge::vault::exercise::{POLICY, POLICY_NAME, PowersError, RenewError, SealToken, TOKEN_MAX, TokenError};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{self, HostError};
 use crate::output;
-
-/// What the policy is called in the commands that are printed.
-const POLICY_NAME: &str = "holdfast-conductor";
 
 /// The most that is read, in bytes: the token, and what stands around it in a file.
 const TYPED_MAX: usize = TOKEN_MAX + 64;
@@ -226,7 +223,7 @@ async fn check(
             Ok(mut connection) => match connection.seal_status().await {
                 Ok(status) if status.is_open() => match connection.check_powers(token).await {
                     Ok(()) => return Ok(node),
-                    Err(PowersError::Ask(error)) => error.to_string(),
+                    Err(PowersError::Ask(error) | PowersError::Renew(RenewError::Ask(error))) => error.to_string(),
                     Err(why) => return Err(SealTokenError::Powers { node, why }),
                 },
                 Ok(_) => "it is sealed".to_owned(),

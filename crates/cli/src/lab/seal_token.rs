@@ -2,13 +2,10 @@
 
 use holdfast_edge::admin::rotation::Token;
 use holdfast_edge::admin::{Admin, AdminError};
-use holdfast_edge::vault::exercise::POLICY;
+use holdfast_edge::vault::exercise::{POLICY, POLICY_NAME};
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
-
-/// What the policy is called, here and in docs/CEREMONIES.md.
-const POLICY_NAME: &str = "holdfast-conductor";
 
 /// How long the token lives without being renewed: the server's own longest.
 const PERIOD: &str = "768h";

@@ -42,10 +42,10 @@ impl Custodian {
         let Some(conductor) = self.conductors.get_mut(&cluster) else { return Err(Refused::Cluster(cluster)) };
         if order.is_some() {
             let about = order.as_ref().and_then(|ordered| ordered.order.node.clone());
-            conductor.handle_task(Task { slot: slot.clone(), until, order });
+            conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
             self.acknowledge(cluster, id, Effect::InForce {}, about.as_slice());
         } else {
-            conductor.handle_task(Task { slot: slot.clone(), until, order });
+            conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
         }
         self.conduct(now);
         Ok((cluster, slot))
@@ -67,8 +67,11 @@ impl Custodian {
 
     /// Something was seen of a node in a drill that this custodian conducts.
     pub fn handle_observed(&mut self, cluster: ClusterId, drill: DrillId, observed: Observed, now: Now) {
-        if let Some(conductor) = self.conductors.get_mut(&cluster) {
-            conductor.handle_observed(drill, observed, now);
+        let opened = matches!(observed, Observed::Open(..));
+        let Some(conductor) = self.conductors.get_mut(&cluster) else { return };
+        conductor.handle_observed(drill, observed, now);
+        if let Some(node) = conductor.drilled().filter(|_| opened).cloned() {
+            self.with_node(cluster, &node, now, |node, cx| node.see_open_in_drill(drill, cx));
         }
         self.conduct(now);
     }
@@ -149,7 +152,9 @@ impl Custodian {
             Some((name.clone(), NodeView { open: node.sight.seen() == Seen::Open, trouble, held, ready }))
         });
         let (custodians, threshold) = (settings.custodians.clone(), settings.threshold);
-        View { nodes: nodes.collect(), heard_all: up, custodians, threshold }
+        let next = self.conductors.get(&cluster).and_then(Conductor::next_slot);
+        let intent_taken = next.is_some_and(|slot| self.slots.get(&cluster).is_some_and(|slots| slots.has(slot)));
+        View { nodes: nodes.collect(), heard_all: up, custodians, threshold, intent_taken }
     }
 
     /// The custodians that say that they are ready for a node, this one among them.

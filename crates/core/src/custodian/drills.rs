@@ -23,6 +23,10 @@ pub const SLOT_LATE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long a slot is remembered: longer than a schedule's time is late, or an order valid.
 const SLOT_KEPT: Duration = Duration::from_secs(3600);
 
+/// How many intents for times of a schedule are taken within [`SLOT_KEPT`]: nobody but a conductor says that there is such a time, and while an
+/// intent stands, somebody's deliberate seal would pass for the drill's. Operators' orders are counted by their signatures.
+const SCHEDULED_MAX: usize = 6;
+
 /// How many slots are remembered of one cluster. When they are full, no more intents are taken until some are old.
 const SLOTS_MAX: usize = 512;
 
@@ -43,11 +47,20 @@ struct UsedSlot {
 }
 
 impl Slots {
+    /// Whether an intent for it was taken here.
+    pub(super) fn has(&self, slot: &SlotId) -> bool {
+        self.used.iter().any(|used| used.slot == *slot)
+    }
+
     /// Uses a slot up. By the latest time that the clock has shown: one that is set back makes none free.
     fn take(&mut self, slot: &SlotId, high_water: Timestamp) -> Result<(), &'static str> {
         self.used.retain(|used| high_water < used.until);
-        if self.used.iter().any(|used| used.slot == *slot) {
+        if self.has(slot) {
             return Err("an intent for the same time, or the same order, came before");
+        }
+        let scheduled = self.used.iter().filter(|used| used.slot.time().is_some()).count();
+        if slot.time().is_some() && scheduled >= SCHEDULED_MAX {
+            return Err("no more drills of a schedule are held within an hour: six were");
         }
         if self.used.len() >= SLOTS_MAX {
             return Err("too many intents in a short time");
@@ -133,8 +146,9 @@ impl Custodian {
 
     /// A conductor tells of its drill.
     pub(super) fn hear_drill_report(&mut self, cluster: ClusterId, from: &Principal, report: &DrillReport, now: Now) {
-        if let Some(node) = report.node.as_ref().filter(|_| report.phase == Phase::Closed) {
-            self.with_node(cluster, node, now, |node, cx| node.close_drill(from, report.drill, cx));
+        let was_sealed = report.sealed_at.is_some();
+        if let Some(node) = report.node.as_ref().filter(|_| report.phase >= Phase::Open) {
+            self.with_node(cluster, node, now, |node, cx| node.close_drill(from, report.drill, was_sealed, cx));
         }
     }
 

@@ -53,9 +53,6 @@ const WAITING_MAX: usize = 16;
 /// How many slots are known to be over.
 const DONE_MAX: usize = 256;
 
-/// How many drills of other conductors are followed.
-const OTHERS_MAX: usize = 16;
-
 /// How a conductor holds drills, as its configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conducting {
@@ -111,6 +108,8 @@ pub struct View {
     pub custodians: BTreeSet<Principal>,
     /// How many shares open a node.
     pub threshold: u8,
+    /// Whether it took an intent, whose ever, for what the next drill that waits is held for.
+    pub intent_taken: bool,
 }
 
 /// What the conductor's own custodian sees of one node.
@@ -209,13 +208,14 @@ enum Step {
     },
     Answers {
         since: Steady,
-        intent: MessageId,
         asked: BTreeSet<Principal>,
         answered: BTreeSet<Principal>,
     },
     Seal {
         since: Steady,
         revoked: Revocation,
+        /// Who took the intent, and then said that it does not count any more.
+        withdrawn: BTreeSet<Principal>,
     },
     Sealed {
         since: Steady,
@@ -254,7 +254,8 @@ pub struct Conductor {
     memory: Memory,
     waiting: VecDeque<Task>,
     running: Option<Running>,
-    others: BTreeMap<SlotId, (Principal, DrillReport)>,
+    /// What each other conductor is at, as it says.
+    others: BTreeMap<Principal, DrillReport>,
     demands: VecDeque<Demand>,
 }
 
@@ -294,16 +295,29 @@ impl Conductor {
         self.demands.pop_front()
     }
 
-    /// A drill is to be held.
-    pub fn handle_task(&mut self, task: Task) {
+    /// What the next drill that waits is held for.
+    pub fn next_slot(&self) -> Option<&SlotId> {
+        self.waiting.front().filter(|_| self.running.is_none()).map(|task| &task.slot)
+    }
+
+    /// A drill is to be held. Where too many wait, it is refused.
+    pub fn handle_task(&mut self, task: Task, ids: &mut dyn FnMut() -> [u8; 16], now: Now) {
         let known = |slot: &SlotId| *slot == task.slot;
         if self.memory.done.iter().any(known) {
             return self.demands.push_back(Demand::Settled(task.slot));
         }
         let at_it = self.running.as_ref().is_some_and(|running| running.report.slot == task.slot);
-        if !at_it && !self.waiting.iter().any(|waiting| waiting.slot == task.slot) && self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(task);
+        if at_it || self.waiting.iter().any(|waiting| waiting.slot == task.slot) {
+            return;
         }
+        if self.waiting.len() < WAITING_MAX {
+            return self.waiting.push_back(task);
+        }
+        let mut report = self.blank(&task, DrillId::from_bytes(ids()), 0, now);
+        (report.phase, report.result, report.closed_at) = (Phase::Closed, Some(DrillResult::Refused), Some(now.wall));
+        report.why = Some(format!("{WAITING_MAX} drills wait for their turn already"));
+        self.demands.push_back(Demand::Report(Box::new(report)));
+        self.finish(task.slot);
     }
 
     /// What each node does for its clients; `None` where it does not say.
@@ -354,7 +368,7 @@ impl Conductor {
             submitters: turn,
             order: running.order.as_ref().map(|ordered| ordered.envelope.clone()),
         };
-        running.step = Step::Answers { since: now.steady, intent: id, asked: ready, answered: BTreeSet::new() };
+        running.step = Step::Answers { since: now.steady, asked: ready, answered: BTreeSet::new() };
         self.demands.push_back(Demand::Save);
         self.demands.push_back(Demand::Announce(id, intent));
         self.tell();
@@ -365,25 +379,45 @@ impl Conductor {
         self.running.is_none() && self.waiting.is_empty() && self.demands.is_empty()
     }
 
-    /// The intent to which answers are awaited, and its node.
+    /// The intent of which is still to be heard whether it counts, and its node.
     pub fn awaited(&self) -> Option<(MessageId, &NodeName)> {
         let running = self.running.as_ref()?;
-        let Step::Answers { intent, .. } = &running.step else { return None };
-        Some((*intent, running.report.node.as_ref()?))
+        let waits = matches!(running.step, Step::Answers { .. } | Step::Seal { .. });
+        running.report.intent.filter(|_| waits).zip(running.report.node.as_ref())
     }
 
-    /// A custodian answered to an intent.
+    /// The node of the drill that runs.
+    pub fn drilled(&self) -> Option<&NodeName> {
+        self.running.as_ref()?.report.node.as_ref()
+    }
+
+    /// A custodian answered to an intent, or takes its answer back.
     pub fn hear_answer(&mut self, from: &Principal, order: MessageId, effect: &Effect) {
-        let Some(running) = &mut self.running else { return };
-        let Step::Answers { intent, asked, answered, .. } = &mut running.step else { return };
-        // The word of who was not ready, or is distrusted, is not one of those that are needed.
-        if order != *intent || !asked.contains(from) || !answered.insert(from.clone()) {
+        let Some(Running { report, step, .. }) = &mut self.running else { return };
+        if report.intent != Some(order) {
             return;
         }
-        match effect {
-            Effect::InForce {} => running.report.taken_by.push(from.clone()),
-            Effect::Inapplicable { why } => drop(running.report.declined.insert(from.clone(), plain_text(why))),
-            Effect::Waiting { .. } => {}
+        match (step, effect) {
+            // The word of who was not ready, or is distrusted, is not one of those that are needed.
+            (Step::Answers { asked, .. }, _) if !asked.contains(from) => {}
+            (Step::Answers { answered, .. }, Effect::InForce {}) => {
+                if answered.insert(from.clone()) {
+                    report.taken_by.push(from.clone());
+                }
+            }
+            (Step::Answers { answered, .. }, Effect::Inapplicable { why }) => {
+                answered.insert(from.clone());
+                report.taken_by.retain(|taken| taken != from);
+                report.declined.insert(from.clone(), plain_text(why));
+            }
+            (Step::Answers { answered, .. }, Effect::Waiting { .. }) => drop(answered.insert(from.clone())),
+            (Step::Seal { revoked, withdrawn, .. }, Effect::Inapplicable { .. }) if report.taken_by.contains(from) => {
+                withdrawn.insert(from.clone());
+                if report.taken_by.len() - withdrawn.len() <= usize::from(report.threshold) {
+                    revoked.revoke();
+                }
+            }
+            _ => {}
         }
     }
 
@@ -415,12 +449,10 @@ impl Conductor {
     /// Another conductor tells of its drill.
     pub fn hear_report(&mut self, from: &Principal, report: &DrillReport, view: &View) {
         if report.phase != Phase::Closed {
-            if self.others.len() < OTHERS_MAX || self.others.contains_key(&report.slot) {
-                self.others.insert(report.slot.clone(), (from.clone(), report.clone()));
-            }
+            self.others.insert(from.clone(), report.clone());
             return;
         }
-        self.others.remove(&report.slot);
+        self.others.retain(|_, other| other.slot != report.slot);
         // Nobody's report makes this remember names that there are not.
         let named = |node: &NodeName| view.nodes.contains_key(node);
         let known = |custodian: &Principal| view.custodians.contains(custodian);
@@ -488,7 +520,7 @@ impl Conductor {
             }
             Step::Survey { .. } => {}
             Step::Answers { .. } => self.count_answers(view, now),
-            Step::Seal { since, revoked } => {
+            Step::Seal { since, revoked, .. } => {
                 let trouble = node.and_then(|node| if node.held { node.trouble } else { None });
                 if trouble.is_some() {
                     revoked.revoke();
@@ -554,16 +586,33 @@ impl Conductor {
             return;
         }
         let Some(task) = self.waiting.pop_front() else { return };
-        if let Some((conductor, report)) = self.others.remove(&task.slot) {
+        // Before its intent was out there is nothing to be looked after, and the drill can still be held; and a report alone, whose intent
+        // nobody has heard, keeps no drill from being held.
+        let began = self.others.iter().find(|(_, report)| report.slot == task.slot && view.intent_taken);
+        if let Some((conductor, report)) = began.map(|(conductor, report)| (conductor.clone(), report.clone())) {
+            self.others.remove(&conductor);
             let why = format!("{conductor} began it and went away");
             let (since, next) = (now.steady, now.steady);
             let step = Step::LookAfter { since, next, open_since: None, why, other: true };
             self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
             return self.demands.push_back(Demand::Save);
         }
-        let report = DrillReport {
-            drill: DrillId::from_bytes(ids()),
-            slot: task.slot,
+        let report = self.blank(&task, DrillId::from_bytes(ids()), view.threshold, now);
+        let step = Step::Survey { since: now.steady };
+        self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
+        if task.until <= now.wall {
+            return self.close(DrillResult::Refused, Some("its time was over before it could begin"), now);
+        }
+        self.demands.push_back(Demand::Save);
+        self.tell();
+        self.demands.push_back(Demand::Survey);
+    }
+
+    /// The report of a drill that begins now.
+    fn blank(&self, task: &Task, drill: DrillId, threshold: u8, now: Now) -> DrillReport {
+        DrillReport {
+            drill,
+            slot: task.slot.clone(),
             node: task.order.as_ref().and_then(|ordered| ordered.order.node.clone()),
             ordered_by: task.order.as_ref().map(|ordered| ordered.by.clone()),
             reason: task.order.as_ref().and_then(|ordered| ordered.order.reason.clone()),
@@ -581,28 +630,20 @@ impl Conductor {
             objective_ms: self.settings.objective.as_millis().min(u128::from(u64::MAX)) as u64,
             before: None,
             after: None,
-            threshold: view.threshold,
+            threshold,
             submitters: Vec::new(),
             taken_by: Vec::new(),
             declined: BTreeMap::new(),
             responses: BTreeMap::new(),
             intent: None,
-        };
-        let step = Step::Survey { since: now.steady };
-        self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
-        if task.until <= now.wall {
-            return self.close(DrillResult::Refused, Some("its time was over before it could begin"), now);
         }
-        self.demands.push_back(Demand::Save);
-        self.tell();
-        self.demands.push_back(Demand::Survey);
     }
 
     /// Seals when enough custodians have taken the intent.
     fn count_answers(&mut self, view: &View, now: Now) {
         let Some(running) = &mut self.running else { return };
         let Some(node) = running.report.node.clone() else { return };
-        let Step::Answers { since, asked, answered, .. } = &running.step else { return };
+        let Step::Answers { since, asked, answered } = &running.step else { return };
         let (all, waited) = (asked.is_subset(answered), now.steady.since(*since));
         if !all && waited < ANSWERS_MAX {
             return;
@@ -622,7 +663,8 @@ impl Conductor {
         let until = Now { steady: *since + SEAL_UNTIL, wall: announced_at.after(SEAL_UNTIL) };
         let revoked = Revocation::default();
         (running.report.phase, running.report.seal_sent_at) = (Phase::Sealing, Some(now.wall));
-        running.step = Step::Seal { since: now.steady, revoked: revoked.clone() };
+        let withdrawn = BTreeSet::new();
+        running.step = Step::Seal { since: now.steady, revoked: revoked.clone(), withdrawn };
         let (cluster, drill) = (self.cluster, running.report.drill);
         self.demands.push_back(Demand::Save);
         self.tell();

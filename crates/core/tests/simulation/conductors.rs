@@ -1,7 +1,7 @@
 //! The conductors' queue, the requests and eyes of a drill, and what must hold of intents: an oracle that knows what was really
 //! announced, sealed and heard.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(crate) struct Drills {
     watched: Vec<Watched>,
     /// Every intent that was ever published.
     pub(crate) intents: BTreeMap<MessageId, Published>,
+    /// Who said that an intent, or an order, is in force there.
+    pub(crate) taken: BTreeSet<(usize, MessageId)>,
     /// Seals in place of each node, the process that was sealed with each.
     pub(crate) seals: BTreeMap<usize, Vec<(Duration, ProcessId)>>,
     /// How often conductors sealed for each slot.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_core::custodian::Entry;
 use holdfast_core::drill::DrillWindow;
 use holdfast_core::id::{DrillId, MessageId, SlotId};
-use holdfast_core::message::{Content, DrillResult, Effect, Intent, Submission};
+use holdfast_core::message::{Content, DrillResult, Intent, Submission};
 use holdfast_core::policy::{Policy, Rule};
 
 use crate::causes::{MS, quiet, story};
@@ -19,7 +19,7 @@ use crate::post::Queue;
 use crate::world::{Setup, World};
 
 /// How long a drill takes at most, when nobody dies.
-const A_DRILL: u64 = 20_000;
+pub(crate) const A_DRILL: u64 = 20_000;
 
 /// How long until a drill whose conductor died is closed, by whoever.
 const LOOKED_AFTER: u64 = 120_000;
@@ -29,14 +29,14 @@ fn always() -> DrillWindow {
 }
 
 /// Three nodes, one conductor, and windows that are always open.
-fn conducted(seed: u64, conductors: impl IntoIterator<Item = usize>) -> Setup {
+pub(crate) fn conducted(seed: u64, conductors: impl IntoIterator<Item = usize>) -> Setup {
     let setup = quiet(seed);
     let policy = Policy { drill_windows: vec![always()], unseals_per_hour: 1_000, ..setup.policy.clone() };
     Setup { nodes: 3, conductors: conductors.into_iter().collect(), policy, ..setup }
 }
 
 /// A world that has stood for a while: heartbeats were heard.
-fn ready(setup: Setup) -> World {
+pub(crate) fn ready(setup: Setup) -> World {
     let mut world = World::open(setup);
     world.run(Duration::from_secs(30));
     world
@@ -44,7 +44,7 @@ fn ready(setup: Setup) -> World {
 
 impl World {
     #[track_caller]
-    fn expect_drill(&mut self, result: DrillResult, within_ms: u64) {
+    pub(crate) fn expect_drill(&mut self, result: DrillResult, within_ms: u64) {
         let before = self.drills.closed.len();
         note!(self, "expects a drill to end {result:?}");
         assert!(self.until(within_ms, |world| world.drills.closed.len() > before), "no drill ended");
@@ -52,12 +52,12 @@ impl World {
         assert_eq!(closed.result, Some(result), "{closed:?}");
     }
 
-    fn nobody_marked(&self) -> bool {
+    pub(crate) fn nobody_marked(&self) -> bool {
         (0..self.vaults.len()).all(|n| self.running().into_iter().all(|c| !self.marked(c, n)))
     }
 
     /// An intent as somebody would sign it who has a conductor's key.
-    fn forge_intent(&mut self, c: usize, n: usize, slot: SlotId, order: Option<String>) -> MessageId {
+    pub(crate) fn forge_intent(&mut self, c: usize, n: usize, slot: SlotId, order: Option<String>) -> MessageId {
         let id = MessageId::from_bytes(self.dice.bytes());
         let submitters = self.people.custodians[..3].iter().map(|person| person.name.clone()).collect();
         let drill = DrillId::from_bytes(self.dice.bytes());
@@ -71,12 +71,12 @@ impl World {
         id
     }
 
-    fn took(&self, intent: MessageId) -> usize {
-        let took = |c: &usize| matches!(self.hosts[*c].acknowledged.get(&intent), Some((Effect::InForce {}, _)));
-        (0..self.hosts.len()).filter(took).count()
+    /// How many custodians took an intent, whatever they made of it later.
+    pub(crate) fn took(&self, intent: MessageId) -> usize {
+        (0..self.hosts.len()).filter(|c| self.drills.taken.contains(&(*c, intent))).count()
     }
 
-    fn now_slot(&self) -> SlotId {
+    pub(crate) fn now_slot(&self) -> SlotId {
         SlotId::of_time(self.wall(0))
     }
 }

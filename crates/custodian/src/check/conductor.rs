@@ -5,7 +5,7 @@ use holdfast_core::time::Timestamp;
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 use holdfast_edge::vault::NodeIdentity;
-use holdfast_edge::vault::exercise::{PowersError, SealToken};
+use holdfast_edge::vault::exercise::{PowersError, RenewError, SealToken};
 
 use crate::config::{ClusterFiles, ConductorFiles, Config};
 
@@ -102,7 +102,7 @@ async fn powers(identity: &NodeIdentity, token: &SealToken) -> Result<(), Silent
         return Err(silent(&"it is sealed"));
     }
     connection.check_powers(token).await.map_err(|error| match error {
-        PowersError::Ask(error) => silent(&error),
+        PowersError::Ask(error) | PowersError::Renew(RenewError::Ask(error)) => silent(&error),
         unfit => Silent::Unfit(unfit),
     })
 }

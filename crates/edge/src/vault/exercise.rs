@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_core::drill::Observed;
-use holdfast_core::message::Serving;
+use holdfast_core::message::{Serving, plain_text};
 use holdfast_core::time::Timestamp;
 use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,6 +31,9 @@ use crate::clock;
 use crate::files::{self, FileError};
 use crate::keys::{AgeIdentity, IdentityError, OpenError};
 
+/// The name of the token's policy: it may show its own text alone.
+pub const POLICY_NAME: &str = "holdfast-conductor";
+
 /// The policy of the token: it seals, it can be kept alive, and it can be asked what it can do.
 pub const POLICY: &str = r#"# A conductor of Holdfast seals nodes for drills, and can do nothing else.
 path "sys/seal" {
@@ -40,6 +44,9 @@ path "auth/token/renew-self" {
   capabilities = ["update"]
 }
 path "sys/internal/ui/resultant-acl" {
+  capabilities = ["read"]
+}
+path "sys/policies/acl/holdfast-conductor" {
   capabilities = ["read"]
 }
 "#;
@@ -76,11 +83,13 @@ const SEAL: &str = "/v1/sys/seal";
 const HEALTH: &str = "/v1/sys/health";
 const POWERS: &str = "/v1/sys/internal/ui/resultant-acl";
 const RENEW: &str = "/v1/auth/token/renew-self";
+const OWN_POLICY: &str = "/v1/sys/policies/acl/holdfast-conductor";
 
 /// What a conductor's token may do, each path with all that may be done there.
-const ALLOWED: [(&str, &[&str]); 3] = [
+const ALLOWED: [(&str, &[&str]); 4] = [
     ("auth/token/renew-self", &["update"]),
     ("sys/internal/ui/resultant-acl", &["read"]),
+    ("sys/policies/acl/holdfast-conductor", &["read"]),
     ("sys/seal", &["sudo", "update"]),
 ];
 
@@ -133,6 +142,19 @@ pub enum PowersError {
     /// The token cannot seal.
     #[error("the token cannot seal: its policy has to grant update and sudo on sys/seal")]
     TooLittle,
+    /// It has policies beside the one, or others.
+    #[error(
+        "the token's policies are {0}, and have to be {POLICY_NAME} alone (bao token create -no-default-policy -policy={POLICY_NAME})"
+    )]
+    OtherPolicies(String),
+    /// The policy of this name is another text. The list of what a token can do does not show every rule: those with `+` are not in it.
+    #[error(
+        "the policy {POLICY_NAME} grants other things than it should; write it anew: holdfast-setup seal-token --policy | bao policy write {POLICY_NAME} -"
+    )]
+    OtherPolicy,
+    /// The token cannot be kept alive, so that it does not say which policies it has.
+    #[error(transparent)]
+    Renew(#[from] RenewError),
 }
 
 /// Why a node was not sealed.
@@ -178,6 +200,19 @@ struct Renewed {
 #[derive(Deserialize)]
 struct RenewedAuth {
     lease_duration: u64,
+    /// Those of the token and those of whoever it belongs to.
+    #[serde(default)]
+    policies: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    data: WrittenPolicy,
+}
+
+#[derive(Deserialize)]
+struct WrittenPolicy {
+    policy: String,
 }
 
 #[derive(Deserialize)]
@@ -241,20 +276,38 @@ impl Connection {
         })
     }
 
-    /// Refuses a token that can do more than seal, or less.
+    /// Refuses a token that can do more than seal, or less: by what it can do, which is shown for people, and then by the text of the one
+    /// policy that it may have.
     pub async fn check_powers(&mut self, token: &SealToken) -> Result<(), PowersError> {
-        let mut request = self.request(Method::GET, POWERS, Bytes::new());
+        let powers: Powers = self.read_with(token, POWERS).await?;
+        judge(&powers.data)?;
+        let policies = self.renew_token(token).await?.policies;
+        if policies != [POLICY_NAME] {
+            return Err(PowersError::OtherPolicies(plain_text(&policies.join(", "))));
+        }
+        let written: Written = self.read_with(token, OWN_POLICY).await?;
+        if rules(&written.data.policy).eq(rules(POLICY)) { Ok(()) } else { Err(PowersError::OtherPolicy) }
+    }
+
+    async fn read_with<T: DeserializeOwned>(
+        &mut self,
+        token: &SealToken,
+        path: &'static str,
+    ) -> Result<T, PowersError> {
+        let mut request = self.request(Method::GET, path, Bytes::new());
         request.headers_mut().insert("x-vault-token", token.header()?);
         let reply = self.ask(request, ANSWER).await?;
-        if reply.code != StatusCode::OK {
-            return Err(PowersError::Denied);
-        }
-        let powers: Powers = serde_json::from_slice(reply.body()).map_err(|_| PowersError::Denied)?;
-        judge(&powers.data)
+        let answered = reply.code == StatusCode::OK;
+        let read = answered.then(|| serde_json::from_slice(reply.body()).ok()).flatten();
+        read.ok_or(PowersError::Denied)
     }
 
     /// Keeps the token alive, and gives how long it lives from now on. One that was made without a period comes to an end.
     pub async fn renew(&mut self, token: &SealToken) -> Result<Duration, RenewError> {
+        Ok(Duration::from_secs(self.renew_token(token).await?.lease_duration))
+    }
+
+    async fn renew_token(&mut self, token: &SealToken) -> Result<RenewedAuth, RenewError> {
         let mut request = self.request(Method::POST, RENEW, Bytes::from_static(b"{}"));
         request.headers_mut().insert("x-vault-token", token.header()?);
         let reply = self.ask(request, ANSWER).await?;
@@ -262,7 +315,7 @@ impl Connection {
             return Err(RenewError::Refused(reply.code.as_u16()));
         }
         let renewed: Renewed = serde_json::from_slice(reply.body()).map_err(|_| RenewError::Form)?;
-        Ok(Duration::from_secs(renewed.auth.lease_duration))
+        Ok(renewed.auth)
     }
 
     async fn seal(&mut self, token: &SealToken) -> Result<(), SealError> {
@@ -275,6 +328,11 @@ impl Connection {
             code => Err(SealError::Refused(code)),
         }
     }
+}
+
+/// The lines of a policy that are rules, or parts of them.
+fn rules(policy: &str) -> impl Iterator<Item = &str> {
+    policy.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn judge(powers: &PowersData) -> Result<(), PowersError> {
@@ -293,7 +351,7 @@ fn judge(powers: &PowersData) -> Result<(), PowersError> {
         .map(|(path, granted)| format!("{} ({})", path, granted.capabilities.join(", ")))
         .collect();
     if !more.is_empty() {
-        return Err(PowersError::TooMuch(holdfast_core::message::plain_text(&more.join("; "))));
+        return Err(PowersError::TooMuch(plain_text(&more.join("; "))));
     }
     let seals = powers.exact_paths.get("sys/seal").is_some_and(|granted| {
         ["sudo", "update"].iter().all(|wanted| granted.capabilities.iter().any(|capability| capability == wanted))
@@ -486,6 +544,15 @@ mod tests {
             r#"{"exact_paths":{"sys/seal":{"capabilities":["sudo","update","read"]}}}"#,
             "sys/seal (sudo, update, read)",
         );
+    }
+
+    #[test]
+    fn what_is_remarked_in_a_policy_or_how_it_is_set_is_no_other_policy() {
+        let printed = format!("# Write it with:\n#   a command\n\n{}\n", POLICY.replace("  cap", "\tcap"));
+        assert!(rules(&printed).eq(rules(POLICY)));
+        let wider = format!("{POLICY}\npath \"secret/+/x\" {{\n  capabilities = [\"read\"]\n}}\n");
+        assert!(!rules(&wider).eq(rules(POLICY)));
+        assert!(POLICY.contains(OWN_POLICY.trim_start_matches("/v1/")) && OWN_POLICY.ends_with(POLICY_NAME));
     }
 
     #[test]
