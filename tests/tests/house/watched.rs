@@ -246,8 +246,8 @@ fn assert_known_to_its_program(alert: &str, command: &str) {
         assert!(others.iter().any(|known| command.starts_with(known)), "{alert}: {command}");
         return;
     }
-    // `audit verify` is two words; every other command is one.
-    let depth = if words[1] == "audit" { 3 } else { 2 };
+    // `audit verify` is two words, as `drill list`; every other command is one.
+    let depth = if ["audit", "drill"].contains(&words[1].as_str()) { 3 } else { 2 };
     let called = words[..depth].to_vec();
     let mut known = HELP.lock().unwrap_or_else(PoisonError::into_inner);
     let help = known.entry(called.clone()).or_insert_with(|| {
