@@ -246,7 +246,7 @@ fn assert_known_to_its_program(alert: &str, command: &str) {
         assert!(others.iter().any(|known| command.starts_with(known)), "{alert}: {command}");
         return;
     }
-    // `audit verify` is two words, as `drill list`; every other command is one.
+    // `audit verify` and `drill list` are two words; every other command is one.
     let depth = if ["audit", "drill"].contains(&words[1].as_str()) { 3 } else { 2 };
     let called = words[..depth].to_vec();
     let mut known = HELP.lock().unwrap_or_else(PoisonError::into_inner);
