@@ -168,8 +168,9 @@ fn failures_are_counted_and_told_once() {
 }
 
 /// A disk that hangs until what is given first is dropped; then, each time that something is to be written; and how.
-fn hanging() -> (std::sync::mpsc::Sender<()>, mpsc::Receiver<()>, impl Write) {
-    let (open, gate) = std::sync::mpsc::channel();
+fn hanging() -> (std::sync::mpsc::SyncSender<()>, mpsc::Receiver<()>, impl Write) {
+    // Nothing is ever sent.
+    let (open, gate) = std::sync::mpsc::sync_channel(1);
     let (began, begun) = mpsc::channel(9);
     let gate = Arc::new(Mutex::new(gate));
     let write = move |_: &Path, _: &[u8]| {
