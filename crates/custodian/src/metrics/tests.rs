@@ -169,9 +169,8 @@ fn failures_are_counted_and_told_once() {
     assert_eq!(road.failures, 0);
 }
 
-/// A disk that hangs until what is given first is dropped; then, each time that something is to be written; and how.
+/// A disk that hangs until something is sent by what is given first, or that is dropped; then, each time that something is to be written; and how.
 fn hanging() -> (std::sync::mpsc::SyncSender<()>, mpsc::Receiver<()>, impl Write) {
-    // Nothing is ever sent.
     let (open, gate) = std::sync::mpsc::sync_channel(1);
     let (began, begun) = mpsc::channel(9);
     let gate = Arc::new(Mutex::new(gate));
@@ -219,7 +218,8 @@ async fn a_disk_that_hangs_is_told_of_while_it_does() {
         begun.recv().await.expect("it writes");
         tokio::time::advance(WRITE_DEADLINE + every).await;
         tokio::task::yield_now().await;
-        drop(open);
+        // That one ends; the next hangs in turn.
+        open.send(()).expect("it waits");
         begun.recv().await.expect("and again when that is over");
     };
     tokio::select! {
