@@ -32,7 +32,8 @@ needed_for_tests=(
     /usr/bin/jq:jq                                           # docs/PROTOCOL.md verifies messages by hand with it
     /usr/bin/ss:iproute2                                     # shows that a custodian listens nowhere
     /bin/kill:procps                                         # the tests stop and continue processes with it
-    /usr/bin/systemd-analyze:systemd                         # reads the unit in docs/INSTALL.md
+    /usr/bin/systemd-analyze:systemd                         # reads the units
+    /usr/sbin/nft:nftables                                   # reads the rules of a custodian's host, and holds to them
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server; posts alerts
     /usr/bin/prometheus-pushgateway:prometheus-pushgateway   # custodians push their own metrics there

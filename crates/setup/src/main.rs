@@ -1,11 +1,12 @@
 //! `holdfast-setup`: what a person does by hand on a custodian's host. This file is its table of contents.
 //!
 //! What lives here: making the host's keys, putting its share to rest and proving it in a rotation, carrying messages to its
-//! custodian. What does not: anything that runs for longer than the person waits; that is the custodian, which links none of the
+//! custodian, and the rules that close the host. What does not: anything that runs for longer than the person waits; that is the custodian, which links none of the
 //! OpenPGP code that this needs.
 
 mod deliver;
 mod enroll;
+mod firewall;
 mod host;
 mod import;
 mod install;
@@ -33,7 +34,7 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// the enrollments, `holdfast-setup install` on each host with its packet. For a Vault that exists it is `holdfast adopt`, and the
 /// rotation that it walks through has two steps more here: `verify` proves the new share to the Vault, `retire` removes the old
 /// one at last. Where nobody may rotate, `import` takes a share that is typed in. `seal-token` gives a custodian that conducts drills
-/// the token that seals. Run it as the user that the custodian runs
+/// the token that seals. `firewall` prints the rules that close the host to everybody. Run all but that one as the user that the custodian runs
 /// as: what it writes belongs to that user alone.
 #[derive(Parser)]
 #[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
@@ -53,6 +54,7 @@ enum Command {
     Retire(retire::Arguments),
     SealToken(seal_token::Arguments),
     Deliver(deliver::Arguments),
+    Firewall(firewall::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -66,5 +68,6 @@ fn main() -> ExitCode {
         Command::Retire(arguments) => retire::run(&arguments),
         Command::SealToken(arguments) => seal_token::run(&arguments),
         Command::Deliver(arguments) => deliver::run(&arguments),
+        Command::Firewall(arguments) => firewall::run(&arguments),
     }
 }
