@@ -10,6 +10,7 @@ pub mod browser;
 pub mod home;
 pub mod impostor;
 pub mod lab;
+pub mod machine;
 pub mod messages;
 pub mod processes;
 pub mod programs;
