@@ -129,7 +129,10 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- the end of the machine's journal:\n{}", self.run(&["journalctl", "--lines=30", "--no-hostname"]).out);
+            eprintln!(
+                "--- the end of the machine's journal:\n{}",
+                self.run(&["journalctl", "--lines=30", "--no-hostname"]).out
+            );
         }
         // What remains of a machine whose PID 1 is killed, the kernel kills.
         let _ = self.started.kill();

@@ -4,15 +4,12 @@
 //! (namespaces.rs), and what the units forbid as systemd-analyze counts it (firewall.rs).
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use holdfast_tests::home::Ceremony;
 use holdfast_tests::machine::Machine;
-use holdfast_tests::programs::{Said, program, repository};
+use holdfast_tests::packages::{build, install, property, put};
 use holdfast_tests::wait::until;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Folders in which dpkg, apt and the journal write for themselves.
 const THEIRS: [&str; 5] = ["/var/lib/dpkg", "/var/log", "/var/cache", "/var/lib/systemd", "/run"];
@@ -212,40 +209,4 @@ fn a_refused_configuration_is_not_tried_again(machine: &Machine) {
     until("it waits for a person", || property(machine, "ActiveState") == "failed");
     assert_eq!(property(machine, "ExecMainStatus"), "78");
     machine.sh("mv /etc/holdfast/kept /etc/holdfast/custodian.toml; systemctl start holdfast-custodian").well();
-}
-
-/// A property of the custodian's unit.
-fn property(machine: &Machine, name: &str) -> String {
-    let said = machine.run(&["systemctl", "show", "--property", name, "--value", "holdfast-custodian"]).well();
-    said.out.trim().to_owned()
-}
-
-fn build(version: &str, more: &[&str]) -> TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    let programs = program("holdfast-custodian");
-    let built = Command::new(repository().join("deploy/packages"))
-        .args(["--fast", "--version", version, "--programs"])
-        .arg(programs.parent().expect("a folder"))
-        .arg("--output")
-        .arg(folder.path())
-        .args(more)
-        .output();
-    Said::from(built.expect("deploy/packages runs")).well();
-    folder
-}
-
-fn install(machine: &Machine, packages: &TempDir, name: &str) -> String {
-    put(machine, packages, name).well().out
-}
-
-fn put(machine: &Machine, packages: &TempDir, name: &str) -> Said {
-    let files = fs::read_dir(packages.path()).expect("a folder").flatten().map(|entry| entry.path());
-    let prefix = format!("{name}_");
-    let is_it = |path: &Path| path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&prefix));
-    let file = files.into_iter().find(|path| is_it(path)).expect("the package was built");
-    let copied = machine.path("/root/package.deb");
-    fs::copy(file, &copied).expect("copied");
-    let said = machine.run(&["dpkg", "--force-unsafe-io", "--install", "/root/package.deb"]);
-    fs::remove_file(copied).expect("removed");
-    said
 }

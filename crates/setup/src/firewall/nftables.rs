@@ -31,7 +31,7 @@ pub(super) fn text(head: &Head<'_>, peers: &[Peer], name_servers: &[IpAddr], dhc
         };
         text.push_str(&rules(addresses, &port, &comment));
     }
-    text.push_str(&rules(name_servers, "meta l4proto { tcp, udp } th dport 53", "a name server"));
+    text.push_str(&rules(name_servers, "meta l4proto { 6, 17 } th dport 53", "a name server"));
     if dhcp {
         text.push_str(OUTBOUND_DHCP);
     }
@@ -89,11 +89,12 @@ delete table inet holdfast
 table inet holdfast {
 ";
 
+/// ICMP is 1 and 58, here and below TCP 6 and UDP 17: their names nft looks up in a file that a minimal Debian does not have.
 const INBOUND: &str = r#"	chain inbound {
 		type filter hook input priority filter; policy drop;
 		iifname "lo" accept
 		ct direction reply ct state established accept comment "answers to what this host began"
-		meta l4proto { icmp, ipv6-icmp } ct state related accept comment "what routers say about that"
+		meta l4proto { 1, 58 } ct state related accept comment "what routers say about that"
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert } ip6 hoplimit 255 accept comment "neighbours"
 "#;
 

@@ -66,7 +66,7 @@ fn each_peer_gets_its_own_rule_and_nobody_else_one() {
     let expected = [
         r#"ip daddr { 192.0.2.11 } tcp dport 443 accept comment "by --also: mirror.example""#,
         r#"ip daddr { 192.0.2.11 } tcp dport 5671 accept comment "the broker: mq.example""#,
-        r#"ip daddr { 192.0.2.11 } meta l4proto { tcp, udp } th dport 53 accept comment "a name server""#,
+        r#"ip daddr { 192.0.2.11 } meta l4proto { 6, 17 } th dport 53 accept comment "a name server""#,
         r#"ip daddr { 192.0.2.11 } tcp dport 8200 accept comment "vault-1 of prod: vault-1.example""#,
         r#"ip daddr { 192.0.2.11 } udp dport 123 accept comment "a time server: ntp.example""#,
         r#"ip daddr { 198.51.100.7 } tcp dport 8200 accept comment "vault-2 of prod: 198.51.100.7""#,
