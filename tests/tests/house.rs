@@ -129,7 +129,6 @@ fn the_daemons_link_no_more_than_they_need() {
         "ring",
         "rustls-rustcrypto",
         "rustls-openssl",
-        "rustls-native-certs",
         "webpki-roots",
     ];
     let not_here = ["axum", "rusqlite", "clap_complete", "indicatif", "rcgen", "tempfile", "proptest", "bcrypt-pbkdf"];
