@@ -27,6 +27,15 @@ fn id(pid: u32) -> Pid {
     i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid")
 }
 
+/// Whether SIGSTOP, or whoever traces it, keeps every thread of a process from going on.
+pub fn stands_still(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let status = threads.map(|thread| fs::read_to_string(thread.path().join("status")).unwrap_or_default());
+    let state = |status: String| status.lines().find_map(|line| line.strip_prefix("State:")?.trim().chars().next());
+    // A thread that ended meanwhile has none.
+    status.filter_map(state).all(|state| "Tt".contains(state))
+}
+
 /// Waits until a process has ended.
 pub fn gone(pid: u32) {
     until(&format!("the end of process {pid}"), || !runs(pid));

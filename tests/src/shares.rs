@@ -1,6 +1,6 @@
 //! The lab's shares, recovered from the ceremony's packets as only the custodians could, and the search for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,12 @@ pub const SHARE_LEN: usize = 33;
 /// A share.
 pub type Share = [u8; SHARE_LEN];
 
-/// How much of a share counts as found, raw: a piece of it is as bad as the whole. Eight bytes are not met by chance.
-const RAW_RUN: usize = 8;
+/// How much of a share counts as found: a piece of it is as bad as the whole. Eight bytes are not met by chance, however they are
+/// spelled.
+const RUN: usize = 8;
 
-/// The same of a share that is spelled as text: files are full of hexadecimal, and eight digits are met by chance.
-const TEXT_RUN: usize = 16;
+/// So many characters of base64 are eight bytes, wherever they begin.
+const RUN_BASE64: usize = (RUN * 8).div_ceil(6);
 
 /// The share in a packet, decrypted with the transport key that the custodian enrolled with.
 pub fn recover(packet: &Path, transport_key: &Path) -> Share {
@@ -45,47 +46,87 @@ pub fn of_lab(lab: &Lab, custodian: &str) -> Share {
     recover(&packet, &home.with_file_name("transport.key"))
 }
 
-/// What is searched for: every run of bytes of every share, raw, in hexadecimal of either case, and in base64 wherever it
-/// begins.
+/// What is searched for: every run of eight bytes of every secret, raw, in hexadecimal of either case, as numbers in a list, in base64 wherever
+/// it begins, also that of the hexadecimal text, and all of it as it stands in a URL.
 #[derive(Debug)]
 pub struct Needles {
-    raw: BTreeSet<[u8; RAW_RUN]>,
-    text: BTreeSet<[u8; TEXT_RUN]>,
-    /// Which first two bytes any run has: nearly every place in a file is ruled out by them.
+    /// By their length.
+    runs: BTreeMap<usize, BTreeSet<Vec<u8>>>,
+    /// Which first three bytes any run has: nearly every place in a file is ruled out by them.
     starts: Vec<bool>,
 }
 
 impl Needles {
     /// The needles of these shares.
     pub fn of(shares: &[Share]) -> Self {
-        let (mut raw, mut text) = (BTreeSet::new(), BTreeSet::new());
-        for share in shares {
-            raw.extend(runs::<RAW_RUN>(share));
-            let digits = hex::encode(share);
-            let digits = [digits.to_uppercase().into_bytes(), digits.into_bytes()];
-            for spelled in [share.to_vec()].iter().chain(&digits) {
-                // Base64 looks different from each of three starting points; that of the hexadecimal text, too.
-                for start in 0..3 {
-                    text.extend(runs::<TEXT_RUN>(BASE64_STANDARD_NO_PAD.encode(&spelled[start..]).as_bytes()));
-                    text.extend(runs::<TEXT_RUN>(BASE64_URL_SAFE_NO_PAD.encode(&spelled[start..]).as_bytes()));
+        Self::of_secrets(shares.iter().map(Share::as_slice))
+    }
+
+    /// The needles of any bytes that nobody should find.
+    pub fn of_secrets<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut needles = Self { runs: BTreeMap::new(), starts: vec![false; 1 << 24] };
+        for secret in secrets {
+            needles.add_runs(secret, RUN);
+            let digits = hex::encode(secret).into_bytes();
+            let numbers = secret.iter().map(u8::to_string).collect::<Vec<_>>();
+            for run in numbers.windows(RUN) {
+                needles.add(run.join(",").into_bytes());
+                needles.add(run.join(", ").into_bytes());
+            }
+            for run in secret.windows(RUN) {
+                needles.add_as_in_urls(run);
+            }
+            for spelled in [&digits, &digits.to_ascii_uppercase()] {
+                needles.add_runs(spelled, 2 * RUN);
+                needles.add_base64(spelled, 2 * RUN_BASE64);
+            }
+            needles.add_base64(secret, RUN_BASE64);
+        }
+        needles
+    }
+
+    /// Adds every run of this length of a text.
+    pub fn add_runs(&mut self, text: &[u8], length: usize) {
+        text.windows(length).for_each(|run| self.add(run.to_vec()));
+    }
+
+    /// Base64 looks different from each of three starting points.
+    fn add_base64(&mut self, bytes: &[u8], length: usize) {
+        for start in 0..3 {
+            let standard = BASE64_STANDARD_NO_PAD.encode(&bytes[start..]);
+            let in_urls = BASE64_URL_SAFE_NO_PAD.encode(&bytes[start..]);
+            for text in [standard, in_urls] {
+                for run in text.as_bytes().windows(length) {
+                    self.add(run.to_vec());
+                    self.add_as_in_urls(run);
                 }
             }
-            text.extend(digits.iter().flat_map(|spelled| runs::<TEXT_RUN>(spelled)));
         }
-        let mut starts = vec![false; 1 << 16];
-        for run in raw.iter().map(<[u8; RAW_RUN]>::as_slice).chain(text.iter().map(<[u8; TEXT_RUN]>::as_slice)) {
-            starts[start(run)] = true;
+    }
+
+    /// Percent-encoding, with digits of either case, of what needs it and of everything.
+    fn add_as_in_urls(&mut self, run: &[u8]) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let lower = |byte: u8| format!("%{byte:02x}");
+        let upper = |byte: u8| format!("%{byte:02X}");
+        for encode in [&lower as &dyn Fn(u8) -> String, &upper] {
+            let needed = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { encode(byte) };
+            self.add(run.iter().map(|byte| needed(*byte)).collect::<String>().into_bytes());
+            self.add(run.iter().map(|byte| encode(*byte)).collect::<String>().into_bytes());
         }
-        Self { raw, text, starts }
+    }
+
+    fn add(&mut self, run: Vec<u8>) {
+        self.starts[start(&run)] = true;
+        self.runs.entry(run.len()).or_default().insert(run);
     }
 
     /// Where in these bytes any of it stands.
     pub fn find(&self, bytes: &[u8]) -> Option<usize> {
         let found = |rest: &[u8]| {
-            rest.first_chunk().is_some_and(|run| self.raw.contains(run))
-                || rest.first_chunk().is_some_and(|run| self.text.contains(run))
+            self.runs.iter().any(|(length, runs)| rest.get(..*length).is_some_and(|run| runs.contains(run)))
         };
-        (0..bytes.len().saturating_sub(1)).find(|&at| self.starts[start(&bytes[at..])] && found(&bytes[at..]))
+        (0..bytes.len().saturating_sub(2)).find(|&at| self.starts[start(&bytes[at..])] && found(&bytes[at..]))
     }
 
     /// Every file below a folder that has any of it, and how many bytes were looked at.
@@ -110,11 +151,7 @@ impl Needles {
     }
 }
 
-fn runs<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.windows(N).map(|run| run.try_into().expect("of that length"))
-}
-
-/// The first two bytes, as a number.
+/// The first three bytes, as a number.
 fn start(run: &[u8]) -> usize {
-    usize::from(u16::from_be_bytes([run[0], run[1]]))
+    usize::from(run[0]) << 16 | usize::from(run[1]) << 8 | usize::from(run[2])
 }

@@ -5,18 +5,18 @@
 #![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use holdfast_tests::broker::{Client, Tap};
+use holdfast_tests::drills::{finish, next_in, once, order, ordering, told};
 use holdfast_tests::lab::Lab;
 use holdfast_tests::messages::{self, Draft};
+use holdfast_tests::observer::Observer;
 use holdfast_tests::processes::Signal;
 use holdfast_tests::programs::{Said, bao, program, run};
-use holdfast_tests::vault::{Eyes, NightWatch};
-use holdfast_tests::wait::{always, pause, until, until_within};
+use holdfast_tests::vault::NightWatch;
+use holdfast_tests::wait::{always, until, until_within};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -55,11 +55,10 @@ fn a_scheduled_drill_happens() {
     let mut lab = Lab::up(&["--schedule", "* * * * *"]);
     let admin = Client::admin(&lab);
     let tap = admin.tap("holdfast.intents");
-    let mut told = Vec::new();
     let mut closed = None;
     until_within(SCHEDULED, "a scheduled drill is over", || {
-        told.extend(reports(&admin, &tap));
-        closed = told.iter().find(|report| report["phase"] == "closed").cloned();
+        let reports = told(&admin, &tap).into_iter().map(|told| told.report);
+        closed = closed.take().or(reports.into_iter().find(|report| report["phase"] == "closed"));
         closed.is_some()
     });
     let closed = closed.expect("it was seen");
@@ -86,10 +85,11 @@ fn a_scheduled_drill_happens() {
 /// A drill as the acceptance walks it, beside an observer of the test's own.
 fn an_ordered_drill(lab: &mut Lab) {
     let node = "vault-2";
-    let observer = Observer::begin(lab, node);
+    let observer = Observer::begin(lab.url(node), &lab.path(&lab.file.ca_cert));
     let said = order(lab, &["--node", node, "--reason", "the quarter's exercise", "--json"]).well();
-    let (sealed, open) = observer.end();
-    let seen = open - sealed;
+    let seals = observer.end();
+    let [seal] = seals[..] else { panic!("sealed and opened once: {seals:?}") };
+    let (sealed, open, seen) = (seal.sealed, seal.open, seal.recovery());
     let done: Value = serde_json::from_str(&said.out).expect("JSON");
     let report = &done["report"];
     assert_eq!((&done["result"], &report["result"]), (&json!("passed"), &json!("passed")), "{report:#}");
@@ -103,8 +103,7 @@ fn an_ordered_drill(lab: &mut Lab) {
     assert!(responses(report).len() >= 3, "everybody who submitted is in it: {report:#}");
 
     let own = Duration::from_micros(report["recovery_us"].as_u64().expect("measured"));
-    let apart = own.abs_diff(seen);
-    let agreed = apart <= Duration::from_millis(5).max(seen.mul_f64(0.05));
+    let (apart, agreed) = (own.abs_diff(seen), seal.agrees_with(own));
     println!("        the drill says {own:?}, an observer {seen:?}: {apart:?} apart, agreed: {agreed}");
     for (what, at, told) in [("sealed", sealed, "sealed_at"), ("open", open, "opened_at")] {
         let told: Timestamp = report[told].as_str().and_then(|at| at.parse().ok()).expect("a time");
@@ -174,15 +173,23 @@ fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
         assert!(said.code != Some(0) && said.err.contains("Code: 403"), "{refused}: {said:?}");
     }
 
-    // It is taken where it is good, and a better one is not.
+    // It is taken where it is good, and a better one is not; also where the list of what it can do hides the rule.
     let root = std::fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
     let wide = vault("bao token create -orphan -policy=holdfast-conductor -field=token").well().out;
+    let plus = "printf 'path \"secret/+/x\" { capabilities = [\"read\"] }' | bao policy write hidden -";
+    vault(plus).well();
+    let hidden = vault(&commands[1].replace("-policy=", "-policy=hidden -policy=")).well().out;
+    assert_eq!(
+        as_root(lab, &format!("bao token capabilities {} secret/y/x", hidden.trim()), None).well().out.trim(),
+        "read"
+    );
     let config = lab.path(&lab.custodian(CONDUCTOR).config);
     let sealed_token = config.with_file_name("seal-token.age");
     let before = std::fs::read(&sealed_token).expect("the lab's own");
     for (given, named) in [
         (root.trim(), "root token"),
         (wide.trim(), "more than seal: auth/token"),
+        (hidden.trim(), "have to be holdfast-conductor alone"),
         ("s.nosuchtoken", "does not take the token"),
         ("", "no token"),
     ] {
@@ -191,6 +198,13 @@ fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
         assert!(given.is_empty() || !said.err.contains(given), "the token is quoted");
         assert_eq!(std::fs::read(&sealed_token).expect("there"), before, "a refused token changed the file");
     }
+    let policy = with_policy_from_file(commands[0]);
+    let wider = policy.replace("policy.hcl", "wider.hcl");
+    vault(&format!("(cat policy.hcl; echo 'path \"secret/+/x\" {{ capabilities = [\"read\"] }}') >wider.hcl\n{wider}"))
+        .well();
+    let said = seal_token(&config, &token, &[]);
+    assert!(said.code != Some(0) && said.err.contains("grants other things than it should"), "{said:?}");
+    vault(&policy).well();
     let elsewhere = lab.path(&lab.custodian("custodian-2").config);
     let said = seal_token(&elsewhere, &token, &[]);
     assert!(said.code == Some(78) && said.err.contains("has no [conductor.NAME]"), "{said:?}");
@@ -227,8 +241,8 @@ fn the_same_order_again(lab: &mut Lab) {
         admin.publish("holdfast.orders", &routing_key, &envelope);
         always(SAMPLE, "nothing happens to the node", || lab.is_open(node));
     }
-    let told = reports(&admin, &intents);
-    let others: Vec<_> = told.iter().filter(|report| report["drill"] != done["report"]["drill"]).collect();
+    let told = told(&admin, &intents);
+    let others: Vec<_> = told.iter().filter(|told| told.report["drill"] != done["report"]["drill"]).collect();
     assert!(others.is_empty(), "another drill for one order: {others:?}");
     assert_eq!(watch.end().sealed, 0, "it was sealed again");
 }
@@ -298,10 +312,10 @@ fn killed_before_the_seal(lab: &mut Lab) {
     lab.signal("custodian-5", Signal::STOP);
     let watch = NightWatch::begin(lab.url(node), &lab.path(&lab.file.ca_cert));
     let ordered = ordering(lab, &["--node", node, "--wait", "60"]);
-    let announced = next_in(&admin, &tap, "announced");
+    let announced = next_in(&admin, &tap, "announced").report;
     lab.kill(CONDUCTOR);
-    let told = reports(&admin, &tap);
-    assert!(told.iter().all(|report| report["phase"] != "sealing"), "it was killed too late: {told:?}");
+    let told = told(&admin, &tap);
+    assert!(told.iter().all(|told| told.report["phase"] != "sealing"), "it was killed too late: {told:?}");
     always(SAMPLE, "it stays open", || lab.is_open(node));
     lab.signal("custodian-5", Signal::CONT);
     lab.start(CONDUCTOR);
@@ -322,7 +336,7 @@ fn killed_while_sealed(lab: &mut Lab) {
         let node = ["vault-3", "vault-2"][attempt % 2];
         let ordered = ordering(lab, &["--node", node, "--wait", "60"]);
         let opened = lab.audited(CONDUCTOR, "opened").len();
-        let sealing = next_in(&admin, &tap, "sealing");
+        let sealing = next_in(&admin, &tap, "sealing").report;
         // Two of those whose turn it is hang, and the others wait for them. With the conductor's own, three of five are gone.
         let turn = sealing["submitters"].as_array().expect("a list").iter().filter_map(Value::as_str);
         let hung: Vec<_> = turn.filter(|custodian| *custodian != CONDUCTOR).take(2).collect();
@@ -333,8 +347,8 @@ fn killed_while_sealed(lab: &mut Lab) {
             lab.is_sealed(node) || lab.audited(CONDUCTOR, "opened").len() > opened
         });
         lab.kill(CONDUCTOR);
-        let told = reports(&admin, &tap);
-        let hit = lab.is_sealed(node) && told.iter().all(|report| report["phase"] != "open");
+        let told = told(&admin, &tap);
+        let hit = lab.is_sealed(node) && told.iter().all(|told| told.report["phase"] != "open");
         println!("        {node}: killed while it is sealed: {hit}");
         if hit {
             always(Duration::from_secs(1), "two custodians do not open it", || !lab.is_open(node));
@@ -363,7 +377,7 @@ fn killed_when_open(lab: &mut Lab) {
     let admin = Client::admin(lab);
     let tap = admin.tap("holdfast.intents");
     let ordered = ordering(lab, &["--node", node, "--wait", "60"]);
-    let open = next_in(&admin, &tap, "open");
+    let open = next_in(&admin, &tap, "open").report;
     lab.kill(CONDUCTOR);
     always(SAMPLE, "it stays open", || lab.is_open(node));
     lab.start(CONDUCTOR);
@@ -401,61 +415,15 @@ fn too_few_custodians(lab: &mut Lab) {
     }
 }
 
-/// `holdfast drill run`, as the first operator.
-fn order(lab: &Lab, args: &[&str]) -> Said {
-    finish(ordering(lab, args))
-}
-
-fn ordering(lab: &Lab, args: &[&str]) -> Child {
-    let config = lab.path(&lab.file.operator_config);
-    let mut command = Command::new(program("holdfast"));
-    command.args(["drill", "run", "--config"]).arg(config).args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("holdfast runs")
-}
-
-fn finish(ordered: Child) -> Said {
-    ordered.wait_with_output().expect("it ends").into()
-}
-
-/// The reports that were told since the last look.
-fn reports(admin: &Client, tap: &Tap) -> Vec<Value> {
-    let all = admin.all(tap).into_iter();
-    all.filter(|(routing_key, _)| routing_key.ends_with(".drill-report")).map(|(_, bytes)| content(&bytes)).collect()
-}
-
-/// The next report of a drill that is that far.
-fn next_in(admin: &Client, tap: &Tap, phase: &str) -> Value {
-    loop {
-        let report = content(&admin.next_of(tap, "drill-report"));
-        if report["phase"] == phase {
-            return report;
-        }
-    }
-}
-
 /// The report that closes this drill. At its start a conductor tells the end of the drill before once more.
 fn end_of(admin: &Client, tap: &Tap, report: &Value) -> Value {
     loop {
-        let closed = next_in(admin, tap, "closed");
+        let closed = next_in(admin, tap, "closed").report;
         if closed["slot"] == report["slot"] {
             assert_eq!(closed["drill"], report["drill"], "two drills for one order");
             return closed;
         }
     }
-}
-
-/// No other drill was begun for the order that this report is of, from it on.
-fn once(admin: &Client, tap: &Tap, report: &Value) {
-    let told = reports(admin, tap);
-    let of_it = told.iter().filter(|other| other["slot"] == report["slot"]);
-    let others: Vec<_> = of_it.map(|other| &other["drill"]).filter(|drill| **drill != report["drill"]).collect();
-    assert!(others.is_empty(), "two drills for one order: {others:?}");
-}
-
-fn content(envelope: &[u8]) -> Value {
-    let envelope: Value = serde_json::from_slice(envelope).expect("an envelope");
-    let body = messages::unbase64(envelope["body"].as_str().expect("a body"));
-    serde_json::from_slice::<Value>(&body).expect("JSON")["content"].clone()
 }
 
 fn responses(report: &Value) -> Vec<(String, Value)> {
@@ -492,45 +460,4 @@ fn with_policy_from_file(command: &str) -> String {
     let (printed, write) = command.split_once(" | ").expect("a pipe");
     assert_eq!(printed, "holdfast-setup seal-token --policy");
     format!("cat policy.hcl | {write}")
-}
-
-/// How many connections an observer looks over, in turn: an answer may be held back while the node seals itself.
-const EYES: u32 = 8;
-
-/// Somebody else who looks at a node, each millisecond.
-struct Observer {
-    stop: Arc<AtomicBool>,
-    threads: Vec<std::thread::JoinHandle<Vec<(Instant, Instant, bool)>>>,
-}
-
-impl Observer {
-    fn begin(lab: &Lab, node: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..EYES).map(|number| {
-            let (until, url, eyes) = (stop.clone(), lab.url(node).to_owned(), Eyes::new(&lab.path(&lab.file.ca_cert)));
-            std::thread::spawn(move || {
-                let mut looks = Vec::new();
-                pause(Duration::from_millis(1) * number);
-                while !until.load(Ordering::Relaxed) {
-                    let asked = Instant::now();
-                    if let Some(status) = eyes.look(&url) {
-                        looks.push((asked, Instant::now(), status.sealed));
-                    }
-                    pause((Duration::from_millis(1) * EYES).saturating_sub(asked.elapsed()));
-                }
-                looks
-            })
-        });
-        let threads = threads.collect();
-        Self { stop, threads }
-    }
-
-    /// The first answer that the node is sealed, and the first that it is open again, to a question asked after that.
-    fn end(self) -> (Instant, Instant) {
-        self.stop.store(true, Ordering::Relaxed);
-        let looks: Vec<_> = self.threads.into_iter().flat_map(|thread| thread.join().expect("it looked")).collect();
-        let sealed = looks.iter().filter(|look| look.2).map(|look| look.1).min().expect("it was seen sealed");
-        let open = looks.iter().filter(|look| !look.2 && look.0 >= sealed).map(|look| look.1).min().expect("and open");
-        (sealed, open)
-    }
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stderr, reason = "what a failed test needs to be understood goes where cargo shows it")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -44,6 +45,7 @@ fn alerts_shut_and_open_nothing() {
     lab.scenario("an alert that seals", |lab| an_alert_that_seals(lab, &mut receiver));
     lab.scenario("a thief of the receiver", |lab| a_thief_of_the_receiver(lab, &mut receiver));
     lab.scenario("no broker", |lab| no_broker(lab, &mut receiver));
+    lab.scenario("holds that are used up", |lab| spent(lab, &mut receiver));
 }
 
 fn set_up(lab: &mut Lab) -> Receiver {
@@ -194,6 +196,11 @@ fn refuse_what_cannot_be_meant(folder: &std::path::Path) {
         ("what = \"seal\"", "what = \"hold\"", "a hold seals nothing"),
         ("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:9641\"", "needs TLS"),
         ("memory = \"memory.json\"", "memory = \"memory.json\"\norders_per_hour = 61", "between 1 and 60"),
+        (
+            "memory = \"memory.json\"",
+            "memory = \"memory.json\"\nseals_per_hour = 0",
+            "seals_per_hour is between 1 and 60",
+        ),
         ("memory = \"memory.json\"", "memory = \"memory.json\"\nurl = \"x\"", "unknown field"),
     ] {
         assert!(good.contains(from), "{from}");
@@ -207,6 +214,22 @@ fn refuse_what_cannot_be_meant(folder: &std::path::Path) {
 impl Receiver {
     fn answers(&mut self) {
         until("the receiver answers", || self.curl(&["/healthz"]).code == Some(0));
+    }
+
+    fn is_killed_and_started(&mut self) {
+        self.server.kill().expect("it runs");
+        self.server.wait().expect("it ends");
+        self.server = start(&self.folder);
+        self.answers();
+    }
+
+    /// How many holds the action that seals has ordered, or how often it has sealed its node, as its file says.
+    fn remembers(&self, what: &str) -> usize {
+        let file = fs::read(self.folder.join("memory.json")).expect("there");
+        let file: Value = serde_json::from_slice(&file).expect("JSON");
+        let tampered = &file["actions"]["tampered"];
+        let list = if what == "seals" { &tampered["seals"]["vault-2"] } else { &tampered[what] };
+        list.as_array().map_or(0, Vec::len)
     }
 
     fn curl(&self, args: &[&str]) -> Said {
@@ -334,10 +357,7 @@ fn an_alert_that_holds(lab: &mut Lab, receiver: &mut Receiver) {
 
     // The same alert is sent again, also to one that was killed; another begins; and it is resolved.
     assert_eq!(receiver.fires(&intruder()).1["done"][0]["outcome"], "known");
-    receiver.server.kill().expect("it runs");
-    receiver.server.wait().expect("it ends");
-    receiver.server = start(&receiver.folder);
-    receiver.answers();
+    receiver.is_killed_and_started();
     assert_eq!(receiver.fires(&intruder()).1["done"][0]["outcome"], "known", "a restart forgets nothing");
     for _ in 0..3 {
         let (status, said) = receiver.fires_anew(&intruder());
@@ -452,36 +472,77 @@ fn a_thief_of_the_receiver(lab: &mut Lab, receiver: &mut Receiver) {
     until("operators have the last word", || lab.is_open("vault-1"));
 }
 
+/// One alert calls for one hold: while the broker is down the same goes out again and again, and counts once.
 fn no_broker(lab: &mut Lab, receiver: &mut Receiver) {
+    let (ordered, sealed) = (receiver.remembers("orders"), receiver.remembers("seals"));
     lab.kill("broker");
     let labels = json!({"alertname": "Tampered"});
-    let (status, said) = receiver.fires_anew(&labels);
-    assert_eq!((status, &said["done"][0]["outcome"]), (503, &json!("failed")), "{said}");
-    assert!(
-        said["done"][0]["why"].as_str().expect("text").contains("1 nodes are sealed"),
-        "the seal waits for nobody: {said}"
-    );
+    let mut holds_named = BTreeSet::new();
+    let mut comes = |receiver: &Receiver| {
+        let (status, said) = receiver.fires(&labels);
+        assert_eq!((status, &said["done"][0]["outcome"]), (503, &json!("failed")), "{said}");
+        let why = said["done"][0]["why"].as_str().expect("text");
+        assert!(why.contains("1 nodes are sealed"), "the seal waits for nobody: {said}");
+        let id = why.strip_prefix("hold ").and_then(|rest| rest.split(' ').next()).expect("an id");
+        holds_named.insert(id.to_owned());
+    };
+    receiver.fired += 1;
+    for _ in 0..3 {
+        comes(receiver);
+    }
     assert!(lab.is_sealed("vault-2"));
+    receiver.is_killed_and_started();
+    comes(receiver);
+    receiver.fired += 1;
+    comes(receiver);
+    assert_eq!(holds_named.len(), 1, "the same hold each time: {holds_named:?}");
+    assert_eq!(receiver.remembers("orders"), ordered + 1, "and counted once");
+    assert_eq!(receiver.remembers("seals"), sealed + 1, "and so is the seal");
+    let id = holds_named.into_iter().next().expect("one");
+
+    // Nobody asks for it any more: the alert is over, or Alertmanager is down as well.
     lab.start_broker();
-    // Alertmanager sends it again until it is told that all is done.
+    everybody_obeys(lab, 1);
+    assert_eq!(id_of(lab), id, "as it was signed");
     let mut last = Value::Null;
-    until("the hold is ordered", || {
+    until("all is done", || {
         let (status, said) = receiver.fires(&labels);
         last = said;
         status == 200
     });
-    assert_eq!(last["done"][0]["outcome"], "shut", "{last}");
-    for custodian in lab.custodians() {
-        until("it obeys", || !holds(lab, &custodian).is_empty());
-    }
-    while let Some(hold) = holds(lab, "custodian-1").first().cloned() {
-        let id = hold["id"].as_str().expect("an id").to_owned();
-        lab.holdfast(&["release", "--json", "--hold", &id]).well();
-        lab.holdfast_as("bob", &["release", "--json", "--hold", &id]).well();
-        for custodian in lab.custodians() {
-            until("it is ended", || holds(lab, &custodian).iter().all(|hold| hold["id"] != *id));
-        }
-    }
+    assert!(["shut", "known"].iter().any(|outcome| last["done"][0]["outcome"] == *outcome), "{last}");
+    everybody_obeys(lab, 1);
+    assert_eq!(receiver.remembers("orders"), ordered + 1);
+
+    release(lab, &id);
     lab.approve("vault-2");
     until("released and approved", || lab.is_open("vault-2"));
+    assert_eq!(receiver.fires(&labels).1["done"][0]["outcome"], "known", "people have opened it");
+    assert!(lab.is_open("vault-2"));
+}
+
+/// Holds of this hour are used up: nodes are sealed all the same, as often as an hour may have of that.
+fn spent(lab: &mut Lab, receiver: &mut Receiver) {
+    let seals = receiver.remembers("seals") + 1;
+    write_config(&receiver.folder, receiver.port, &format!("orders_per_hour = 1\nseals_per_hour = {seals}"));
+    receiver.is_killed_and_started();
+    let (labels, before) = (json!({"alertname": "Tampered"}), receiver.refused("flood"));
+    let (status, said) = receiver.fires_anew(&labels);
+    assert_eq!((status, &said["done"][0]["outcome"]), (429, &json!("too-often")), "{said}");
+    let why = said["done"][0]["why"].as_str().expect("text");
+    assert!(why.contains("no further hold: 1 were ordered") && why.contains("1 nodes are sealed"), "{said}");
+    assert!(lab.is_sealed("vault-2") && lab.is_open("vault-1") && lab.is_open("vault-3"));
+    everybody_obeys(lab, 0);
+    // Alerts without number, of a node that is sealed: nothing is used up.
+    for _ in 0..5 {
+        assert_eq!(receiver.fires_anew(&labels).0, 429);
+    }
+    assert_eq!(receiver.remembers("seals"), seals);
+    lab.approve("vault-2");
+    until("approved", || lab.is_open("vault-2"));
+    let (status, said) = receiver.fires_anew(&labels);
+    assert_eq!(status, 429, "{said}");
+    assert!(said["done"][0]["why"].as_str().expect("text").contains("vault-2 is OPEN, and was sealed"), "{said}");
+    always(SAMPLE, "people opened it, and that is enough for an hour", || lab.is_open("vault-2"));
+    assert_eq!(receiver.refused("flood"), before + 7);
 }

@@ -85,6 +85,8 @@ fn openssh_verifies_a_captured_message(lab: &mut Lab) {
     let body: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.path().join("body")).expect("the body")).expect("JSON");
     assert_eq!((&body["kind"], &body["content"]["sandboxed"]), (&"heartbeat".into(), &true.into()), "{body}");
+    let parts = body["content"]["sandbox"].as_array().expect("the parts that are in force");
+    assert!(["process", "files", "ports", "calls"].iter().all(|part| parts.contains(&(*part).into())), "{body}");
 
     // One letter of the body changed: the lines would tell.
     let mut forged: serde_json::Value = serde_json::from_slice(&heartbeat).expect("JSON");

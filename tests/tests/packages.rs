@@ -121,7 +121,11 @@ fn it_starts_ready_and_is_watched(machine: &Machine) {
     assert_eq!(property(machine, "ActiveState"), "active");
     assert_eq!(property(machine, "StatusText"), "every share is sound");
     let log = machine.run(&["journalctl", "--output=cat", "--unit=holdfast-custodian"]).well().out;
-    assert!(log.contains("\"sandbox\":\"whole\"") || log.contains("\"sandbox\":\"in force\""), "{log}");
+    // All of it, memory too: the unit lets it be locked.
+    for part in ["process", "files", "ports", "calls", "memory"] {
+        let whole = log.lines().any(|line| line.contains("custodian started") && line.contains(part));
+        assert!(whole, "{part}: {log}");
+    }
     assert!(log.contains("the age identity is a plain file"), "{log}");
     let sign = property(machine, "WatchdogTimestampMonotonic");
     until("signs of life", || property(machine, "WatchdogTimestampMonotonic") != sign);

@@ -14,7 +14,7 @@ use holdfast_core::cause::Cause;
 use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
 use holdfast_core::id::{ClusterId, MessageId, Principal};
 use holdfast_core::message::{
-    Approval, AuditReport, Body, Content, Header, Heartbeat, Needs, NodeReport, Seen, ShareReport,
+    Approval, AuditReport, Body, Content, Header, Heartbeat, Needs, NodeReport, SandboxPart, Seen, ShareReport,
 };
 use holdfast_core::sshsig::{HashAlg, PublicKey, armor_ed25519, signed_data};
 use holdfast_core::time::{Now, Steady, Timestamp};
@@ -172,6 +172,7 @@ fn heartbeat(nodes: usize) -> Content {
         share: ShareReport { generation: 1, x: Some(77), ok: true },
         threshold: 3,
         sandboxed: true,
+        sandbox: SandboxPart::ALL.into(),
         clock_synchronised: true,
         audit: AuditReport { seq: 12_345, head: digest.clone(), ok: true, broken: None },
         policy_sha256: digest.clone(),

@@ -4,7 +4,7 @@
 //! came and never written again. Every structure refuses unknown and doubled fields.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -15,18 +15,22 @@ use serde_json::value::RawValue;
 mod drill;
 mod needs;
 mod order;
+mod sandbox;
 
 use crate::cause::Cause;
 use crate::id::{ClusterId, IncidentId, MessageId, NodeName, Principal, Site};
 use crate::time::Timestamp;
 use crate::trust::Namespace;
 
-pub use drill::{CUSTODIANS_MAX, DrillOrder, DrillReport, DrillResult, Due, Intent, Phase, Response, Serving};
+pub use drill::{
+    Approved, CUSTODIANS_MAX, Canary, DrillOrder, DrillReport, DrillResult, Due, Intent, Phase, Response, Serving,
+};
 pub use needs::Needs;
 pub use order::{
     Acknowledgement, Distrust, Effect, HOLDS_REPORTED, Hold, HoldReport, Matter, NODES_NAMED_MAX, Relay, Release,
     Trust, WAITING_REPORTED, WANTED_MAX, WaitingReport, Want,
 };
+pub use sandbox::SandboxPart;
 
 /// The version of the message format that this build speaks.
 pub const VERSION: u32 = 1;
@@ -427,6 +431,9 @@ pub struct Heartbeat {
     pub threshold: u8,
     /// Whether the sandbox is in force.
     pub sandboxed: bool,
+    /// Which parts of it are.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sandbox: BTreeSet<SandboxPart>,
     /// Whether the kernel says that the clock is synchronised.
     pub clock_synchronised: bool,
     /// The head of its audit log.

@@ -148,7 +148,7 @@ fn outvoted<'a>(fresh: &[Fresh<'a>], says: impl Fn(&'a Heartbeat) -> &'a str) ->
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::message::{AuditReport, NodeReport, Seen, ShareReport};
+    use crate::message::{AuditReport, NodeReport, SandboxPart, Seen, ShareReport};
     use crate::time::Steady;
 
     pub(crate) fn heartbeat(x: u8, nodes: &[(&str, bool)]) -> Heartbeat {
@@ -175,6 +175,7 @@ pub(crate) mod tests {
             share: ShareReport { generation: 1, x: Some(x), ok: true },
             threshold: 3,
             sandboxed: true,
+            sandbox: SandboxPart::ALL.into(),
             clock_synchronised: true,
             audit: AuditReport { seq: 1, head: String::new(), ok: true, broken: None },
             policy_sha256: "policy".to_owned(),

@@ -17,8 +17,9 @@ pub const SHARE_LEN: usize = 33;
 /// The length of a share in base64, in characters.
 const TEXT_BASE64_LEN: usize = SHARE_LEN.div_ceil(3) * 4;
 
-/// A share in memory. Wiped when dropped; never cloned, shown, compared or serialised.
-pub struct Share(Zeroizing<[u8; SHARE_LEN]>);
+/// A share in memory. Wiped when dropped; never cloned, shown, compared or serialised. It is written where it lies, on the heap: moved, it
+/// leaves no copy.
+pub struct Share(Box<Zeroizing<[u8; SHARE_LEN]>>);
 
 /// Why bytes are not a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,7 @@ pub enum ShareError {
 impl Share {
     /// From the share's bytes. Fails on another length and on x = 0.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShareError> {
-        let mut share = Zeroizing::new([0; SHARE_LEN]);
+        let mut share = Box::new(Zeroizing::new([0; SHARE_LEN]));
         if bytes.len() != SHARE_LEN {
             return Err(ShareError::Length(bytes.len()));
         }
@@ -50,7 +51,7 @@ impl Share {
 
     /// From the share's hexadecimal text, as a server gives it out. Decodes in place, without a copy.
     pub fn from_hex(text: &[u8]) -> Result<Self, ShareError> {
-        let mut share = Zeroizing::new([0; SHARE_LEN]);
+        let mut share = Box::new(Zeroizing::new([0; SHARE_LEN]));
         hex::decode_to_slice(text, share.as_mut_slice()).map_err(|_| ShareError::Hex)?;
         Self::checked(share)
     }
@@ -61,14 +62,14 @@ impl Share {
             return Self::from_hex(text)
                 .map_err(|error| if error == ShareError::Hex { ShareError::Text } else { error });
         }
-        let mut share = Zeroizing::new([0; SHARE_LEN]);
+        let mut share = Box::new(Zeroizing::new([0; SHARE_LEN]));
         match BASE64_STANDARD.decode_slice(text, share.as_mut_slice()) {
             Ok(SHARE_LEN) => Self::checked(share),
             _ => Err(ShareError::Text),
         }
     }
 
-    fn checked(share: Zeroizing<[u8; SHARE_LEN]>) -> Result<Self, ShareError> {
+    fn checked(share: Box<Zeroizing<[u8; SHARE_LEN]>>) -> Result<Self, ShareError> {
         if share[SHARE_LEN - 1] == 0 { Err(ShareError::Coordinate) } else { Ok(Self(share)) }
     }
 

@@ -212,6 +212,8 @@ pub struct Sight {
     /// How many more side connections may be made for tickets alone in this epoch, until the next refresh.
     gather_budget: usize,
     attention_until: Steady,
+    /// How often the node is looked at while it is seen open, and until when.
+    guarded: Option<(Duration, Steady)>,
     last_look: Option<Steady>,
     suspect_shared: Option<ConnectionId>,
     shared_address: bool,
@@ -251,6 +253,7 @@ impl Sight {
             refreshed: now.steady,
             gather_budget: 0,
             attention_until: now.steady,
+            guarded: None,
             last_look: None,
             suspect_shared: None,
             shared_address: false,
@@ -306,6 +309,19 @@ impl Sight {
     pub fn attend(&mut self, now: Now) {
         self.attention_until = self.attention_until.max(now.steady + ATTENTION);
         self.look_soon(now);
+    }
+
+    /// Looks at the node this often while it is seen open, until then, unless it is looked at more often anyway: it is about to be sealed.
+    pub fn guard(&mut self, every: Duration, until: Steady, now: Now) {
+        self.guarded = Some((every, until));
+        if let Kept::Up { asked: None, next, .. } = &mut self.kept {
+            *next = (*next).min(now.steady + every);
+        }
+    }
+
+    /// Looks at it as often as always.
+    pub fn unguard(&mut self) {
+        self.guarded = None;
     }
 
     fn look_soon(&mut self, now: Now) {
@@ -751,8 +767,10 @@ impl Sight {
     }
 
     fn schedule(&mut self, now: Now) {
-        let close = self.watch.poll.min(CLOSE_LOOK);
-        let wait = if self.seen != Seen::Open && now.steady < self.attention_until { close } else { self.watch.poll };
+        let (open, attentive) = (self.seen == Seen::Open, now.steady < self.attention_until);
+        let guarded = self.guarded.filter(|(_, until)| open && now.steady < *until).map(|(every, _)| every);
+        let close = if attentive && !open { Some(CLOSE_LOOK) } else { guarded };
+        let wait = close.map_or(self.watch.poll, |close| close.min(self.watch.poll));
         if let Kept::Up { next, .. } = &mut self.kept {
             *next = now.steady + wait;
         }

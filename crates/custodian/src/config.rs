@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::ceremony::Manifest;
 use holdfast_core::custodian::{ClusterSettings, NodeSettings, Settings};
-use holdfast_core::drill::{Choice, Conducting, DrillWindow};
+use holdfast_core::drill::{CanaryPath, Choice, Conducting, DrillWindow, PEOPLE_MAX};
 use holdfast_core::id::{ClusterId, ClusterName, NodeName, Principal, Site};
 use holdfast_core::policy::{Policy, Rule};
 use holdfast_core::trust::Namespace;
@@ -15,6 +15,7 @@ use holdfast_edge::config::{BrokerConfig, BrokerSection, ConfigError, ConfigFile
 use holdfast_edge::keys::SigningKey;
 use holdfast_edge::store::ShareStore;
 use holdfast_edge::vault::NodeIdentity;
+use holdfast_edge::vault::duty::Duty;
 use serde::Deserialize;
 
 use crate::metrics::{MetricsConfig, MetricsSection};
@@ -74,9 +75,9 @@ pub(crate) struct ClusterFiles {
 
 /// What the edge needs to conduct a cluster's drills.
 pub(crate) struct ConductorFiles {
-    /// The token that seals, encrypted with age.
-    pub(crate) token_file: PathBuf,
-    /// The identity that opens it: the one of the cluster's share.
+    /// Its tokens, each encrypted with age, and what each is for: that which seals first.
+    pub(crate) tokens: Vec<(Duty, PathBuf)>,
+    /// The identity that opens them: the one of the cluster's share.
     pub(crate) identity: PathBuf,
     /// When drills are held by themselves, if they are.
     pub(crate) schedule: Option<Schedule>,
@@ -122,6 +123,9 @@ struct ConductorSection {
     node: Option<Spanned<String>>,
     min_unsealed: Option<Spanned<usize>>,
     objective: Option<Spanned<String>>,
+    people_objective: Option<Spanned<String>>,
+    canary: Option<Spanned<CanaryPath>>,
+    canary_token_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Deserialize)]
@@ -207,7 +211,9 @@ impl Config {
         source.check_distinct(ids)?;
         let mut conductors = BTreeMap::new();
         for (name, section) in &file.conductor {
-            note(&source.resolve(&section.token_file));
+            for file in [Some(&section.token_file), section.canary_token_file.as_ref()].into_iter().flatten() {
+                note(&source.resolve(file));
+            }
             let cluster = settings.iter_mut().find(|(_, cluster)| cluster.name == *name.get_ref());
             let Some((cluster, settings)) = cluster else {
                 return Err(source.refuse(
@@ -219,7 +225,7 @@ impl Config {
             let (conducting, files) =
                 section.load(&source, (&file.id, *cluster, settings), name, identity.unwrap_or_default())?;
             settings.conducting = Some(conducting);
-            secrets.push(("a conductor's token", files.token_file.clone()));
+            secrets.extend(files.tokens.iter().map(|(_, file)| ("a conductor's token", file.clone())));
             conductors.insert(*cluster, files);
         }
 
@@ -235,7 +241,7 @@ impl Config {
             id: id.clone(),
             site: file.site,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            sandboxed: false,
+            sandbox: BTreeSet::new(),
             broker_grace,
             allowed_signers,
             clusters: settings,
@@ -380,6 +386,7 @@ impl ConductorSection {
             return Err(source.refuse(given, what));
         }
         let objective = self.objective.as_ref().map(|text| source.duration(text, OBJECTIVE_MIN..=OBJECTIVE_MAX));
+        let people = self.people_objective.as_ref().map(|text| source.duration(text, OBJECTIVE_MIN..=PEOPLE_MAX));
         let jitter = self.jitter.as_ref().map(|text| source.duration(text, Duration::ZERO..=JITTER_MAX));
         let (objective, jitter) =
             (objective.transpose()?.unwrap_or(OBJECTIVE_DEFAULT), jitter.transpose()?.unwrap_or_default());
@@ -388,14 +395,35 @@ impl ConductorSection {
             Schedule::parse(cluster, pattern.get_ref(), zone, jitter, &self.blackout)
                 .map_err(|error| source.refuse(pattern, error.to_string()))
         });
-        let files =
-            ConductorFiles { token_file: source.resolve(&self.token_file), identity, schedule: schedule.transpose()? };
-        Ok((Conducting { node, min_unsealed, objective }, files))
+        let people_objective = people.transpose()?.unwrap_or(PEOPLE_OBJECTIVE_DEFAULT);
+        let mut tokens = vec![(Duty::Seal, source.resolve(&self.token_file))];
+        let canary = self.canary(source)?;
+        tokens.extend(canary.clone().map(|(path, file)| (Duty::ReadCanary(path), file)));
+        let files = ConductorFiles { tokens, identity, schedule: schedule.transpose()? };
+        let canary = canary.map(|(path, _)| path);
+        Ok((Conducting { node, min_unsealed, objective, people_objective, canary }, files))
+    }
+
+    /// What is read in a drill, and the file of the token that may: both, or neither.
+    fn canary(&self, source: &ConfigFile) -> Result<Option<(CanaryPath, PathBuf)>, ConfigError> {
+        match (&self.canary, &self.canary_token_file) {
+            (Some(path), Some(file)) => Ok(Some((path.get_ref().clone(), source.resolve(file)))),
+            (None, None) => Ok(None),
+            (Some(path), None) => {
+                let what = "the canary is read with a token of its own: name its canary_token_file, and put one there with \
+                            holdfast-setup canary-token";
+                Err(source.refuse(path, what))
+            }
+            (None, Some(file)) => Err(source.refuse(file, "there is no canary that this token could read: name it")),
+        }
     }
 }
 
 /// What is done without `objective`.
 const OBJECTIVE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// What is done without `people_objective`: somebody on call who was asleep.
+const PEOPLE_OBJECTIVE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 
 /// An objective below the time of one look says nothing.
 const OBJECTIVE_MIN: Duration = Duration::from_millis(10);

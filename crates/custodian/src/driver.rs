@@ -23,6 +23,7 @@ use holdfast_edge::files;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
 use holdfast_edge::service::{self, Order, Pulse, Signals};
+use holdfast_edge::vault::canary::Salt;
 use holdfast_edge::vault::release::Expected;
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -109,12 +110,13 @@ impl Driver {
     /// Opens what is on disk, and makes the core. Nothing is connected yet.
     pub(crate) fn open(config_path: PathBuf, mut config: Config, host: Host) -> anyhow::Result<Self> {
         let clock = Clock::start();
-        config.settings.sandboxed = host.sandbox.is_some();
+        config.settings.sandbox = host.sandbox.as_ref().map(Enforced::parts).unwrap_or_default();
         inbox::prepare(&config.state_dir).context("the inbox folder cannot be made")?;
         let logbook = Logbook::open(&config.state_dir)?;
         let state = read_state(&config)?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the system gave no random numbers: {e}"))?;
+        let salt = Salt::random().map_err(|e| anyhow::anyhow!("the system gave no random numbers: {e}"))?;
         let clock_synchronised = kernel::clock_synchronised();
         let start = Start { boot: host.boot, clock_synchronised, seed, audit: logbook.report(true) };
         let core = Custodian::new(config.settings.clone(), state, start, clock.now());
@@ -144,7 +146,7 @@ impl Driver {
             unsound: BTreeSet::new(),
             ready: false,
             checks: 0,
-            conductors: Conductors::new(),
+            conductors: Conductors::new(salt),
         })
     }
 
@@ -162,8 +164,8 @@ impl Driver {
         self.plan_drills();
         self.renew_tokens();
         self.tell_service_manager();
-        let sandbox =
-            self.sandbox.as_ref().map_or("off", |sandbox| if sandbox.is_whole() { "whole" } else { "in force" });
+        let parts: Vec<_> = self.config.settings.sandbox.iter().map(|part| part.as_str()).collect();
+        let sandbox = if parts.is_empty() { "off".to_owned() } else { parts.join(" ") };
         tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
         loop {
             self.carry_out_all();
@@ -611,7 +613,7 @@ impl Driver {
         } else if config.sandbox == SandboxMode::Enforce {
             return Err(refuse("a sandbox can only be put in force by a start: restart the custodian".to_owned()));
         }
-        config.settings.sandboxed = self.sandbox.is_some();
+        config.settings.sandbox = self.sandbox.as_ref().map(Enforced::parts).unwrap_or_default();
         Ok(config)
     }
 

@@ -66,9 +66,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // No core file, and no debugger of this user's: `check` takes the share out too, and `run` may be without a sandbox. Where
-    // the kernel refuses, it is as it was.
-    let _ = kernel::forbid_dumping();
+    // No core file, no debugger of this user's, no rights by executing: before a key is read, of `check` too, which takes the share out, and of a `run`
+    // without a sandbox. Where the kernel refuses, it is as it was; a sandbox does not start like that.
+    for forbid in [kernel::forbid_dumping, kernel::limit_core_dumps, kernel::forbid_new_privileges] {
+        let _ = forbid();
+    }
     let arguments = Arguments::parse();
     holdfast_edge::tls::install_provider();
     let done = match &arguments.command {

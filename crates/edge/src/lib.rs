@@ -18,6 +18,7 @@ pub mod node;
 pub mod outgoing;
 pub mod pushgateway;
 pub mod report;
+mod residue;
 pub mod service;
 pub mod store;
 pub mod terminal;

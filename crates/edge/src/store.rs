@@ -41,6 +41,7 @@ use zeroize::Zeroizing;
 
 use crate::files::{self, Action, FileError, PUBLIC_MODE, SECRET_MODE};
 use crate::keys::{AgeIdentity, IdentityError, OpenError};
+use crate::residue;
 
 /// The largest share file that is read, in bytes: an armoured one for one recipient has 500, others may add stanzas.
 pub const SHARE_FILE_MAX: usize = 16 * 1024;
@@ -296,6 +297,10 @@ impl ShareStore {
 
     /// Takes the share of that generation out: the lock "integrity". It may have given its place to a younger one.
     pub fn unlock(&self, cluster: ClusterId, generation: u32, custodian: &Principal) -> Result<SoundShare, StoreError> {
+        residue::leaving_none(|| self.take_out(cluster, generation, custodian))
+    }
+
+    fn take_out(&self, cluster: ClusterId, generation: u32, custodian: &Principal) -> Result<SoundShare, StoreError> {
         let kept = self.of_generation(generation);
         match self.read_record()? {
             Some(record) if record.generation <= generation => {}

@@ -5,6 +5,7 @@
 //! OpenPGP code that this needs.
 
 mod deliver;
+mod duty_token;
 mod enroll;
 mod firewall;
 mod host;
@@ -14,7 +15,6 @@ mod manifest;
 mod openpgp;
 mod output;
 mod retire;
-mod seal_token;
 mod verify;
 
 use std::alloc::System;
@@ -34,7 +34,8 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// the enrollments, `holdfast-setup install` on each host with its packet. For a Vault that exists it is `holdfast adopt`, and the
 /// rotation that it walks through has two steps more here: `verify` proves the new share to the Vault, `retire` removes the old
 /// one at last. Where nobody may rotate, `import` takes a share that is typed in. `seal-token` gives a custodian that conducts drills
-/// the token that seals. `firewall` prints the rules that close the host to everybody. Run all but that one as the user that the custodian runs
+/// the token that seals, `canary-token` the one with which it reads something through the node. `firewall` prints the rules that close the
+/// host to everybody. Run all but that one as the user that the custodian runs
 /// as: what it writes belongs to that user alone.
 #[derive(Parser)]
 #[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
@@ -52,7 +53,8 @@ enum Command {
     Import(import::Arguments),
     Verify(verify::Arguments),
     Retire(retire::Arguments),
-    SealToken(seal_token::Arguments),
+    SealToken(duty_token::SealArguments),
+    CanaryToken(duty_token::CanaryArguments),
     Deliver(deliver::Arguments),
     Firewall(firewall::Arguments),
 }
@@ -66,7 +68,8 @@ fn main() -> ExitCode {
         Command::Import(arguments) => import::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Retire(arguments) => retire::run(&arguments),
-        Command::SealToken(arguments) => seal_token::run(&arguments),
+        Command::SealToken(arguments) => duty_token::run_seal(&arguments),
+        Command::CanaryToken(arguments) => duty_token::run_canary(&arguments),
         Command::Deliver(arguments) => deliver::run(&arguments),
         Command::Firewall(arguments) => firewall::run(&arguments),
     }

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use holdfast_tests::benchmark::floor::watch;
+use holdfast_tests::benchmark::server::Server;
+use holdfast_tests::benchmark::{milliseconds, part_of, stay_idle};
 use holdfast_tests::vault::Eyes;
 use holdfast_tests::wait::pause;
-
-use crate::cycles::{milliseconds, part_of, stay_idle, watch};
-use crate::server::Server;
 
 /// bank-vaults' interval, and how many servers share its cycles.
 const FIVE: (Duration, usize) = (Duration::from_secs(5), 2);

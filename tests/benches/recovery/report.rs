@@ -1,12 +1,11 @@
-//! The figures: what they are, how they are summed up, and how they are shown beside what they are to be.
+//! The figures: what they are, what they are to be, and how they are drawn.
 
-use std::fmt::Write as _;
-
-use jiff::Zoned;
-use jiff::tz::TimeZone;
+use holdfast_tests::benchmark::Figures;
+use holdfast_tests::benchmark::machine::{self, Machine, Versions};
+use holdfast_tests::benchmark::picture::{Picture, Row};
+use holdfast_tests::benchmark::series::{self, Line, Series};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{self, Machine, Versions};
 use crate::rest::Rest;
 
 /// What is to be reached (docs/BENCHMARKS.md): in floors, milliseconds, KiB, percent and bytes.
@@ -45,51 +44,10 @@ pub(crate) struct Report {
     pub(crate) rest: Option<Rest>,
 }
 
-/// How long the node was sealed in each crash of one kind.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Series {
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    pub(crate) n: usize,
-    pub(crate) min_ms: f64,
-    pub(crate) max_ms: f64,
-    /// Each of them, in the order of the run.
-    pub(crate) samples_ms: Vec<f64>,
-}
-
-/// One line of the tables: a figure, and what it is to be.
-struct Line {
-    name: &'static str,
-    figure: String,
-    target: String,
-    verdict: &'static str,
-}
-
-impl Series {
-    /// Sums up; nothing, where nothing was measured.
-    pub(crate) fn of(samples: Vec<f64>) -> Option<Self> {
-        let samples_ms: Vec<_> = samples.into_iter().map(|ms| (ms * 1000.0).round() / 1000.0).collect();
-        if samples_ms.is_empty() {
-            return None;
-        }
-        let at = |percent| percentile(&samples_ms, percent);
-        Some(Self { p50_ms: at(50), p99_ms: at(99), n: samples_ms.len(), min_ms: at(0), max_ms: at(100), samples_ms })
-    }
-}
-
-/// The smallest value that is not below this many percent of all (the nearest rank): of thirty, the 99th is the largest.
-pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
-}
-
 impl Report {
     /// One with no figures yet.
     pub(crate) fn begin() -> Self {
-        let date = Zoned::now().with_time_zone(TimeZone::UTC).date().to_string();
-        let (machine, versions) = (machine::this(), Versions::default());
+        let (date, machine, versions) = (machine::today(), machine::this(), Versions::default());
         let (floor, floor_seen, restart, no_broker) = (None, None, None, None);
         let (poller_5s, poller_15s, rest) = (None, None, None);
         Self { date, machine, versions, floor, floor_seen, restart, no_broker, poller_5s, poller_15s, rest }
@@ -108,54 +66,14 @@ impl Report {
         all.into_iter().filter_map(|(name, series)| Some((name, series.as_ref()?))).collect()
     }
 
-    /// For a terminal.
-    pub(crate) fn table(&self) -> String {
-        let mut text = format!("{}\n\n", self.circumstances());
-        let _ = writeln!(text, "{:<12} {:>10} {:>10} {:>10} {:>10} {:>5}", "ms", "min", "p50", "p99", "max", "n");
-        for (name, series) in self.series() {
-            let Series { p50_ms, p99_ms, min_ms, max_ms, n, .. } = series;
-            let _ = writeln!(text, "{name:<12} {min_ms:>10.1} {p50_ms:>10.1} {p99_ms:>10.1} {max_ms:>10.1} {n:>5}");
-        }
-        let _ = writeln!(text);
-        for Line { name, figure, target, verdict } in self.lines() {
-            let _ = writeln!(text, "{name:<42} {figure:>12}   {target:<28} {verdict}");
-        }
-        text
-    }
-
-    /// For docs/BENCHMARKS.md.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = format!("{}\n\n", self.circumstances());
-        text.push_str("| milliseconds | min | p50 | p99 | max | n |\n|---|---:|---:|---:|---:|---:|\n");
-        for (name, series) in self.series() {
-            let Series { p50_ms, p99_ms, min_ms, max_ms, n, .. } = series;
-            let _ = writeln!(text, "| `{name}` | {min_ms:.1} | {p50_ms:.1} | {p99_ms:.1} | {max_ms:.1} | {n} |");
-        }
-        text.push_str("\n| figure | measured | to be reached | |\n|---|---:|---|---|\n");
-        for Line { name, figure, target, verdict } in self.lines() {
-            let _ = writeln!(text, "| {name} | {figure} | {target} | {verdict} |");
-        }
-        text
-    }
-
     fn circumstances(&self) -> String {
-        let Machine { cpu, cores, memory_mib, kernel, load_before } = &self.machine;
-        let Versions { holdfast, openbao, rabbitmq } = &self.versions;
-        let date = &self.date;
-        format!(
-            "{date}, {cores} × {cpu}, {} GiB, Linux {kernel}, load {load_before} before the run; \
-             Holdfast {holdfast}, OpenBao {openbao}, RabbitMQ {rabbitmq}",
-            memory_mib / 1024
-        )
+        machine::circumstances(&self.date, &self.machine, &self.versions)
     }
 
     fn lines(&self) -> Vec<Line> {
         let mut lines = Vec::new();
-        let mut line = |name, measured: f64, most: f64, unit: &str, meaning: &str| {
-            let places = if most < 10.0 { 2 } else { usize::from(measured < 100.0) };
-            let figure = format!("{measured:.places$} {unit}");
-            let target = format!("≤ {most:.places$} {unit}{meaning}", places = usize::from(most < 100.0));
-            lines.push(Line { name, figure, target, verdict: if measured <= most { "reached" } else { "missed" } });
+        let mut line = |name, measured, most, unit, meaning| {
+            lines.push(Line::at_most(name, measured, most, unit, meaning));
         };
         if let (Some(floor), Some(restart)) = (&self.floor, &self.restart) {
             let (p50, p99) = (RESTART_P50_FLOORS * floor.p50_ms, RESTART_P99_FLOORS * floor.p50_ms);
@@ -173,5 +91,48 @@ impl Report {
             line("the program", rest.binary_bytes as f64, BINARY_BYTES, "bytes", " (10 MiB)");
         }
         lines
+    }
+}
+
+impl Figures for Report {
+    fn table(&self) -> String {
+        series::table(&self.circumstances(), &self.series(), &self.lines())
+    }
+
+    fn markdown(&self) -> String {
+        series::markdown(&self.circumstances(), &self.series(), &self.lines())
+    }
+
+    fn draw(&self) -> String {
+        let series = self.series();
+        let n = series.iter().map(|(_, series)| series.n).min().unwrap_or_default();
+        let (date, cores, cpu) = (&self.date, self.machine.cores, &self.machine.cpu);
+        let rows = series.into_iter().map(|(name, series)| {
+            let (title, is_ours) = in_words(name);
+            Row { title, name, is_ours, series }
+        });
+        let picture = Picture {
+            title: "How long a crashed node stays sealed",
+            explained: "from its first answer, sealed, to its first answer, open; each dot a crash, the bar their median",
+            foot: format!(
+                "{date}, {n} crashes each, {cores} × {cpu}, OpenBao {} on raft with TLS",
+                self.versions.openbao
+            ),
+            scale: (1.0, 20_000.0),
+            rows: rows.collect(),
+        };
+        picture.draw()
+    }
+}
+
+/// What a kind of crash is called in the picture, and whether Holdfast opens the node.
+fn in_words(name: &str) -> (&str, bool) {
+    match name {
+        "floor" => ("One client with 3 shares", false),
+        "restart" => ("Holdfast", true),
+        "no_broker" => ("Holdfast without broker", true),
+        "poller_5s" => ("A script, every 5 s", false),
+        "poller_15s" => ("A script, every 15 s", false),
+        other => (other, false),
     }
 }

@@ -5,14 +5,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use holdfast_tests::benchmark::series::percentile;
+use holdfast_tests::benchmark::stay_idle;
 use holdfast_tests::home::Ceremony;
 use holdfast_tests::lab::Lab;
 use holdfast_tests::processes::{resident_kib, ticks};
 use holdfast_tests::programs::program;
 use serde::{Deserialize, Serialize};
-
-use crate::cycles::stay_idle;
-use crate::report::percentile;
 
 /// How long it is watched.
 pub(crate) const SAMPLE: Duration = Duration::from_secs(60);

@@ -49,8 +49,10 @@ impl Expect {
 pub(crate) fn look(prometheus: &Prometheus, name: &str, expect: &Expect) {
     let dashboard = read();
     let clusters = &dashboard["templating"]["list"][1];
-    assert_eq!(clusters["definition"], "label_values(holdfast_quorum_threshold, cluster)");
-    assert_eq!(prometheus.label_values("holdfast_quorum_threshold", "cluster"), ["lab"]);
+    let told = "holdfast_quorum_threshold{job=\"holdfast-sentinel\"}";
+    assert_eq!(clusters["definition"], format!("label_values({told}, cluster)"));
+    assert_eq!(clusters["query"]["query"], clusters["definition"]);
+    assert_eq!(prometheus.label_values(told, "cluster"), ["lab"]);
 
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_secs_f64();
     let (mut answers, mut wrong) = (Vec::new(), Vec::new());

@@ -8,6 +8,7 @@ use std::fs;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use holdfast_tests::programs::{repository, run, tool};
+use serde_json::Value;
 
 use super::{pages, read};
 
@@ -18,8 +19,15 @@ const METRICS: &str = "crates/sentinel/src/metrics.rs";
 /// what the sentinel tells, because a Pushgateway never forgets.
 const METRICS_OF_CUSTODIANS: &str = "crates/custodian/src/metrics/text.rs";
 
+/// Where the receiver of alerts tells what it refused.
+const METRICS_OF_IDS_HOOK: &str = "crates/cli/src/ids_hook/web.rs";
+
+/// The jobs that the rules know, and where what each tells is listed.
+const JOBS: [(&str, &str); 2] = [("holdfast-sentinel", METRICS), ("holdfast-ids-hook", METRICS_OF_IDS_HOOK)];
+
 const RULES: &str = "deploy/prometheus/rules.yml";
 const RULES_TESTS: [&str; 2] = ["deploy/prometheus/rules_test.yml", "deploy/prometheus/rules_days_test.yml"];
+const DASHBOARD: &str = "deploy/grafana/holdfast.json";
 const RUNBOOK: &str = "docs/OPERATIONS.md";
 
 /// One alert of the rules, as it stands there.
@@ -43,15 +51,31 @@ fn prometheus_takes_the_rules_and_their_tests_hold() {
 
 #[test]
 fn no_rule_is_on_a_metric_that_nobody_tells() {
-    let known = listed(METRICS);
+    let known = JOBS.map(|(job, list)| (format!("{{job=\"{job}\""), listed(list)));
     for alert in alerts() {
-        let elsewhere = alert.expr.match_indices("holdfast_").find(|(at, _)| {
-            let selector = alert.expr[*at..].trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
-            !selector.starts_with("{job=\"holdfast-sentinel\"")
-        });
-        assert_eq!(elsewhere, None, "{}: what custodians push has the same names: name the job", alert.name);
-        let unknown: Vec<_> = metrics_in(&alert.expr).into_iter().filter(|name| !known.contains(name)).collect();
-        assert!(unknown.is_empty(), "{}: {unknown:?} are not in {METRICS}", alert.name);
+        for (at, _) in alert.expr.match_indices("holdfast_") {
+            let selector = alert.expr[at..].trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+            let metric = &alert.expr[at..alert.expr.len() - selector.len()];
+            let (_, told) = known.iter().find(|(job, _)| selector.starts_with(job)).unwrap_or_else(|| {
+                panic!("{}: {metric}: what custodians push has the same names: name the job", alert.name)
+            });
+            assert!(told.contains(metric), "{}: {metric} is in no list of what that job tells", alert.name);
+        }
+    }
+}
+
+/// The same of the dashboard, where one series too many is a number that is wrong.
+#[test]
+fn no_query_of_the_dashboard_is_on_what_nobody_tells_or_others_tell_too() {
+    let known = listed(METRICS);
+    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).expect("JSON");
+    let mut queries = Vec::new();
+    collect_queries(&dashboard, &mut queries);
+    assert!(queries.len() > 50, "{}", queries.len());
+    for query in queries {
+        assert_eq!(told_by_others(&query), None, "name the job: {query}");
+        let unknown: Vec<_> = metrics_in(&query).into_iter().filter(|name| !known.contains(name)).collect();
+        assert!(unknown.is_empty(), "{query}: {unknown:?} are not in {METRICS}");
     }
 }
 
@@ -125,13 +149,14 @@ fn prometheus_takes_the_configurations_of_the_page() {
         let file = folder.path().join("prometheus.yml");
         fs::write(&file, configuration).expect("written");
         tool("promtool", &["check", "config", "--syntax-only", &file.display().to_string()]);
-        for alert in alerts().iter().filter(|alert| alert.expr.contains("job=")) {
-            assert!(alert.expr.contains("job=\"holdfast-sentinel\""), "{}", alert.name);
-        }
         assert!(
             fs::read_to_string(&file).expect("there").contains("job_name: holdfast-sentinel"),
             "as the rules ask for"
         );
+    }
+    for (job, _) in JOBS {
+        assert!(alerts().iter().any(|alert| alert.expr.contains(&format!("job=\"{job}\""))), "no rule is on {job}");
+        assert!(runbook.contains(&format!("job_name: {job}")), "{RUNBOOK} says nowhere how {job} is scraped");
     }
 }
 
@@ -170,9 +195,37 @@ fn the_finders_find() {
     assert!(served.len() > 30 && served.contains("holdfast_unseal_duration_seconds"), "{served:?}");
     assert!(listed(METRICS_OF_CUSTODIANS).contains("holdfast_custodian_clock_synchronised"));
     assert!(alerts().len() > 30, "{:?}", alerts());
+    assert!(told_by_others("max(holdfast_x{job=\"holdfast-sentinel\",a=\"b\"}) + holdfast_y == 1").is_some());
+    assert_eq!(told_by_others("max(holdfast_x{job=\"holdfast-sentinel\"}) + up"), None);
     let found =
         metrics_in("a holdfast_x_bucket, `holdfast_unseal_duration_seconds_bucket{le=\"1\"}` holdfast-sentinel");
     assert_eq!(found, ["holdfast_unseal_duration_seconds", "holdfast_x_bucket"].map(str::to_owned).into());
+}
+
+/// The first metric in an expression that is not of sentinels alone. Custodians' own have the same names, whether pushed or in a file, and
+/// so has what `holdfast ids-hook` tells of itself.
+fn told_by_others(expression: &str) -> Option<&str> {
+    let names = expression.match_indices("holdfast_").map(|(at, _)| &expression[at..]);
+    let selector = |name: &&str| name.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_').to_owned();
+    names.into_iter().find(|name| !selector(name).starts_with("{job=\"holdfast-sentinel\""))
+}
+
+/// All that the dashboard asks, its variables too.
+fn collect_queries(part: &Value, into: &mut Vec<String>) {
+    match part {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(text) if ["expr", "query", "definition"].contains(&key.as_str()) => {
+                        into.push(text.clone());
+                    }
+                    _ => collect_queries(value, into),
+                }
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| collect_queries(value, into)),
+        _ => {}
+    }
 }
 
 /// The names that a file's lists hold.
@@ -239,8 +292,8 @@ fn assert_known_to_its_program(alert: &str, command: &str) {
         assert!(others.iter().any(|known| command.starts_with(known)), "{alert}: {command}");
         return;
     }
-    // `audit verify` is two words; every other command is one.
-    let depth = if words[1] == "audit" { 3 } else { 2 };
+    // `audit verify` and `drill list` are two words; every other command is one.
+    let depth = if ["audit", "drill"].contains(&words[1].as_str()) { 3 } else { 2 };
     let called = words[..depth].to_vec();
     let mut known = HELP.lock().unwrap_or_else(PoisonError::into_inner);
     let help = known.entry(called.clone()).or_insert_with(|| {

@@ -160,6 +160,7 @@ async fn show(
         nodes: NODES,
         sentinels: 1,
         no_broker: false,
+        conductors: 1,
         schedule: None,
         json: false,
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_core::admission::SKEW_MAX;
 use holdfast_core::id::{ClusterName, NodeName, Principal};
-use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
+use holdfast_core::message::{Heartbeat, Needs, NodeReport, SandboxPart, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, NodeStatus, Status};
 use holdfast_core::time::Timestamp;
 use holdfast_core::trust::AllowedSigners;
@@ -339,6 +339,7 @@ impl Patient<'_> {
             let what = format!("{id}'s manifest says that {} shares open a node", beat.threshold);
             failed("generation", what, "give it the manifest of the last ceremony".to_owned());
         }
+        findings.extend(sandbox_lacks(id, beat, there));
         if !beat.clock_synchronised {
             let what = format!(
                 "{id}'s kernel does not say that its clock is synchronised: after a reboot of that host it opens nothing by itself"
@@ -488,6 +489,21 @@ fn signed_millis(one: Timestamp, other: Timestamp) -> i64 {
     one.as_millis().saturating_sub(other.as_millis())
 }
 
+/// Which parts of its sandbox a custodian does without, if it has one and says which.
+fn sandbox_lacks(id: &Principal, beat: &Heartbeat, there: &str) -> Option<Finding> {
+    let lacks: Vec<_> = SandboxPart::ALL.into_iter().filter(|part| !beat.sandbox.contains(part)).collect();
+    if beat.sandbox.is_empty() || lacks.is_empty() {
+        return None;
+    }
+    let remedy = match lacks[..] {
+        [SandboxPart::Memory] => "LimitMEMLOCK=infinity in its unit, or no swap on its host",
+        _ => "Linux 6.12 or later on its host",
+    };
+    let lacks: Vec<_> = lacks.into_iter().map(SandboxPart::as_str).collect();
+    let what = format!("{id}'s sandbox lacks {}", lacks.join(", "));
+    Some(Finding::warning("custodian-sandbox", what, format!("{remedy}; then {there}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -515,6 +531,19 @@ mod tests {
         assert_eq!(policies(&heard[..2]).grade, Grade::Ok);
         let found = policies(&heard);
         assert!(found.grade == Grade::Failed && found.what.contains("q… at custodian-3"), "{found:?}");
+    }
+
+    #[test]
+    fn a_sandbox_that_lacks_a_part_is_told_with_what_to_do() {
+        let id = "custodian-1".parse().expect("a name");
+        let with = |parts: &[SandboxPart]| Heartbeat { sandbox: parts.iter().copied().collect(), ..beat(7, "p") };
+        let told = |parts: &[SandboxPart]| sandbox_lacks(&id, &with(parts), "look there");
+        assert_eq!((told(&SandboxPart::ALL), told(&[])), (None, None));
+        let memory = told(&SandboxPart::ALL[..5]).expect("memory is missing");
+        assert!(memory.what.ends_with("lacks memory") && memory.grade == Grade::Warning, "{memory:?}");
+        assert!(memory.remedy.is_some_and(|remedy| remedy.starts_with("LimitMEMLOCK=infinity")));
+        let both = told(&SandboxPart::ALL[..4]).expect("two are missing");
+        assert!(both.what.ends_with("lacks scope, memory"), "{both:?}");
     }
 
     #[test]

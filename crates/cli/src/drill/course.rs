@@ -67,17 +67,29 @@ fn progress(from: &Principal, before: Option<&DrillReport>, now: &DrillReport) -
         lines.push(format!("  {from} looks whether it may be held"));
     }
     if reached(Phase::Announced) && now.announced_at.is_some() {
-        lines.push(format!("  {node}: announced; {} are to submit", names(&now.submitters.iter().collect())));
+        lines.push(match now.people {
+            true => format!("  {node}: announced; people have to approve its opening"),
+            false => format!("  {node}: announced; {} are to submit", names(&now.submitters.iter().collect())),
+        });
     }
     if reached(Phase::Sealing) && now.seal_sent_at.is_some() {
         lines.push(format!("  {node}: {} custodians have taken the intent; told to seal itself", now.taken_by.len()));
     }
     if reached(Phase::Sealed) && now.sealed_at.is_some() {
-        lines.push(format!("  {node}: sealed"));
+        let people = if now.people { "; it waits for approvals: holdfast status says how many" } else { "" };
+        lines.push(format!("  {node}: sealed{people}"));
     }
     if reached(Phase::Open) && now.opened_at.is_some() {
         let after = now.recovery_us.map_or_else(String::new, |us| format!(", {} later", micros(us)));
         lines.push(format!("  {node}: open{after}"));
+    }
+    for (operator, approved) in &now.approvals {
+        if !before.is_some_and(|before| before.approvals.contains_key(operator)) {
+            let after = now
+                .sealed_at
+                .map_or_else(String::new, |at| format!(", {} after the seal", took(at, approved.heard_at)));
+            lines.push(format!("  {node}: {operator} has approved{after}"));
+        }
     }
     let late = |report: &DrillReport| report.phase == Phase::Sealed && report.why.is_some();
     if late(now) && !before.is_some_and(late) {
@@ -105,12 +117,18 @@ fn conclusion(report: &DrillReport) -> Vec<String> {
         for (custodian, response) in responses {
             row(custodian.to_string(), after(response.submitted_at), answered(response));
         }
+        for (operator, approved) in &report.approvals {
+            row(operator.to_string(), after(approved.heard_at), format!("approved at {}", approved.signed_at));
+        }
         if let Some(at) = report.opened_at {
             row("open".to_owned(), after(at), at.to_string());
         }
         if let Some(at) = report.served_at {
             let what = report.after.map_or("", in_words);
             row("serves".to_owned(), after(at), what.to_owned());
+        }
+        if let Some(at) = report.canary.as_ref().and_then(|canary| canary.read_at) {
+            row("canary read".to_owned(), after(at), String::new());
         }
         let width = |of: fn(&(String, String, String)) -> &str| rows.iter().map(|row| of(row).len()).max().unwrap_or(0);
         let (first, second) = (width(|row| &row.0), width(|row| &row.1));
@@ -162,6 +180,10 @@ fn since(from: Timestamp, to: Timestamp) -> String {
     let millis = to.as_millis().saturating_sub(from.as_millis());
     let sign = if millis < 0 { '-' } else { '+' };
     format!("{sign}{} ms", millis.unsigned_abs())
+}
+
+fn took(from: Timestamp, to: Timestamp) -> String {
+    duration(to.since(from).as_secs_f64() * 1_000.0)
 }
 
 fn micros(us: u64) -> String {

@@ -31,6 +31,11 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
         });
         table(&mut text, &["Custodian", "Turn", "Took it", "Share left after", "Answered after", "Result"], rows);
     }
+    let people = story::people(report);
+    if !people.is_empty() {
+        text.push_str("\n## People\n");
+        table(&mut text, &story::PEOPLE, people.iter().map(|voice| voice.cells().to_vec()));
+    }
     if trend.drills.len() > 1 {
         text.push_str("\n## The last drills\n");
         let drills = trend.drills.iter().map(|Evidence { report, result, .. }| {

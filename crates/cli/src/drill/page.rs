@@ -53,6 +53,7 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
                         "its own: where clocks differ, rows are shifted against each other, and no length is."
                     }
                 }
+                (people(evidence))
                 (custodians(evidence))
                 (moments(evidence))
                 (last_drills(evidence, trend))
@@ -102,6 +103,23 @@ fn custodians(evidence: &Evidence) -> Markup {
                     }
                 }
             } }
+        }
+    }
+}
+
+fn people(evidence: &Evidence) -> Markup {
+    let people = story::people(&evidence.report);
+    html! {
+        @if !people.is_empty() {
+            h2 { "People" }
+            div class="wide" { table {
+                tr { @for name in story::PEOPLE { th { (name) } } }
+                @for voice in &people { tr { @for cell in voice.cells() { td class="number" { (cell) } } } }
+            } }
+            p class="note" {
+                "From the conductor's first sight of the node sealed to the moment when it had the approval, by its clock; signed at, by the "
+                "operator's."
+            }
         }
     }
 }

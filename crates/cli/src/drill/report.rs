@@ -194,6 +194,12 @@ pub(super) fn text(evidence: &Evidence, trend: &Trend) -> String {
         }
         blocks.push(trimmed(&custodians));
     }
+    let people = story::people(report);
+    if !people.is_empty() {
+        let mut voices = table(["OPERATOR", "APPROVED AFTER", "SIGNED AT", "APPROVAL"]);
+        voices.add_rows(people.iter().map(story::Voice::cells));
+        blocks.push(trimmed(&voices));
+    }
     if trend.drills.len() > 1 {
         let mut last = table(["LAST DRILLS", "NODE", "RESULT", "RECOVERY", "OBJECTIVE"]);
         for Evidence { report, result, .. } in &trend.drills {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use holdfast_core::admission::PERMISSION_LIFE_MAX;
+use holdfast_core::drill::PEOPLE_MAX;
 use holdfast_core::id::{ClusterName, NodeName, Principal, SlotId};
 use holdfast_core::message::{Content, DrillOrder, DrillReport, DrillResult, Kind, plain_text};
 use holdfast_edge::broker::BrokerEvent;
@@ -22,6 +23,12 @@ use crate::order::{Done, Post, Signed, sign};
 
 /// How long it takes until a conductor that is there has said so: it reads the order within a second. Then it is told what to look at.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// For how long the end is waited for.
+const WAIT: Duration = Duration::from_secs(180);
+
+/// The same where people have to approve: the conductor gives them so long, and then has to see the node serve.
+const WAIT_FOR_PEOPLE: Duration = Duration::from_secs(PEOPLE_MAX.as_secs() + 60);
 
 /// Seal a node on purpose, see it open again, and hear how long that took
 ///
@@ -42,9 +49,12 @@ pub(crate) struct Arguments {
     /// Why, for people; it stands in the report
     #[arg(long)]
     reason: Option<String>,
-    /// For how many seconds the drill's end is waited for
-    #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = clap::value_parser!(u64).range(1..=1200))]
-    wait: u64,
+    /// Have people approve the opening, as after a seal that nobody announced, and measure how long each of them takes
+    #[arg(long)]
+    with_people: bool,
+    /// For how many seconds the drill's end is waited for: without it, 180, and with people 1560
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1800))]
+    wait: Option<u64>,
     /// Print what came of it as JSON
     #[arg(long)]
     json: bool,
@@ -87,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         )
     })?;
     let reason = arguments.reason.as_deref().map(plain_text);
-    let content = Content::Drill(DrillOrder { node: arguments.node.clone(), reason });
+    let content = Content::Drill(DrillOrder { node: arguments.node.clone(), reason, people: arguments.with_people });
     let order = sign(&operator, cluster, content, Some(PERMISSION_LIFE_MAX), Kind::Drill.as_str().to_owned())?;
     let say = |line: &str| {
         if !arguments.json {
@@ -97,8 +107,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let of_node = arguments.node.as_ref().map_or_else(String::new, |node| format!(" of {node}"));
     say(&format!("drill{of_node} in cluster {name}, ordered by {} as {}", operator.principal, order.id));
+    let wait = arguments.wait.map_or(if arguments.with_people { WAIT_FOR_PEOPLE } else { WAIT }, Duration::from_secs);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let deadline = Instant::now() + Duration::from_secs(arguments.wait);
+    let deadline = Instant::now() + wait;
     let heard =
         runtime.block_on(async { follow(Post::open(broker, &operator, cluster), &order, deadline, &say).await });
 
@@ -107,7 +118,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     print(arguments, &order, (name, cluster), &what)?;
     match what.result {
         Some(result) => Ok(if result == DrillResult::Passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
-        None => Err(unfinished(&heard, &what, arguments.wait)),
+        None => Err(unfinished(&heard, &what, wait.as_secs())),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_core::id::Principal;
-use holdfast_core::message::{DrillReport, DrillResult, Response, Serving, Submission};
+use holdfast_core::message::{Approved, DrillReport, DrillResult, Response, Serving, Submission};
 use holdfast_core::time::Timestamp;
 use holdfast_core::verdict::{duration, offset, recovery_millis};
 
@@ -26,6 +26,13 @@ pub(super) struct Row<'a> {
     pub(super) response: Option<&'a Response>,
     /// Why it did not take the intent, or did not submit.
     pub(super) why: Option<&'a str>,
+}
+
+/// What an operator did where people had to approve.
+pub(super) struct Voice<'a> {
+    operator: &'a Principal,
+    approved: &'a Approved,
+    sealed_at: Option<Timestamp>,
 }
 
 /// "Drill of lab on vault-2: passed"
@@ -47,8 +54,14 @@ pub(super) fn outcome(evidence: &Evidence) -> String {
         (DrillResult::Late, Some(took)) => {
             format!("It was open {took} after it was first seen sealed: the objective of {objective} was not met.")
         }
+        (DrillResult::Failed, Some(took)) if report.canary.is_some() && report.served_at.is_some() => {
+            format!("It was open after {took}, and served, but not as before.")
+        }
         (DrillResult::Failed, Some(took)) => format!("It was open after {took}, and does not serve again."),
         (DrillResult::Passed | DrillResult::Late, None) => "How long it took is not said.".to_owned(),
+        (DrillResult::Failed, None) if report.people => {
+            format!("People did not have it opened in time: the objective of {objective} was not met.")
+        }
         (DrillResult::Failed, None) => {
             format!("It did not open while the intent held: the objective of {objective} was not met.")
         }
@@ -74,16 +87,24 @@ pub(super) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
         (None, None) => None,
         (before, after) => Some(format!("{} before, {} after", role(before), role(after))),
     };
+    let canary = report.canary.as_ref().map(|canary| match canary.same {
+        Some(true) => format!("{}, read through the node as it was before", canary.path),
+        Some(false) => format!("{}, which read otherwise than before", canary.path),
+        None => format!("{}, which was not read afterwards", canary.path),
+    });
+    let opening = report.people.then(|| "approved by people, as after a seal that nobody announced".to_owned());
     let listed = |all: &[Principal]| (!all.is_empty()).then(|| names(all));
     let all = [
         ("Drill", Some(report.drill.to_string())),
         ("Node", report.node.as_ref().map(ToString::to_string)),
         ("Held for", Some(held_for)),
         ("Reason", report.reason.clone()),
+        ("Opening", opening),
         ("Began", Some(report.began_at.to_string())),
         ("Recovery", recovery_millis(report).map(duration)),
         ("Objective", Some(duration(report.objective_ms as f64))),
         ("Serving", serves),
+        ("Canary", canary),
         ("Shares needed", Some(report.threshold.to_string())),
         ("Taken by", listed(&report.taken_by)),
         ("First to submit", listed(&report.submitters)),
@@ -112,7 +133,10 @@ pub(super) fn moments(report: &DrillReport) -> Vec<(Timestamp, String)> {
     let theirs = report.responses.iter().map(|(custodian, response)| {
         (response.answered_at, format!("{custodian}, share {}: {}", response.x, result(response.result)))
     });
-    let mut all: Vec<_> = own.chain(theirs).collect();
+    let canary = report.canary.as_ref().and_then(|canary| Some((canary.read_at?, "the canary was read".to_owned())));
+    let people =
+        report.approvals.iter().map(|(operator, approved)| (approved.heard_at, format!("{operator} had approved")));
+    let mut all: Vec<_> = own.chain(theirs).chain(people).chain(canary).collect();
     all.sort_by_key(|(at, _)| *at);
     all
 }
@@ -130,6 +154,27 @@ pub(super) fn custodians(report: &DrillReport) -> Vec<Row<'_>> {
         why: report.declined.get(custodian).map(String::as_str),
     };
     report.submitters.iter().chain(others).map(row).collect()
+}
+
+/// The columns of what people did.
+pub(super) const PEOPLE: [&str; 4] = ["Operator", "Approved after", "Signed at", "Approval"];
+
+/// What each operator did, who answered first, first.
+pub(super) fn people(report: &DrillReport) -> Vec<Voice<'_>> {
+    let voice = |(operator, approved)| Voice { operator, approved, sealed_at: report.sealed_at };
+    let mut all: Vec<_> = report.approvals.iter().map(voice).collect();
+    all.sort_by_key(|voice| voice.approved.heard_at);
+    all
+}
+
+impl Voice<'_> {
+    /// In the order of [`PEOPLE`]. How long it took is by the conductor's clock alone: from its sight of the node sealed until it had the
+    /// approval.
+    pub(super) fn cells(&self) -> [String; 4] {
+        let Self { operator, approved, sealed_at } = self;
+        let took = sealed_at.map(|sealed_at| approved.heard_at.since(sealed_at));
+        [operator.to_string(), millis(took), approved.signed_at.to_string(), approved.id.to_string()]
+    }
 }
 
 impl Row<'_> {

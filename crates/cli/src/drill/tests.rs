@@ -212,6 +212,38 @@ fn whatever_came_of_it_is_said() {
 }
 
 #[test]
+fn what_people_did_and_what_the_canary_was_is_told() {
+    let conductor = Conductor::new();
+    let approved = |id: &str, signed: u32, heard: u32| json!({"id": id.repeat(16), "signed_at": at(signed), "heard_at": at(heard)});
+    let people = json!({
+        "people": true, "submitters": null, "ordered_by": "alice", "slot": "ab".repeat(16), "objective_ms": 600_000,
+        "approvals": {"alice": approved("aa", 32_100, 32_250), "bob": approved("bb", 20_000, 20_400)},
+        "canary": {"path": "secret/data/canary", "read_at": at(3_300), "same": true},
+    });
+    let evidence = conductor.evidence(&with(&people));
+    let shown = text(&evidence, &alone(&evidence));
+    for part in [
+        "approved by people, as after a seal that nobody announced",
+        "secret/data/canary, read through the node as it was before",
+        "+1.300 s   the canary was read",
+        "+18.400 s  bob had approved",
+        "\nOPERATOR  APPROVED AFTER  SIGNED AT                 APPROVAL\nbob       18.4 s          2026-11-24T10:00:20.000Z  bbbb",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let html = page::render(&evidence, &alone(&evidence));
+    assert!(html.contains("<h2>People</h2>") && html.contains("30.2 s</td>"), "{html}");
+    let plain = markdown::render(&evidence, &alone(&evidence));
+    assert!(plain.contains("\n| alice | 30.2 s | 2026-11-24T10:00:32.100Z | aaaa"), "{plain}");
+
+    let other = json!({"result": "failed", "why": "the canary is another", "canary": {"path": "kv/x", "read_at": at(3_300), "same": false}});
+    let evidence = conductor.evidence(&with(&other));
+    let shown = text(&evidence, &alone(&evidence));
+    assert!(shown.contains("and served, but not as before. Why: the canary is another."), "{shown}");
+    assert!(shown.contains("kv/x, which read otherwise than before") && !shown.contains("OPERATOR"), "{shown}");
+}
+
+#[test]
 fn a_table_of_markdown_is_one_whatever_is_written_in_it() {
     let conductor = Conductor::new();
     let evidence = conductor.evidence(&with(&json!({"declined": {"custodian-5": HOSTILE}, "why": HOSTILE})));

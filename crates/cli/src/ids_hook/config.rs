@@ -1,6 +1,6 @@
 //! `ids-hook.toml`: who may post, and which alerts do what to which nodes. Loaded and checked before anything is received.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use holdfast_edge::admin::rotation::Token;
 use holdfast_edge::broker::Password;
 use holdfast_edge::clock;
 use holdfast_edge::config::{BrokerConfig, ConfigError, ConfigFile, Spanned};
+use holdfast_edge::keys::Sign as _;
 use holdfast_edge::listen::ServerTls;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -23,11 +24,11 @@ use crate::order::sign;
 /// Where it listens if nothing else is said.
 pub(super) const LISTEN_DEFAULT: &str = "127.0.0.1:9641";
 
-/// How often one action is carried out in any hour if nothing else is said.
-pub(super) const ORDERS_PER_HOUR_DEFAULT: u32 = 12;
+/// How many holds one action orders in any hour, and how often it seals a node that people opened again, if nothing else is said.
+pub(super) const PER_HOUR_DEFAULT: u32 = 12;
 
 /// More holds of one party than that do not stand at once (`holdfast_core::orders::HOLDS_PER_OPERATOR`).
-const ORDERS_PER_HOUR_MAX: u32 = 60;
+const PER_HOUR_MAX: u32 = 60;
 
 /// The most actions.
 const ACTIONS_MAX: usize = 256;
@@ -48,7 +49,8 @@ pub(super) struct Hook {
     pub(super) token: WebhookToken,
     /// The file of what was ordered.
     pub(super) memory: PathBuf,
-    pub(super) orders_per_hour: u32,
+    pub(super) orders_per_hour: usize,
+    pub(super) seals_per_hour: usize,
     pub(super) actions: BTreeMap<String, Action>,
 }
 
@@ -78,6 +80,7 @@ struct File {
     token_file: Spanned<PathBuf>,
     memory: Spanned<PathBuf>,
     orders_per_hour: Option<Spanned<u32>>,
+    seals_per_hour: Option<Spanned<u32>>,
     actions: Spanned<BTreeMap<Spanned<String>, ActionSection>>,
 }
 
@@ -109,11 +112,14 @@ impl Hook {
             source.listen(file.listen.as_ref(), LISTEN_DEFAULT, file.tls_cert.as_ref(), file.tls_key.as_ref())?;
         let token = WebhookToken::from(&source.password(&file.token_file)?)
             .map_err(|why| source.refuse(&file.token_file, why))?;
-        let orders_per_hour = file.orders_per_hour.as_ref().map_or(ORDERS_PER_HOUR_DEFAULT, |n| *n.get_ref());
-        if let Some(wrong) = file.orders_per_hour.as_ref().filter(|n| !(1..=ORDERS_PER_HOUR_MAX).contains(n.get_ref()))
-        {
-            return Err(source.refuse(wrong, format!("orders_per_hour is between 1 and {ORDERS_PER_HOUR_MAX}")));
-        }
+        let per_hour = |what, configured: &Option<Spanned<u32>>| match configured {
+            Some(wrong) if !(1..=PER_HOUR_MAX).contains(wrong.get_ref()) => {
+                Err(source.refuse(wrong, format!("{what} is between 1 and {PER_HOUR_MAX}")))
+            }
+            configured => Ok(configured.as_ref().map_or(PER_HOUR_DEFAULT, |many| *many.get_ref()) as usize),
+        };
+        let orders_per_hour = per_hour("orders_per_hour", &file.orders_per_hour)?;
+        let seals_per_hour = per_hour("seals_per_hour", &file.seals_per_hour)?;
         let actions = file.actions.get_ref();
         if actions.is_empty() || actions.len() > ACTIONS_MAX {
             let what = format!(
@@ -130,7 +136,13 @@ impl Hook {
         };
         let actions = actions.iter().map(load).collect::<Result<_, _>>()?;
         let memory = source.resolve(&file.memory);
-        Ok(Self { restrictor, listen, tls, token, memory, orders_per_hour, actions })
+        Ok(Self { restrictor, listen, tls, token, memory, orders_per_hour, seals_per_hour, actions })
+    }
+
+    /// The action of this name, and its cluster; `load` has seen to it that there are both.
+    pub(super) fn action(&self, name: &str) -> Result<(&Action, &OperatedCluster), String> {
+        let found = self.actions.get(name).and_then(|action| Some((action, action.cluster(&self.restrictor)?)));
+        found.ok_or_else(|| "there is no such action".to_owned())
     }
 
     /// The broker; `load` has seen to it that there is one.
@@ -203,8 +215,26 @@ impl ActionSection {
 
 impl Action {
     /// The cluster, as the restrictor knows it.
-    pub(super) fn cluster<'a>(&self, restrictor: &'a Operator) -> Option<&'a OperatedCluster> {
+    fn cluster<'a>(&self, restrictor: &'a Operator) -> Option<&'a OperatedCluster> {
         restrictor.clusters.get(&self.cluster)
+    }
+
+    /// The nodes that it seals and holds.
+    pub(super) fn all_nodes(&self, cluster: &OperatedCluster) -> BTreeSet<NodeName> {
+        let wanted = |node: &&NodeName| self.nodes.is_empty() || self.nodes.contains(node);
+        cluster.nodes.keys().filter(wanted).cloned().collect()
+    }
+
+    /// What it shuts, and by whose key: what was done about something else says nothing of it.
+    pub(super) fn about(&self, restrictor: &Operator) -> String {
+        let cluster = self.cluster(restrictor).map(|cluster| cluster.manifest.id().to_string()).unwrap_or_default();
+        let nodes = self.nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
+        let what = if self.seal.is_some() { "seal" } else { "hold" };
+        format!(
+            "{what} [{nodes}] of {cluster}, by {}, {}",
+            restrictor.principal,
+            restrictor.key.public_key().fingerprint()
+        )
     }
 
     /// What it does, for people.
@@ -248,9 +278,11 @@ mod tests {
     #[test]
     fn the_defaults_that_the_page_shows_are_the_defaults() {
         let page = include_str!("../../../../docs/INSTALL.md");
-        for line in
-            [format!("\n# listen = \"{LISTEN_DEFAULT}\" "), format!("\n# orders_per_hour = {ORDERS_PER_HOUR_DEFAULT} ")]
-        {
+        for line in [
+            format!("\n# listen = \"{LISTEN_DEFAULT}\" "),
+            format!("\n# orders_per_hour = {PER_HOUR_DEFAULT} "),
+            format!("\n# seals_per_hour = {PER_HOUR_DEFAULT} "),
+        ] {
             assert!(page.contains(&line), "{line} is not in docs/INSTALL.md");
         }
     }

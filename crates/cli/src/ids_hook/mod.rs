@@ -75,8 +75,16 @@ async fn receive(hook: Hook) -> anyhow::Result<()> {
     let mut desk = Desk::open(hook)?;
     web::serve(listener, door);
     tokio::spawn(async move {
-        while let Some(job) = waiting.recv().await {
-            desk.work_on(job).await;
+        loop {
+            let job = tokio::select! {
+                job = waiting.recv() => job,
+                // Dropped when there is something to do: no alert waits for a broker that is down.
+                () = desk.send_again() => continue,
+            };
+            match job {
+                Some(job) => desk.work_on(job).await,
+                None => return,
+            }
         }
     });
     service::tell_ready();

@@ -58,7 +58,10 @@ pub(crate) struct UpArgs {
     /// Without RabbitMQ: the custodians poll
     #[arg(long)]
     pub(crate) no_broker: bool,
-    /// When the conductor holds drills by itself: a cron pattern in UTC, like "*/2 * * * *"; never, where it is left out
+    /// How many of the custodians conduct drills: the broker elects one of them
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CUSTODIANS_MAX)))]
+    pub(crate) conductors: u8,
+    /// When the conductors hold drills by themselves: a cron pattern in UTC, like "*/2 * * * *"; never, where it is left out
     #[arg(long, value_name = "CRON", conflicts_with = "no_broker")]
     pub(crate) schedule: Option<String>,
     /// Prints lab.json on stdout when done

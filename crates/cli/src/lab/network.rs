@@ -13,7 +13,7 @@ use super::openbao::Node;
 
 /// The cluster's name in every configuration.
 pub(crate) const CLUSTER: &str = "lab";
-/// Where the conductor's token lies, beside its configuration.
+/// Where a conductor's token lies, beside its configuration.
 const SEAL_TOKEN_FILE: &str = "seal-token.age";
 /// The operators; the first one's configuration is the lab's `operator.toml`.
 pub(crate) const OPERATORS: [&str; 2] = ["alice", "bob"];
@@ -62,7 +62,15 @@ pub(crate) struct Network {
     pub(crate) broker_url: Option<String>,
     /// The sentinels; the first one's page is what operators ask.
     pub(crate) sentinels: Vec<Sentinel>,
-    /// When the conductor holds drills by itself, if it does.
+    drills: Drills,
+}
+
+/// Who conducts drills, and when.
+#[derive(Debug)]
+pub(crate) struct Drills {
+    /// How many custodians conduct them.
+    pub(crate) conductors: u8,
+    /// When they hold them by themselves, if they do.
     pub(crate) schedule: Option<String>,
 }
 
@@ -74,17 +82,18 @@ impl Network {
         nodes: Vec<Node>,
         broker_url: Option<String>,
         sentinel_ports: Vec<u16>,
-        schedule: Option<String>,
+        drills: Drills,
     ) -> Self {
         let custodians = (1..=custodians).map(|number| format!("custodian-{number}")).collect();
         let sentinel = |(number, port)| Sentinel { id: format!("sentinel-{number}"), port };
         let sentinels = (1..).zip(sentinel_ports).map(sentinel).collect();
-        Self { layout, custodians, nodes, broker_url, sentinels, schedule }
+        Self { layout, custodians, nodes, broker_url, sentinels, drills }
     }
 
-    /// The one custodian that conducts drills. It needs a broker: who shall hear it otherwise?
-    pub(crate) fn conductor(&self) -> Option<&str> {
-        self.broker_url.as_ref().and_then(|_| self.custodians.first()).map(String::as_str)
+    /// The custodians that conduct drills. They need a broker: who shall hear them otherwise?
+    pub(crate) fn conductors(&self) -> &[String] {
+        let wanted = if self.broker_url.is_some() { usize::from(self.drills.conductors) } else { 0 };
+        self.custodians.get(..wanted).unwrap_or(&self.custodians)
     }
 
     /// Where a custodian is said to stand.
@@ -151,7 +160,7 @@ impl Network {
             list(sentinel, "holdfast.event", self.layout.home(sentinel).join("signing.key.pub"))?;
         }
         for custodian in &self.custodians {
-            let conducts = self.conductor() == Some(custodian);
+            let conducts = self.conductors().contains(custodian);
             let namespaces = if conducts { "holdfast.report,holdfast.intent" } else { "holdfast.report" };
             list(custodian, namespaces, self.layout.home(custodian).join("signing.key.pub"))?;
         }
@@ -200,12 +209,16 @@ impl Network {
     fn custodian_toml(&self, id: &str) -> String {
         let operators = quoted_list(&OPERATORS);
         let sentinels = quoted_list(&self.sentinel_ids());
-        let conductors = quoted_list(&self.conductor().into_iter().collect::<Vec<_>>());
+        let conductors = quoted_list(self.conductors());
         let number = self.custodians.iter().position(|custodian| custodian == id).unwrap_or_default();
         let site = Self::site(number);
         let broker = self.broker_toml(id, "broker.password", "", "grace = \"2m\"\n");
         let nodes = self.nodes_toml();
-        let conducts = if self.conductor() == Some(id) { self.conductor_toml() } else { String::new() };
+        let conducts = if self.conductors().iter().any(|conductor| conductor == id) {
+            self.conductor_toml()
+        } else {
+            String::new()
+        };
         format!(
             r#"# Written by `holdfast lab up`.
 id = "{id}"
@@ -238,7 +251,8 @@ drill_windows = ["daily 00:00-24:00 UTC"]
     fn conductor_toml(&self) -> String {
         let min_unsealed = self.nodes.len().saturating_sub(1);
         // As a JSON string, which a TOML one is too.
-        let schedule = self.schedule.as_ref().map(|cron| format!("schedule = {}\n", serde_json::Value::from(&**cron)));
+        let schedule =
+            self.drills.schedule.as_ref().map(|cron| format!("schedule = {}\n", serde_json::Value::from(&**cron)));
         let schedule = schedule.unwrap_or_default();
         format!(
             r#"
@@ -325,7 +339,7 @@ fn public_half(mut key: PathBuf) -> PathBuf {
 }
 
 /// Names as a TOML array: names have nothing in them that needs escaping.
-fn quoted_list(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+fn quoted_list(names: &[impl AsRef<str>]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{}\"", name.as_ref())).collect();
     format!("[{}]", quoted.join(", "))
 }

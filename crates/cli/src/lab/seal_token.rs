@@ -2,13 +2,10 @@
 
 use holdfast_edge::admin::rotation::Token;
 use holdfast_edge::admin::{Admin, AdminError};
-use holdfast_edge::vault::exercise::POLICY;
+use holdfast_edge::vault::duty::Duty;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
-
-/// What the policy is called, here and in docs/CEREMONIES.md.
-const POLICY_NAME: &str = "holdfast-conductor";
 
 /// How long the token lives without being renewed: the server's own longest.
 const PERIOD: &str = "768h";
@@ -41,8 +38,9 @@ struct Auth {
 pub(crate) async fn make(vault: &Admin, root_token: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealTokenError> {
     let root = Token::new(root_token).ok_or(SealTokenError::RootToken)?;
     let write = async |path: &str, body: serde_json::Value| vault.write(&root, path, &body).await.map(Zeroizing::new);
-    write(&format!("v1/sys/policies/acl/{POLICY_NAME}"), json!({ "policy": POLICY })).await?;
-    let wanted = json!({ "policies": [POLICY_NAME], "no_default_policy": true, "period": PERIOD });
+    write(&format!("v1/sys/policies/acl/{}", Duty::Seal.policy_name()), json!({ "policy": Duty::Seal.policy() }))
+        .await?;
+    let wanted = json!({ "policies": [Duty::Seal.policy_name()], "no_default_policy": true, "period": PERIOD });
     let answer = write("v1/auth/token/create-orphan", wanted).await?;
     let made: Made = serde_json::from_slice(&answer).map_err(|_| SealTokenError::Answer)?;
     Ok(Zeroizing::new(made.auth.client_token.into_bytes()))

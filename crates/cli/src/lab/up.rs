@@ -22,7 +22,7 @@ use super::certificates::{Authority, CertificateError};
 use super::file::{self, LabFile, Operator, Vault, WriteError};
 use super::journal::{FolderError, Journal};
 use super::layout::Layout;
-use super::network::{CLUSTER, Network, NetworkError, OPERATORS, Sentinel};
+use super::network::{CLUSTER, Drills, Network, NetworkError, OPERATORS, Sentinel};
 use super::openbao::{self, Node, OpenBaoError};
 use super::ports::{PortError, Reservation};
 use super::process::Recipe;
@@ -40,6 +40,14 @@ pub(crate) enum UpError {
         /// Shares needed.
         threshold: u8,
         /// Shares there would be.
+        custodians: u8,
+    },
+    /// More conductors are wanted than there are custodians.
+    #[error("--conductors {conductors} cannot be met by --custodians {custodians}: each conductor is one of them")]
+    Conductors {
+        /// Conductors wanted.
+        conductors: u8,
+        /// Custodians there would be.
         custodians: u8,
     },
     /// The folder cannot be used.
@@ -89,15 +97,18 @@ pub(crate) enum UpError {
 impl UpError {
     /// Whether the command itself was wrong, whatever the machine.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Threshold { .. })
+        matches!(self, Self::Threshold { .. } | Self::Conductors { .. })
     }
 }
 
 /// Carries `lab up` out.
 pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
-    let UpArgs { custodians, threshold, .. } = *args;
+    let UpArgs { custodians, threshold, conductors, .. } = *args;
     if threshold > custodians {
         return Err(UpError::Threshold { threshold, custodians });
+    }
+    if conductors > custodians {
+        return Err(UpError::Conductors { conductors, custodians });
     }
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut lab = Assembly::new(Journal::create(&args.dir)?);
@@ -150,8 +161,8 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
     };
     let url = broker.as_ref().map(Broker::url);
     let sentinel_ports = (0..args.sentinels).map(|_| ports.take()).collect::<Result<_, _>>()?;
-    let network =
-        Network::new(layout.clone(), args.custodians, nodes.clone(), url, sentinel_ports, args.schedule.clone());
+    let drills = Drills { conductors: args.conductors, schedule: args.schedule.clone() };
+    let network = Network::new(layout.clone(), args.custodians, nodes.clone(), url, sentinel_ports, drills);
 
     lab.progress.say(format_args!("starting {} OpenBao nodes, and making everybody's keys", nodes.len()));
     for node in &nodes {
@@ -185,7 +196,7 @@ pub(crate) async fn put_together(lab: &mut Assembly, args: &UpArgs) -> Result<La
     }
     running(lab, &network).await?;
     open_nodes(lab, &tools, &network, &nodes).await?;
-    equip_conductor(lab, &tools, &network, &nodes[0]).await?;
+    equip_conductors(lab, &tools, &network, &nodes[0]).await?;
     ready(lab, &network).await?;
 
     let file = describe(lab, &layout, &network, broker.as_ref());
@@ -260,7 +271,7 @@ async fn define(lab: &Assembly, tools: &Tools, network: &Network) -> Result<(), 
     for operator in OPERATORS {
         line = line.with("--operator", operator);
     }
-    if let Some(conductor) = network.conductor() {
+    for conductor in network.conductors() {
         line = line.with("--conductor", conductor);
     }
     lab.run("the broker's users and queues are defined", [line]).await?;
@@ -383,21 +394,22 @@ struct Approved {
     file: PathBuf,
 }
 
-/// The conductor's token, made by whoever may, and brought to its host.
-async fn equip_conductor(lab: &mut Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
-    let Some(conductor) = network.conductor() else { return Ok(()) };
+/// The conductors' tokens, one for each, made by whoever may, and brought to their hosts.
+async fn equip_conductors(lab: &mut Assembly, tools: &Tools, network: &Network, node: &Node) -> Result<(), UpError> {
     let vault = Admin::new(&node.url(), &fs::read(lab.journal.layout.vault_ca())?)?;
     let root_token = Zeroizing::new(fs::read(lab.journal.layout.root_token())?);
-    let mut token = Zeroizing::new(Vec::new());
-    // A node that has just opened needs a moment to lead.
-    lab.until("the conductor's token", &node.name, async || {
-        token = seal_token::make(&vault, &root_token).await.map_err(|e| e.to_string())?;
-        Ok(())
-    })
-    .await?;
-    let line = Line::new(&tools.setup, &["seal-token", "--json", "--cluster", CLUSTER]);
-    let line = line.with("--config", network.custodian_config(conductor)).fed(token);
-    lab.run(&format!("{conductor} conducts drills, with a token that can only seal"), [line]).await?;
+    for conductor in network.conductors() {
+        let mut token = Zeroizing::new(Vec::new());
+        // A node that has just opened needs a moment to lead.
+        lab.until("the conductor's token", &node.name, async || {
+            token = seal_token::make(&vault, &root_token).await.map_err(|e| e.to_string())?;
+            Ok(())
+        })
+        .await?;
+        let line = Line::new(&tools.setup, &["seal-token", "--json", "--cluster", CLUSTER]);
+        let line = line.with("--config", network.custodian_config(conductor)).fed(token);
+        lab.run(&format!("{conductor} conducts drills, with a token that can only seal"), [line]).await?;
+    }
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 //! In an emergency nothing stands in the way of the seals: not the broker, not custodians that do not answer, not a node that does
 //! not. What could not be done is said.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use holdfast_core::id::{ClusterName, MessageId, NodeName, Principal};
 use holdfast_core::message::{Content, plain_text};
 use holdfast_edge::admin::Admin;
@@ -305,6 +307,21 @@ pub(crate) async fn seal_all(cluster: &OperatedCluster, only: &[NodeName], token
     done
 }
 
+/// Looks once at each of these nodes, all at the same time and for [`LAST_LOOK`] at most: whether it is open. None where it has not
+/// said.
+pub(crate) async fn look_at_all(
+    cluster: &OperatedCluster,
+    only: &BTreeSet<NodeName>,
+) -> BTreeMap<NodeName, Option<bool>> {
+    let deadline = Instant::now() + LAST_LOOK;
+    let nodes = cluster.nodes.iter().filter(|(name, _)| only.contains(name));
+    let looks = nodes.map(|(name, config)| async move {
+        let open = timeout_at(deadline, is_open(&config.identity)).await.ok().flatten();
+        (name.clone(), open)
+    });
+    join_all(looks).await.into_iter().collect()
+}
+
 /// Asks one node to seal itself, and returns when it was seen sealed; or says why it was not.
 async fn seal(identity: Arc<NodeIdentity>, token: Token, deadline: Instant) -> Result<(), String> {
     let admin = Admin::of_node(&identity).map_err(|error| error.to_string())?;
@@ -329,13 +346,14 @@ async fn seal(identity: Arc<NodeIdentity>, token: Token, deadline: Instant) -> R
 
 /// Returns when the node itself says that it is sealed, on a connection that proved its identity.
 async fn look(identity: Arc<NodeIdentity>) {
-    loop {
-        if let Ok(mut connection) = identity.connect(None).await
-            && connection.seal_status().await.is_ok_and(|status| !status.is_open())
-        {
-            return;
-        }
+    while is_open(&identity).await != Some(false) {
         // Between two looks at the condition; the deadline is the caller's.
         sleep(LOOK).await;
     }
+}
+
+/// Whether the node says that it is open, on a connection that proved its identity; none where it does not say.
+async fn is_open(identity: &Arc<NodeIdentity>) -> Option<bool> {
+    let mut connection = identity.connect(None).await.ok()?;
+    connection.seal_status().await.ok().map(|status| status.is_open())
 }

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::admission::{Refused, SKEW_MAX};
-use crate::drill::{Conductor, Demand, NodeView, Observed, Ordered, Task, View};
+use crate::drill::{Conductor, Demand, NodeView, Observed, Ordered, Survey, Task, View};
 use crate::id::{ClusterId, DrillId, NodeName, Principal, SlotId};
-use crate::message::{Content, Effect, Header, Kind, Seen, Serving};
+use crate::message::{Content, Effect, Header, Kind, Seen};
 use crate::time::{Now, Timestamp};
 
 use super::{Custodian, HEARTBEAT_HEARD, INTENT_LIFE, Output, Peer, SILENT, SLOT_LATE_MAX};
@@ -42,10 +42,10 @@ impl Custodian {
         let Some(conductor) = self.conductors.get_mut(&cluster) else { return Err(Refused::Cluster(cluster)) };
         if order.is_some() {
             let about = order.as_ref().and_then(|ordered| ordered.order.node.clone());
-            conductor.handle_task(Task { slot: slot.clone(), until, order });
+            conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
             self.acknowledge(cluster, id, Effect::InForce {}, about.as_slice());
         } else {
-            conductor.handle_task(Task { slot: slot.clone(), until, order });
+            conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
         }
         self.conduct(now);
         Ok((cluster, slot))
@@ -56,8 +56,8 @@ impl Custodian {
         self.next_drills = next;
     }
 
-    /// What each node of a cluster does for its clients; `None` where it does not say.
-    pub fn handle_survey(&mut self, cluster: ClusterId, survey: &BTreeMap<NodeName, Option<Serving>>, now: Now) {
+    /// What each node of a cluster said of what it does for its clients.
+    pub fn handle_survey(&mut self, cluster: ClusterId, survey: &Survey, now: Now) {
         let view = self.view(cluster, now);
         if let Some(conductor) = self.conductors.get_mut(&cluster) {
             conductor.handle_survey(survey, &view, &mut || *self.ids.next().as_bytes(), now);
@@ -67,8 +67,11 @@ impl Custodian {
 
     /// Something was seen of a node in a drill that this custodian conducts.
     pub fn handle_observed(&mut self, cluster: ClusterId, drill: DrillId, observed: Observed, now: Now) {
-        if let Some(conductor) = self.conductors.get_mut(&cluster) {
-            conductor.handle_observed(drill, observed, now);
+        let opened = matches!(observed, Observed::Open(..));
+        let Some(conductor) = self.conductors.get_mut(&cluster) else { return };
+        conductor.handle_observed(drill, observed, now);
+        if let Some(node) = conductor.drilled().filter(|_| opened).cloned() {
+            self.with_node(cluster, &node, now, |node, cx| node.see_open_in_drill(drill, cx));
         }
         self.conduct(now);
     }
@@ -84,6 +87,7 @@ impl Custodian {
         match content {
             Content::Acknowledgement(answer) => conductor.hear_answer(&header.from, answer.order, &answer.effect),
             Content::Receipt(receipt) => conductor.hear_receipt(&header.from, receipt),
+            Content::Approval(approval) => conductor.hear_approval(header, &approval.node, now),
             Content::Refusal(refusal) => conductor.hear_refusal(&header.from, refusal),
             // Its own it knows.
             Content::DrillReport(report) if header.from != self.settings.id => {
@@ -149,7 +153,9 @@ impl Custodian {
             Some((name.clone(), NodeView { open: node.sight.seen() == Seen::Open, trouble, held, ready }))
         });
         let (custodians, threshold) = (settings.custodians.clone(), settings.threshold);
-        View { nodes: nodes.collect(), heard_all: up, custodians, threshold }
+        let next = self.conductors.get(&cluster).and_then(Conductor::next_slot);
+        let intent_taken = next.is_some_and(|slot| self.slots.get(&cluster).is_some_and(|slots| slots.has(slot)));
+        View { nodes: nodes.collect(), heard_all: up, custodians, threshold, intent_taken }
     }
 
     /// The custodians that say that they are ready for a node, this one among them.
@@ -167,7 +173,7 @@ impl Custodian {
         };
         let mut ready: BTreeSet<_> = known.peers.iter().filter(fit).map(|(custodian, _)| custodian.clone()).collect();
         let node = self.nodes.get(&(cluster, name.clone()));
-        if node.is_some_and(|node| node.is_ready(known.share_ok, self.settings.sandboxed, now.steady)) {
+        if node.is_some_and(|node| node.is_ready(known.share_ok, self.settings.sandboxed(), now.steady)) {
             ready.insert(self.settings.id.clone());
         }
         ready

@@ -23,6 +23,10 @@ pub const SLOT_LATE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How long a slot is remembered: longer than a schedule's time is late, or an order valid.
 const SLOT_KEPT: Duration = Duration::from_secs(3600);
 
+/// How many intents for times of a schedule are taken within [`SLOT_KEPT`]: nobody but a conductor says that there is such a time, and while an
+/// intent stands, somebody's deliberate seal would pass for the drill's. Operators' orders are counted by their signatures.
+const SCHEDULED_MAX: usize = 6;
+
 /// How many slots are remembered of one cluster. When they are full, no more intents are taken until some are old.
 const SLOTS_MAX: usize = 512;
 
@@ -43,11 +47,20 @@ struct UsedSlot {
 }
 
 impl Slots {
+    /// Whether an intent for it was taken here.
+    pub(super) fn has(&self, slot: &SlotId) -> bool {
+        self.used.iter().any(|used| used.slot == *slot)
+    }
+
     /// Uses a slot up. By the latest time that the clock has shown: one that is set back makes none free.
     fn take(&mut self, slot: &SlotId, high_water: Timestamp) -> Result<(), &'static str> {
         self.used.retain(|used| high_water < used.until);
-        if self.used.iter().any(|used| used.slot == *slot) {
+        if self.has(slot) {
             return Err("an intent for the same time, or the same order, came before");
+        }
+        let scheduled = self.used.iter().filter(|used| used.slot.time().is_some()).count();
+        if slot.time().is_some() && scheduled >= SCHEDULED_MAX {
+            return Err("no more drills of a schedule are held within an hour: six were");
         }
         if self.used.len() >= SLOTS_MAX {
             return Err("too many intents in a short time");
@@ -61,8 +74,10 @@ impl Custodian {
     /// A conductor, maybe this custodian itself, announces a drill.
     pub(super) fn hear_intent(&mut self, header: &Header, intent: Intent, now: Now) {
         let (cluster, node, id, from) = (header.cluster, intent.node.clone(), header.id, header.from.clone());
-        let announced = Announced { id, from: from.clone(), issued_at: header.issued_at, intent, received: now };
-        let taken = self.may_take(cluster, &announced, now).and_then(|()| {
+        let issued_at = header.issued_at;
+        let announced = Announced { id, from: from.clone(), issued_at, intent, received: now, people: false };
+        let taken = self.may_take(cluster, &announced, now).and_then(|people| {
+            let announced = Announced { people, ..announced };
             let announce = |node: &mut Node, cx: &mut Context<'_>| node.announce(announced, cx);
             self.with_node(cluster, &node, now, announce).unwrap_or(Err("no node has this name here"))
         });
@@ -77,8 +92,8 @@ impl Custodian {
         }
     }
 
-    /// All that does not depend on the node. Uses the slot up.
-    fn may_take(&mut self, cluster: ClusterId, announced: &Announced, now: Now) -> Result<(), &'static str> {
+    /// All that does not depend on the node; whether people have to approve. Uses the slot up.
+    fn may_take(&mut self, cluster: ClusterId, announced: &Announced, now: Now) -> Result<bool, &'static str> {
         let Announced { issued_at, intent, .. } = announced;
         let Some(settings) = self.settings.clusters.get(&cluster) else {
             return Err("the cluster is not configured here");
@@ -91,7 +106,7 @@ impl Custodian {
             return Err("it came too late");
         }
         let in_window = settings.policy.in_drill_window(now.wall);
-        self.may_be_held(cluster, intent, in_window, now)?;
+        let people = self.may_be_held(cluster, intent, in_window, now)?;
         let same_cluster = |(id, _): &(ClusterId, _)| *id == cluster;
         if self.nodes.iter().any(|(key, node)| same_cluster(key) && node.has_intent()) {
             return Err("another drill's intent stands in this cluster");
@@ -99,23 +114,23 @@ impl Custodian {
         let slots = self.slots.entry(cluster).or_default();
         slots.take(&intent.slot, self.admission.high_water())?;
         self.outputs.push_back(Output::Save);
-        Ok(())
+        Ok(people)
     }
 
-    /// Whether a drill may be held now for what the intent names.
+    /// Whether a drill may be held now for what the intent names, and whether people have to approve what it does.
     fn may_be_held(
         &mut self,
         cluster: ClusterId,
         intent: &Intent,
         in_window: bool,
         now: Now,
-    ) -> Result<(), &'static str> {
+    ) -> Result<bool, &'static str> {
         if let Some(at) = intent.slot.time() {
             let apart = now.wall.since(at).max(at.since(now.wall));
             return match (in_window, apart <= SLOT_LATE_MAX) {
                 (false, _) => Err("it is outside this custodian's drill windows, and no operator ordered it"),
                 (true, false) => Err("the schedule's time is long over, or still to come"),
-                (true, true) => Ok(()),
+                (true, true) => Ok(false),
             };
         }
         let Some(order) = &intent.order else { return Err("the operator's order is missing") };
@@ -128,13 +143,14 @@ impl Custodian {
         if content.node.is_some_and(|node| node != intent.node) {
             return Err("the operator ordered a drill of another node");
         }
-        Ok(())
+        Ok(content.people)
     }
 
     /// A conductor tells of its drill.
     pub(super) fn hear_drill_report(&mut self, cluster: ClusterId, from: &Principal, report: &DrillReport, now: Now) {
-        if let Some(node) = report.node.as_ref().filter(|_| report.phase == Phase::Closed) {
-            self.with_node(cluster, node, now, |node, cx| node.close_drill(from, report.drill, cx));
+        let was_sealed = report.sealed_at.is_some();
+        if let Some(node) = report.node.as_ref().filter(|_| report.phase >= Phase::Open) {
+            self.with_node(cluster, node, now, |node, cx| node.close_drill(from, report.drill, was_sealed, cx));
         }
     }
 

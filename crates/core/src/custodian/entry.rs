@@ -86,6 +86,9 @@ pub enum Entry {
         drill: DrillId,
         /// What it is held for.
         slot: SlotId,
+        /// Whether people have to approve: then it permits nothing.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        people: bool,
     },
     /// An intent was not taken, or holds no more without having been of use.
     IntentVoid {

@@ -228,6 +228,7 @@ impl Node {
         if status.is_open() {
             self.note_open(self.sight.asked_at(), cx);
             self.end_incident(None, cx);
+            self.doubt_intent(cx);
             self.take_intent(cx);
         } else if let Some(incident) = &mut self.incident {
             let rounds = ranking::rounds(cx.settings.custodians.len(), usize::from(cx.settings.threshold));
@@ -286,7 +287,7 @@ impl Node {
     /// The node was seen open, or somebody trusted in this says so: what belonged to the incident is void.
     fn end_incident(&mut self, by: Option<Principal>, cx: &mut Context<'_>) {
         let Some(incident) = self.incident.take() else { return };
-        self.use_up_intent(cx.now.wall);
+        self.use_up_intent("the node was gone or sealed meanwhile, and is open again", cx);
         if let Some(order) = incident.releasing {
             order.revoke();
         }
@@ -387,7 +388,7 @@ impl Node {
             self.state.approvals.retain(|approval| at < approval.issued_at);
             cx.outputs.push_back(Output::Save);
         }
-        self.use_up_intent(at);
+        self.hear_of_opening_in_drill(&from, receipt, cx);
         match &self.incident {
             Some(incident) if incident.began.wall < at => {
                 let this_process = incident.knows(&receipt.nonce);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::admission::Roles;
 use crate::drill::Conducting;
 use crate::id::{ClusterId, ClusterName, NodeName, Principal, Site};
+use crate::message::SandboxPart;
 use crate::orders::Rules;
 use crate::policy::Policy;
 use crate::sight::Watch;
@@ -24,14 +25,21 @@ pub struct Settings {
     pub site: Option<Site>,
     /// The program's version, for heartbeats.
     pub version: String,
-    /// Whether the sandbox is in force.
-    pub sandboxed: bool,
+    /// Which parts of the sandbox are in force: none, where there is none.
+    pub sandbox: BTreeSet<SandboxPart>,
     /// How long the broker is waited for before an outage is believed; `None` where no broker is configured.
     pub broker_grace: Option<Duration>,
     /// The trust root.
     pub allowed_signers: AllowedSigners,
     /// The clusters it serves.
     pub clusters: BTreeMap<ClusterId, ClusterSettings>,
+}
+
+impl Settings {
+    /// Whether the sandbox is in force.
+    pub fn sandboxed(&self) -> bool {
+        !self.sandbox.is_empty()
+    }
 }
 
 /// One cluster's settings.

@@ -16,17 +16,23 @@ use serde::{Deserialize, Serialize};
 use crate::custodian::{INTENT_LIFE, SEAL_WITHIN};
 use crate::id::{ClusterId, DrillId, MessageId, NodeName, Principal, SlotId};
 use crate::message::{
-    DrillOrder, DrillReport, DrillResult, Effect, Intent, Phase, Receipt, Refusal, Response, Serving, Submission,
-    plain_text,
+    Approved, Canary, DrillOrder, DrillReport, DrillResult, Effect, Header, Intent, Phase, Receipt, Refusal, Response,
+    Serving, Submission, plain_text,
 };
 use crate::release::Revocation;
 use crate::time::{Now, Steady, Timestamp};
+
+use super::canary::{CanaryPath, Fingerprint};
+use super::preflight::{Survey, choose, fingerprint, preflight};
 
 /// How long a survey of the nodes may take.
 const SURVEY_MAX: Duration = Duration::from_secs(5);
 
 /// How long custodians have to answer to an intent: each has to look at the node first.
 const ANSWERS_MAX: Duration = Duration::from_secs(5);
+
+/// What is said of a custodian that has not answered to an intent by then.
+const NO_ANSWER: &str = "it did not answer";
 
 /// How long after it was announced a seal may still be begun: well before custodians' time is over, so that a conductor that was
 /// stopped in the middle leaves nothing sealed.
@@ -37,6 +43,9 @@ const SEALED_MAX: Duration = Duration::from_secs(10);
 
 /// How long an open node has to serve again: a follower joins within a second, a leader is elected within three.
 const SERVES_MAX: Duration = Duration::from_secs(60);
+
+/// How long people may take in a drill that they have to approve: the broker takes back, after half an hour, what it handed out.
+pub const PEOPLE_MAX: Duration = Duration::from_secs(25 * 60);
 
 /// How long receipts are waited for when all is over.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -53,9 +62,6 @@ const WAITING_MAX: usize = 16;
 /// How many slots are known to be over.
 const DONE_MAX: usize = 256;
 
-/// How many drills of other conductors are followed.
-const OTHERS_MAX: usize = 16;
-
 /// How a conductor holds drills, as its configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conducting {
@@ -65,6 +71,10 @@ pub struct Conducting {
     pub min_unsealed: usize,
     /// How long the recovery may take.
     pub objective: Duration,
+    /// How long it may take where people have to approve it.
+    pub people_objective: Duration,
+    /// What is read through the node before and after, if anything is.
+    pub canary: Option<CanaryPath>,
 }
 
 /// Which node is sealed.
@@ -111,6 +121,8 @@ pub struct View {
     pub custodians: BTreeSet<Principal>,
     /// How many shares open a node.
     pub threshold: u8,
+    /// Whether it took an intent, whose ever, for what the next drill that waits is held for.
+    pub intent_taken: bool,
 }
 
 /// What the conductor's own custodian sees of one node.
@@ -160,6 +172,8 @@ pub enum Observed {
     Open(Timestamp, Duration),
     /// It serves again.
     Serves(Timestamp, Serving),
+    /// The canary was read through it, or why it was not yet.
+    Canary(Timestamp, Result<Fingerprint, String>),
 }
 
 /// What a conductor has to have done.
@@ -209,13 +223,14 @@ enum Step {
     },
     Answers {
         since: Steady,
-        intent: MessageId,
         asked: BTreeSet<Principal>,
         answered: BTreeSet<Principal>,
     },
     Seal {
         since: Steady,
         revoked: Revocation,
+        /// Who took the intent, and then said that it does not count any more.
+        withdrawn: BTreeSet<Principal>,
     },
     Sealed {
         since: Steady,
@@ -223,6 +238,8 @@ enum Step {
     },
     Open {
         since: Steady,
+        /// Why the canary was not read yet.
+        unread: Option<String>,
     },
     Settle {
         since: Steady,
@@ -244,6 +261,8 @@ struct Running {
     order: Option<Ordered>,
     step: Step,
     refusals: BTreeMap<Principal, String>,
+    /// The canary as it was before. In memory alone: who comes after does not end the drill well.
+    canary: Option<Fingerprint>,
 }
 
 /// A cluster's conductor.
@@ -254,7 +273,8 @@ pub struct Conductor {
     memory: Memory,
     waiting: VecDeque<Task>,
     running: Option<Running>,
-    others: BTreeMap<SlotId, (Principal, DrillReport)>,
+    /// What each other conductor is at, as it says.
+    others: BTreeMap<Principal, DrillReport>,
     demands: VecDeque<Demand>,
 }
 
@@ -272,6 +292,7 @@ impl Conductor {
                 other: false,
             },
             refusals: BTreeMap::new(),
+            canary: None,
         });
         let told_again = memory.last.clone().map(|last| Demand::Report(Box::new(last)));
         let (waiting, others, demands) = (VecDeque::new(), BTreeMap::new(), told_again.into_iter().collect());
@@ -294,26 +315,33 @@ impl Conductor {
         self.demands.pop_front()
     }
 
-    /// A drill is to be held.
-    pub fn handle_task(&mut self, task: Task) {
+    /// What the next drill that waits is held for.
+    pub fn next_slot(&self) -> Option<&SlotId> {
+        self.waiting.front().filter(|_| self.running.is_none()).map(|task| &task.slot)
+    }
+
+    /// A drill is to be held. Where too many wait, it is refused.
+    pub fn handle_task(&mut self, task: Task, ids: &mut dyn FnMut() -> [u8; 16], now: Now) {
         let known = |slot: &SlotId| *slot == task.slot;
         if self.memory.done.iter().any(known) {
             return self.demands.push_back(Demand::Settled(task.slot));
         }
         let at_it = self.running.as_ref().is_some_and(|running| running.report.slot == task.slot);
-        if !at_it && !self.waiting.iter().any(|waiting| waiting.slot == task.slot) && self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(task);
+        if at_it || self.waiting.iter().any(|waiting| waiting.slot == task.slot) {
+            return;
         }
+        if self.waiting.len() < WAITING_MAX {
+            return self.waiting.push_back(task);
+        }
+        let mut report = self.blank(&task, DrillId::from_bytes(ids()), 0, now);
+        (report.phase, report.result, report.closed_at) = (Phase::Closed, Some(DrillResult::Refused), Some(now.wall));
+        report.why = Some(format!("{WAITING_MAX} drills wait for their turn already"));
+        self.demands.push_back(Demand::Report(Box::new(report)));
+        self.finish(task.slot);
     }
 
-    /// What each node does for its clients; `None` where it does not say.
-    pub fn handle_survey(
-        &mut self,
-        survey: &BTreeMap<NodeName, Option<Serving>>,
-        view: &View,
-        ids: &mut dyn FnMut() -> [u8; 16],
-        now: Now,
-    ) {
+    /// What each node said.
+    pub fn handle_survey(&mut self, survey: &Survey, view: &View, ids: &mut dyn FnMut() -> [u8; 16], now: Now) {
         let Some(running) = &mut self.running else { return };
         if !matches!(running.step, Step::Survey { .. }) {
             return;
@@ -322,8 +350,10 @@ impl Conductor {
         let choice = named.map_or_else(|| self.settings.node.clone(), Choice::Node);
         let chosen = choose(&choice, survey, &self.memory.drilled).and_then(|node| {
             running.report.node = Some(node.clone());
-            running.report.before = survey.get(&node).copied().flatten();
-            preflight(&node, survey, self.settings.min_unsealed, view).map(|ready| (node, ready))
+            running.report.before = survey.get(&node).and_then(|said| said.serving);
+            let ready = preflight(&node, survey, self.settings.min_unsealed, view)?;
+            running.canary = fingerprint(&node, survey)?;
+            Ok((node, ready))
         });
         match chosen {
             Ok((node, ready)) => self.announce(node, ready, view.threshold, ids, now),
@@ -342,7 +372,8 @@ impl Conductor {
         let Some(running) = &mut self.running else { return };
         let mut turn: Vec<_> = ready.iter().cloned().collect();
         turn.sort_by_key(|custodian| self.memory.proven.get(custodian).copied());
-        turn.truncate(usize::from(threshold));
+        // Where people have to approve, the intent says nothing of who submits: all goes as on the night when it counts.
+        turn.truncate(if running.report.people { 0 } else { usize::from(threshold) });
         let id = MessageId::from_bytes(ids());
         let report = &mut running.report;
         (report.phase, report.announced_at, report.intent) = (Phase::Announced, Some(now.wall), Some(id));
@@ -354,7 +385,7 @@ impl Conductor {
             submitters: turn,
             order: running.order.as_ref().map(|ordered| ordered.envelope.clone()),
         };
-        running.step = Step::Answers { since: now.steady, intent: id, asked: ready, answered: BTreeSet::new() };
+        running.step = Step::Answers { since: now.steady, asked: ready, answered: BTreeSet::new() };
         self.demands.push_back(Demand::Save);
         self.demands.push_back(Demand::Announce(id, intent));
         self.tell();
@@ -365,25 +396,44 @@ impl Conductor {
         self.running.is_none() && self.waiting.is_empty() && self.demands.is_empty()
     }
 
-    /// The intent to which answers are awaited, and its node.
+    /// The intent of which is still to be heard whether it counts, and its node.
     pub fn awaited(&self) -> Option<(MessageId, &NodeName)> {
         let running = self.running.as_ref()?;
-        let Step::Answers { intent, .. } = &running.step else { return None };
-        Some((*intent, running.report.node.as_ref()?))
+        let waits = matches!(running.step, Step::Answers { .. } | Step::Seal { .. });
+        running.report.intent.filter(|_| waits).zip(running.report.node.as_ref())
     }
 
-    /// A custodian answered to an intent.
+    /// The node of the drill that runs.
+    pub fn drilled(&self) -> Option<&NodeName> {
+        self.running.as_ref()?.report.node.as_ref()
+    }
+
+    /// A custodian answered to an intent, or takes its answer back.
     pub fn hear_answer(&mut self, from: &Principal, order: MessageId, effect: &Effect) {
-        let Some(running) = &mut self.running else { return };
-        let Step::Answers { intent, asked, answered, .. } = &mut running.step else { return };
-        // The word of who was not ready, or is distrusted, is not one of those that are needed.
-        if order != *intent || !asked.contains(from) || !answered.insert(from.clone()) {
+        let Some(Running { report, step, .. }) = &mut self.running else { return };
+        if report.intent != Some(order) {
             return;
         }
-        match effect {
-            Effect::InForce {} => running.report.taken_by.push(from.clone()),
-            Effect::Inapplicable { why } => drop(running.report.declined.insert(from.clone(), plain_text(why))),
-            Effect::Waiting { .. } => {}
+        match (step, effect) {
+            // The word of who was not ready, or is distrusted, is not one of those that are needed.
+            (Step::Answers { asked, .. }, _) if !asked.contains(from) => {}
+            (Step::Answers { answered, .. }, Effect::InForce {}) => {
+                let first = answered.insert(from.clone());
+                report.taken_by.extend(first.then(|| from.clone()));
+            }
+            (Step::Answers { answered, .. }, Effect::Inapplicable { why }) => {
+                answered.insert(from.clone());
+                report.taken_by.retain(|taken| taken != from);
+                report.declined.insert(from.clone(), plain_text(why));
+            }
+            (Step::Answers { answered, .. }, Effect::Waiting { .. }) => drop(answered.insert(from.clone())),
+            (Step::Seal { revoked, withdrawn, .. }, Effect::Inapplicable { .. }) if report.taken_by.contains(from) => {
+                withdrawn.insert(from.clone());
+                if report.taken_by.len() - withdrawn.len() <= usize::from(report.threshold) {
+                    revoked.revoke();
+                }
+            }
+            _ => {}
         }
     }
 
@@ -404,6 +454,20 @@ impl Conductor {
         report.responses.insert(from.clone(), response);
     }
 
+    /// An operator approved the opening of a node.
+    pub fn hear_approval(&mut self, header: &Header, node: &NodeName, now: Now) {
+        let Some(report) = self.running.as_mut().map(|running| &mut running.report) else { return };
+        // One of before the seal permits nothing; how long it took says nothing.
+        let counts = report.people && report.seal_sent_at.is_some_and(|at| at < header.issued_at);
+        if !counts || report.node.as_ref() != Some(node) || report.approvals.contains_key(&header.from) {
+            return;
+        }
+        let approved = Approved { id: header.id, signed_at: header.issued_at, heard_at: now.wall };
+        report.approvals.insert(header.from.clone(), approved);
+        self.demands.push_back(Demand::Save);
+        self.tell();
+    }
+
     /// A custodian did not submit its share.
     pub fn hear_refusal(&mut self, from: &Principal, refusal: &Refusal) {
         let Some(running) = self.running.as_mut() else { return };
@@ -415,12 +479,10 @@ impl Conductor {
     /// Another conductor tells of its drill.
     pub fn hear_report(&mut self, from: &Principal, report: &DrillReport, view: &View) {
         if report.phase != Phase::Closed {
-            if self.others.len() < OTHERS_MAX || self.others.contains_key(&report.slot) {
-                self.others.insert(report.slot.clone(), (from.clone(), report.clone()));
-            }
+            self.others.insert(from.clone(), report.clone());
             return;
         }
-        self.others.remove(&report.slot);
+        self.others.retain(|_, other| other.slot != report.slot);
         // Nobody's report makes this remember names that there are not.
         let named = |node: &NodeName| view.nodes.contains_key(node);
         let known = |custodian: &Principal| view.custodians.contains(custodian);
@@ -461,15 +523,29 @@ impl Conductor {
             (Step::Sealed { .. }, Observed::Open(at, recovery)) => {
                 (report.phase, report.opened_at) = (Phase::Open, Some(at));
                 report.recovery_us = Some(recovery.as_micros().min(u128::from(u64::MAX)) as u64);
-                running.step = Step::Open { since: now.steady };
+                running.step = Step::Open { since: now.steady, unread: None };
                 self.tell();
             }
             (Step::Open { .. }, Observed::Serves(at, serving)) => {
                 (report.served_at, report.after) = (Some(at), Some(serving));
-                let in_time = report.recovery_us.is_some_and(|us| us / 1000 <= report.objective_ms);
-                let result = if in_time { DrillResult::Passed } else { DrillResult::Late };
-                let why = (!in_time).then_some("the node opened later than the objective allows");
-                self.settle(result, why, now);
+                match report.canary {
+                    Some(_) => self.tell(),
+                    None => self.recovered(now),
+                }
+            }
+            (Step::Open { unread, .. }, Observed::Canary(_, Err(why))) => *unread = Some(plain_text(&why)),
+            (Step::Open { .. }, Observed::Canary(at, Ok(read))) => {
+                let same = running.canary == Some(read);
+                if let Some(canary) = &mut report.canary {
+                    (canary.read_at, canary.same) = (Some(at), Some(same));
+                }
+                match same {
+                    true => self.recovered(now),
+                    false => {
+                        let why = "the canary that was read through the node is another than before the drill";
+                        self.settle(DrillResult::Failed, Some(why), now);
+                    }
+                }
             }
             _ => {}
         }
@@ -488,7 +564,7 @@ impl Conductor {
             }
             Step::Survey { .. } => {}
             Step::Answers { .. } => self.count_answers(view, now),
-            Step::Seal { since, revoked } => {
+            Step::Seal { since, revoked, .. } => {
                 let trouble = node.and_then(|node| if node.held { node.trouble } else { None });
                 if trouble.is_some() {
                     revoked.revoke();
@@ -505,8 +581,13 @@ impl Conductor {
                 let sealed_for = now.steady.since(*since);
                 if node.is_some_and(|node| node.held) {
                     self.close(DrillResult::Aborted, Some("an operator's hold: it keeps the node sealed"), now);
-                } else if sealed_for >= INTENT_LIFE {
-                    self.close(DrillResult::Failed, Some("the node did not open while the intent held"), now);
+                } else if sealed_for >= patience(&running.report) {
+                    let why = if running.report.people {
+                        "people did not have the node opened in time: it waits for them still"
+                    } else {
+                        "the node did not open while the intent held"
+                    };
+                    self.close(DrillResult::Failed, Some(why), now);
                 } else if sealed_for.as_millis() >= u128::from(running.report.objective_ms)
                     && running.report.why.is_none()
                 {
@@ -514,8 +595,15 @@ impl Conductor {
                     self.tell();
                 }
             }
-            Step::Open { since } if now.steady.since(*since) >= SERVES_MAX => {
-                self.settle(DrillResult::Failed, Some("the node is open, and does not serve again"), now);
+            Step::Open { since, unread } if now.steady.since(*since) >= SERVES_MAX => {
+                let why = match unread.take() {
+                    _ if running.report.served_at.is_none() => "the node is open, and does not serve again".to_owned(),
+                    why => format!(
+                        "the node serves, and the canary could not be read through it: {}",
+                        why.as_deref().unwrap_or("no answer came")
+                    ),
+                };
+                self.settle(DrillResult::Failed, Some(&why), now);
             }
             Step::Open { .. } => {}
             Step::Settle { since, result } if now.steady.since(*since) >= SETTLE => {
@@ -538,8 +626,8 @@ impl Conductor {
             Step::Sealed { since, .. } if running.report.why.is_none() => {
                 *since + Duration::from_millis(running.report.objective_ms)
             }
-            Step::Sealed { since, .. } => *since + INTENT_LIFE,
-            Step::Open { since } => *since + SERVES_MAX,
+            Step::Sealed { since, .. } => *since + patience(&running.report),
+            Step::Open { since, .. } => *since + SERVES_MAX,
             Step::Settle { since, .. } => *since + SETTLE,
             // Nothing tells that a node has opened but looking.
             Step::LookAfter { next, .. } => *next,
@@ -554,19 +642,40 @@ impl Conductor {
             return;
         }
         let Some(task) = self.waiting.pop_front() else { return };
-        if let Some((conductor, report)) = self.others.remove(&task.slot) {
+        // Before its intent was out there is nothing to be looked after, and the drill can still be held; and a report alone, whose intent
+        // nobody has heard, keeps no drill from being held.
+        let began = self.others.iter().find(|(_, report)| report.slot == task.slot && view.intent_taken);
+        if let Some((conductor, report)) = began.map(|(conductor, report)| (conductor.clone(), report.clone())) {
+            self.others.remove(&conductor);
             let why = format!("{conductor} began it and went away");
             let (since, next) = (now.steady, now.steady);
             let step = Step::LookAfter { since, next, open_since: None, why, other: true };
-            self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
+            self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new(), canary: None });
             return self.demands.push_back(Demand::Save);
         }
-        let report = DrillReport {
-            drill: DrillId::from_bytes(ids()),
-            slot: task.slot,
+        let report = self.blank(&task, DrillId::from_bytes(ids()), view.threshold, now);
+        let step = Step::Survey { since: now.steady };
+        self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new(), canary: None });
+        if task.until <= now.wall {
+            return self.close(DrillResult::Refused, Some("its time was over before it could begin"), now);
+        }
+        self.demands.push_back(Demand::Save);
+        self.tell();
+        self.demands.push_back(Demand::Survey);
+    }
+
+    /// The report of a drill that begins now.
+    fn blank(&self, task: &Task, drill: DrillId, threshold: u8, now: Now) -> DrillReport {
+        let people = task.order.as_ref().is_some_and(|ordered| ordered.order.people);
+        let objective = if people { self.settings.people_objective } else { self.settings.objective };
+        let canary = self.settings.canary.clone().map(|path| Canary { path, read_at: None, same: None });
+        DrillReport {
+            drill,
+            slot: task.slot.clone(),
             node: task.order.as_ref().and_then(|ordered| ordered.order.node.clone()),
             ordered_by: task.order.as_ref().map(|ordered| ordered.by.clone()),
             reason: task.order.as_ref().and_then(|ordered| ordered.order.reason.clone()),
+            people,
             phase: Phase::Preflight,
             result: None,
             why: None,
@@ -578,31 +687,25 @@ impl Conductor {
             served_at: None,
             closed_at: None,
             recovery_us: None,
-            objective_ms: self.settings.objective.as_millis().min(u128::from(u64::MAX)) as u64,
+            objective_ms: objective.as_millis().min(u128::from(u64::MAX)) as u64,
             before: None,
             after: None,
-            threshold: view.threshold,
+            threshold,
             submitters: Vec::new(),
             taken_by: Vec::new(),
             declined: BTreeMap::new(),
             responses: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            canary,
             intent: None,
-        };
-        let step = Step::Survey { since: now.steady };
-        self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new() });
-        if task.until <= now.wall {
-            return self.close(DrillResult::Refused, Some("its time was over before it could begin"), now);
         }
-        self.demands.push_back(Demand::Save);
-        self.tell();
-        self.demands.push_back(Demand::Survey);
     }
 
     /// Seals when enough custodians have taken the intent.
     fn count_answers(&mut self, view: &View, now: Now) {
         let Some(running) = &mut self.running else { return };
         let Some(node) = running.report.node.clone() else { return };
-        let Step::Answers { since, asked, answered, .. } = &running.step else { return };
+        let Step::Answers { since, asked, answered } = &running.step else { return };
         let (all, waited) = (asked.is_subset(answered), now.steady.since(*since));
         if !all && waited < ANSWERS_MAX {
             return;
@@ -610,10 +713,12 @@ impl Conductor {
         let seen = view.nodes.get(&node);
         let (taken, need) = (running.report.taken_by.len(), usize::from(view.threshold) + 1);
         if taken < need {
-            let reason = running.report.declined.iter().next().map(|(who, why)| format!(": {who} says: {why}"));
-            let why =
-                format!("{taken} custodians took the intent, and {need} are needed{}", reason.unwrap_or_default());
-            return self.close(DrillResult::Aborted, Some(&why), now);
+            let silent: Vec<_> = asked.difference(answered).cloned().collect();
+            let declined = &mut running.report.declined;
+            declined.extend(silent.into_iter().map(|custodian| (custodian, NO_ANSWER.to_owned())));
+            let reasons: Vec<_> = declined.iter().map(|(custodian, why)| format!("{custodian}: {why}")).collect();
+            let why = format!("{taken} custodians took the intent, and {need} are needed; {}", reasons.join("; "));
+            return self.close(DrillResult::Refused, Some(&why), now);
         }
         if let Some(trouble) = seen.map_or(Some("the node is not configured here"), |seen| seen.trouble) {
             return self.close(DrillResult::Aborted, Some(trouble), now);
@@ -622,7 +727,8 @@ impl Conductor {
         let until = Now { steady: *since + SEAL_UNTIL, wall: announced_at.after(SEAL_UNTIL) };
         let revoked = Revocation::default();
         (running.report.phase, running.report.seal_sent_at) = (Phase::Sealing, Some(now.wall));
-        running.step = Step::Seal { since: now.steady, revoked: revoked.clone() };
+        let withdrawn = BTreeSet::new();
+        running.step = Step::Seal { since: now.steady, revoked: revoked.clone(), withdrawn };
         let (cluster, drill) = (self.cluster, running.report.drill);
         self.demands.push_back(Demand::Save);
         self.tell();
@@ -642,7 +748,7 @@ impl Conductor {
         let open = node.is_none_or(|node| node.open && node.trouble.is_none());
         *open_since = open_since.filter(|_| open).or(open.then_some(now.steady));
         let quiet = open_since.is_some_and(|since| now.steady.since(since) >= QUIET) && !may_seal;
-        let over = now.steady.since(*since) >= INTENT_LIFE;
+        let over = now.steady.since(*since) >= patience(report);
         let held = node.is_some_and(|node| node.held);
         *next = now.steady + LOOK;
         let why = std::mem::take(why);
@@ -655,6 +761,14 @@ impl Conductor {
         } else if let Some(Running { step: Step::LookAfter { why: kept, .. }, .. }) = &mut self.running {
             *kept = why;
         }
+    }
+
+    /// All was seen that had to be.
+    fn recovered(&mut self, now: Now) {
+        let Some(Running { report, .. }) = &self.running else { return };
+        let in_time = report.recovery_us.is_some_and(|us| us / 1000 <= report.objective_ms);
+        let result = if in_time { DrillResult::Passed } else { DrillResult::Late };
+        self.settle(result, (!in_time).then_some("the node opened later than the objective allows"), now);
     }
 
     /// All is over but what custodians still have to tell.
@@ -723,52 +837,7 @@ impl Conductor {
     }
 }
 
-/// Which node is to be sealed.
-fn choose(
-    choice: &Choice,
-    survey: &BTreeMap<NodeName, Option<Serving>>,
-    drilled: &BTreeMap<NodeName, Timestamp>,
-) -> Result<NodeName, String> {
-    let serving = |what: Serving| survey.iter().filter(move |(_, s)| **s == Some(what)).map(|(node, _)| node);
-    match choice {
-        Choice::Node(node) if survey.contains_key(node) => Ok(node.clone()),
-        Choice::Node(node) => Err(format!("no node is called {node} here")),
-        Choice::Active => {
-            serving(Serving::Active).next().cloned().ok_or_else(|| "no node is the active one".to_owned())
-        }
-        Choice::Rotate => serving(Serving::Standby)
-            .min_by_key(|node| drilled.get(*node))
-            .cloned()
-            .ok_or_else(|| "no node stands by, and the active one is only sealed when it is named".to_owned()),
-    }
-}
-
-/// What has to hold before a drill is announced: the custodians that could open the node.
-fn preflight(
-    node: &NodeName,
-    survey: &BTreeMap<NodeName, Option<Serving>>,
-    min_unsealed: usize,
-    view: &View,
-) -> Result<BTreeSet<Principal>, String> {
-    if let Some((silent, _)) = survey.iter().find(|(_, serving)| serving.is_none()) {
-        return Err(format!("{silent} does not serve"));
-    }
-    for (name, seen) in &view.nodes {
-        if let Some(trouble) = seen.trouble {
-            return Err(format!("{name}: {trouble}"));
-        }
-        if !seen.open {
-            return Err(format!("{name} is not seen open"));
-        }
-    }
-    let left = survey.len().saturating_sub(1);
-    if left < min_unsealed {
-        return Err(format!("{left} nodes would be left open, and min_unsealed is {min_unsealed}"));
-    }
-    let ready = view.nodes.get(node).map(|seen| seen.ready.clone()).unwrap_or_default();
-    let need = usize::from(view.threshold) + 1;
-    if ready.len() < need {
-        return Err(format!("{} custodians are ready for {node}, and {need} are needed", ready.len()));
-    }
-    Ok(ready)
+/// How long the node of a drill may be sealed before the drill is closed.
+const fn patience(report: &DrillReport) -> Duration {
+    if report.people { PEOPLE_MAX } else { INTENT_LIFE }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::order::{bounded, plain, reason};
 use super::{Submission, distinct};
+use crate::drill::CanaryPath;
 use crate::id::{DrillId, MessageId, NodeName, Principal, SlotId};
 use crate::time::Timestamp;
 
@@ -24,6 +25,9 @@ pub struct DrillOrder {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reason")]
     pub reason: Option<String>,
+    /// Whether people have to approve the opening, as after a seal that nobody announced: the intent then permits nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub people: bool,
 }
 
 /// The time of a scheduled drill has come. Every conductor says so; whoever the broker hands it to first conducts the drill.
@@ -94,9 +98,9 @@ pub enum DrillResult {
     Late,
     /// The node did not open while the intent held, or does not serve.
     Failed,
-    /// It ended before the node was sealed, or somebody's hold, or a crash of the node, ended it.
+    /// It was to be held, and something came before the node was sealed; or somebody's hold, or a crash of the node, ended it.
     Aborted,
-    /// It did not begin: something spoke against it.
+    /// It did not begin: something spoke against it, or too few custodians took the intent. Nothing was sealed.
     Refused,
     /// Its conductor went away in the middle; the node was looked after, and nothing can be said about the time.
     Interrupted,
@@ -146,6 +150,32 @@ pub struct Response {
     pub answered_at: Timestamp,
 }
 
+/// An operator's approval in a drill that people have to approve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approved {
+    /// The approval's message id, which receipts name.
+    pub id: MessageId,
+    /// When it was signed, by the operator's clock.
+    pub signed_at: Timestamp,
+    /// When the conductor had it, by the conductor's.
+    pub heard_at: Timestamp,
+}
+
+/// What was read through the node when it served again, with a token of its own, as a client would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// What was to be read.
+    pub path: CanaryPath,
+    /// When it was; absent where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<Timestamp>,
+    /// Whether it was what had been read through the same node before the drill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<bool>,
+}
+
 /// How a drill is going, and in the end what came of it. The last one, with a result, is the evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,6 +193,9 @@ pub struct DrillReport {
     /// Why it was ordered.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "reason")]
     pub reason: Option<String>,
+    /// Whether people had to approve the opening.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub people: bool,
     /// How far it is.
     pub phase: Phase,
     /// What came of it, once it is over.
@@ -216,6 +249,12 @@ pub struct DrillReport {
     /// What custodians did.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "distinct")]
     pub responses: BTreeMap<Principal, Response>,
+    /// Each operator's first approval, where people had to approve.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "distinct")]
+    pub approvals: BTreeMap<Principal, Approved>,
+    /// What was read through the node, where a canary is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
     /// The intent's message id, which receipts name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<MessageId>,

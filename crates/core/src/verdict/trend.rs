@@ -32,9 +32,11 @@ pub struct Bar<'a> {
     pub said: String,
 }
 
-/// The trend of drills that are over, the latest first, of which the first [`TREND_MAX`] are taken. None where no recovery was measured.
+/// The trend of drills that are over, the latest first, of which the first [`TREND_MAX`] are taken; not of those that people had to approve,
+/// which measure something else. None where no recovery was measured.
 pub fn trend<'a>(latest_first: impl IntoIterator<Item = &'a DrillReport>) -> Option<Trend<'a>> {
-    let over = latest_first.into_iter().filter_map(|report| Some((report, report.result?)));
+    let by_itself = latest_first.into_iter().filter(|report| !report.people);
+    let over = by_itself.filter_map(|report| Some((report, report.result?)));
     let mut drills: Vec<_> = over.take(TREND_MAX).collect();
     let objective = drills.first().map(|(report, _)| report.objective_ms as f64);
     drills.reverse();

@@ -1,13 +1,14 @@
 //! The conductors' queue, the requests and eyes of a drill, and what must hold of intents: an oracle that knows what was really
 //! announced, sealed and heard.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_core::drill::{Observed, SealOrder};
-use holdfast_core::id::{DrillId, MessageId, NodeName, SlotId};
-use holdfast_core::message::{Content, DrillOrder, DrillReport, Due, Effect, Header, Intent, Phase, Serving};
+use holdfast_core::drill::{Fingerprint, Observed, SealOrder, Survey, Surveyed};
+use holdfast_core::envelope::Envelope;
+use holdfast_core::id::{DrillId, MessageId, SlotId};
+use holdfast_core::message::{Body, Content, DrillOrder, DrillReport, Due, Effect, Header, Intent, Phase, Serving};
 use holdfast_core::time::Timestamp;
 
 use crate::note;
@@ -33,10 +34,14 @@ pub(crate) struct Drills {
     watched: Vec<Watched>,
     /// Every intent that was ever published.
     pub(crate) intents: BTreeMap<MessageId, Published>,
+    /// Who said that an intent, or an order, is in force there.
+    pub(crate) taken: BTreeSet<(usize, MessageId)>,
     /// Seals in place of each node, the process that was sealed with each.
     pub(crate) seals: BTreeMap<usize, Vec<(Duration, ProcessId)>>,
     /// How often conductors sealed for each slot.
     pub(crate) conducted: BTreeMap<SlotId, u32>,
+    /// What each node gives where the canary is read through it; none where nothing. One by default.
+    pub(crate) canaries: BTreeMap<usize, Option<u8>>,
     /// The last report of each drill, and every closed one.
     pub(crate) reports: BTreeMap<DrillId, DrillReport>,
     pub(crate) closed: Vec<DrillReport>,
@@ -49,6 +54,8 @@ pub(crate) struct Published {
     pub(crate) at: Duration,
     /// When it reached each custodian first.
     pub(crate) heard: BTreeMap<usize, Duration>,
+    /// Whether the order in it says that people have to approve.
+    pub(crate) people: bool,
 }
 
 #[derive(Debug)]
@@ -66,9 +73,18 @@ impl World {
 
     /// An operator orders a drill.
     pub(crate) fn order_drill(&mut self, operator: usize, node: Option<usize>) -> (MessageId, Rc<[u8]>) {
+        self.order_drill_with(operator, node, false)
+    }
+
+    pub(crate) fn order_drill_with(
+        &mut self,
+        operator: usize,
+        node: Option<usize>,
+        people: bool,
+    ) -> (MessageId, Rc<[u8]>) {
         let node = node.map(|n| self.names[n].clone());
         let (id, issued_at) = (MessageId::from_bytes(self.dice.bytes()), self.wall(0));
-        let content = Content::Drill(DrillOrder { node, reason: None });
+        let content = Content::Drill(DrillOrder { node, reason: None, people });
         let expires_at = Some(issued_at.after(APPROVAL_LIFE));
         let message = Message { id, cluster: self.cluster, content, issued_at, expires_at };
         let bytes: Rc<[u8]> = self.people.operators[operator].seal(message).into();
@@ -180,7 +196,8 @@ impl World {
     pub(crate) fn publish_intent(&mut self, c: usize, message: Message) {
         let Content::Intent(intent) = &message.content else { panic!("an intent") };
         let heard = BTreeMap::from([(c, self.now)]);
-        let published = Published { intent: intent.clone(), at: self.now, heard };
+        let people = intent.order.as_deref().is_some_and(is_for_people);
+        let published = Published { intent: intent.clone(), at: self.now, heard, people };
         self.drills.intents.insert(message.id, published);
         let bytes: Rc<[u8]> = self.people.custodians[c].seal(message).into();
         self.post.overheard.push_back(bytes.clone());
@@ -201,8 +218,8 @@ impl World {
             let answers = self.vaults[n].process.as_ref().is_some_and(|process| !process.frozen);
             (self.vaults[n].is_open() && answers).then_some(role)
         };
-        let survey: BTreeMap<NodeName, _> =
-            (0..self.vaults.len()).map(|n| (self.names[n].clone(), serving(n))).collect();
+        let said = |n: usize| Surveyed { serving: serving(n), canary: self.setup.canary.then(|| self.read_canary(n)) };
+        let survey: Survey = (0..self.vaults.len()).map(|n| (self.names[n].clone(), said(n))).collect();
         let cluster = self.cluster;
         self.tell(c, |core, now| core.handle_survey(cluster, &survey, now));
     }
@@ -265,8 +282,17 @@ impl World {
                 let served = Observed::Serves(at, Serving::Standby);
                 let wait = self.dice.millis(30, 900);
                 self.after(wait, Event::Exercised { c, incarnation, drill, observed: served });
+                if self.setup.canary {
+                    let observed = Observed::Canary(at, self.read_canary(n));
+                    self.after(wait + Duration::from_millis(20), Event::Exercised { c, incarnation, drill, observed });
+                }
             }
         }
+    }
+
+    fn read_canary(&self, n: usize) -> Result<Fingerprint, String> {
+        let value = self.drills.canaries.get(&n).copied().unwrap_or(Some(1));
+        value.map(|value| Fingerprint::from_digest([value; 32])).ok_or_else(|| "status 503".to_owned())
     }
 
     fn observe_soon(&mut self, c: usize, drill: DrillId, observed: Observed) {
@@ -308,6 +334,9 @@ impl World {
         let Some(published) = self.drills.intents.get(&id) else {
             self.wrong(c, n, "released on an intent that nobody published")
         };
+        if published.people {
+            self.wrong(c, n, "released on an intent that permits nothing, because people have to approve")
+        }
         if published.intent.node != self.names[n] {
             self.wrong(c, n, "released on an intent for another node");
         }
@@ -341,7 +370,9 @@ impl World {
         let seals = self.drills.seals.get(&n).map(Vec::as_slice).unwrap_or_default();
         self.drills.intents.iter().any(|(id, published)| {
             let took = matches!(self.hosts[c].acknowledged.get(id), Some((Effect::InForce {}, _)));
-            let Some(heard) = published.heard.get(&c).filter(|_| took && published.intent.node == self.names[n]) else {
+            let Some(heard) =
+                published.heard.get(&c).filter(|_| took && !published.people && published.intent.node == self.names[n])
+            else {
                 return false;
             };
             let after: Vec<_> = seals.iter().map(|(at, _)| *at).filter(|at| at >= heard).collect();
@@ -353,4 +384,10 @@ impl World {
     fn opened_between(&self, n: usize, since: Duration) -> bool {
         self.vaults[n].opened_at.is_some_and(|at| at > since)
     }
+}
+
+/// What an operator's order says. It is read without being believed.
+fn is_for_people(order: &str) -> bool {
+    let body = Envelope::parse(order.as_bytes()).ok().and_then(|envelope| Body::parse(envelope.body()).ok());
+    matches!(body, Some(Body { content: Content::Drill(DrillOrder { people: true, .. }), .. }))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_core::custodian::Entry;
 use holdfast_core::drill::DrillWindow;
 use holdfast_core::id::{DrillId, MessageId, SlotId};
-use holdfast_core::message::{Content, DrillResult, Effect, Intent, Submission};
+use holdfast_core::message::{Content, DrillResult, Intent, Submission};
 use holdfast_core::policy::{Policy, Rule};
 
 use crate::causes::{MS, quiet, story};
@@ -19,24 +19,24 @@ use crate::post::Queue;
 use crate::world::{Setup, World};
 
 /// How long a drill takes at most, when nobody dies.
-const A_DRILL: u64 = 20_000;
+pub(crate) const A_DRILL: u64 = 20_000;
 
 /// How long until a drill whose conductor died is closed, by whoever.
-const LOOKED_AFTER: u64 = 120_000;
+pub(crate) const LOOKED_AFTER: u64 = 120_000;
 
 fn always() -> DrillWindow {
     DrillWindow::parse("daily 00:00-24:00 UTC", |_| None).expect("a window")
 }
 
 /// Three nodes, one conductor, and windows that are always open.
-fn conducted(seed: u64, conductors: impl IntoIterator<Item = usize>) -> Setup {
+pub(crate) fn conducted(seed: u64, conductors: impl IntoIterator<Item = usize>) -> Setup {
     let setup = quiet(seed);
     let policy = Policy { drill_windows: vec![always()], unseals_per_hour: 1_000, ..setup.policy.clone() };
     Setup { nodes: 3, conductors: conductors.into_iter().collect(), policy, ..setup }
 }
 
 /// A world that has stood for a while: heartbeats were heard.
-fn ready(setup: Setup) -> World {
+pub(crate) fn ready(setup: Setup) -> World {
     let mut world = World::open(setup);
     world.run(Duration::from_secs(30));
     world
@@ -44,7 +44,7 @@ fn ready(setup: Setup) -> World {
 
 impl World {
     #[track_caller]
-    fn expect_drill(&mut self, result: DrillResult, within_ms: u64) {
+    pub(crate) fn expect_drill(&mut self, result: DrillResult, within_ms: u64) {
         let before = self.drills.closed.len();
         note!(self, "expects a drill to end {result:?}");
         assert!(self.until(within_ms, |world| world.drills.closed.len() > before), "no drill ended");
@@ -52,12 +52,12 @@ impl World {
         assert_eq!(closed.result, Some(result), "{closed:?}");
     }
 
-    fn nobody_marked(&self) -> bool {
+    pub(crate) fn nobody_marked(&self) -> bool {
         (0..self.vaults.len()).all(|n| self.running().into_iter().all(|c| !self.marked(c, n)))
     }
 
     /// An intent as somebody would sign it who has a conductor's key.
-    fn forge_intent(&mut self, c: usize, n: usize, slot: SlotId, order: Option<String>) -> MessageId {
+    pub(crate) fn forge_intent(&mut self, c: usize, n: usize, slot: SlotId, order: Option<String>) -> MessageId {
         let id = MessageId::from_bytes(self.dice.bytes());
         let submitters = self.people.custodians[..3].iter().map(|person| person.name.clone()).collect();
         let drill = DrillId::from_bytes(self.dice.bytes());
@@ -71,12 +71,12 @@ impl World {
         id
     }
 
-    fn took(&self, intent: MessageId) -> usize {
-        let took = |c: &usize| matches!(self.hosts[*c].acknowledged.get(&intent), Some((Effect::InForce {}, _)));
-        (0..self.hosts.len()).filter(took).count()
+    /// How many custodians took an intent, whatever they made of it later.
+    pub(crate) fn took(&self, intent: MessageId) -> usize {
+        (0..self.hosts.len()).filter(|c| self.drills.taken.contains(&(*c, intent))).count()
     }
 
-    fn now_slot(&self) -> SlotId {
+    pub(crate) fn now_slot(&self) -> SlotId {
         SlotId::of_time(self.wall(0))
     }
 }
@@ -274,8 +274,10 @@ fn where_the_policy_holds_a_node_that_is_sealed_there_are_no_drills() {
         let policy = Policy { in_place: Rule::Hold, ..setup.policy.clone() };
         let mut world = ready(Setup { policy, ..setup });
         world.order_drill(0, Some(1));
-        world.expect_drill(DrillResult::Aborted, A_DRILL);
-        assert!(world.all_open(), "nothing was sealed");
+        world.expect_drill(DrillResult::Refused, A_DRILL);
+        let said = world.drills.closed[0].why.clone().unwrap_or_default();
+        assert!(said.contains("the policy says hold"), "{said}");
+        assert!(world.all_open() && world.drills.conducted.is_empty(), "nothing was sealed");
     });
 }
 
@@ -332,6 +334,30 @@ fn preflight_refuses_what_would_go_wrong() {
             },
             "vault-3: an operator's hold",
         );
+    });
+}
+
+#[test]
+fn custodians_that_have_just_vanished_are_missed_before_anything_is_sealed() {
+    story(|| {
+        for gone in [vec![4], vec![3, 4]] {
+            let mut world = ready(conducted(16, [0]));
+            gone.iter().for_each(|c| world.kill_custodian(*c));
+            world.order_drill(0, Some(1));
+            // Four of five are enough, though one of them is missed.
+            if gone.len() == 1 {
+                world.expect_drill(DrillResult::Passed, A_DRILL);
+                continue;
+            }
+            world.expect_drill(DrillResult::Refused, A_DRILL);
+            let report = &world.drills.closed[0];
+            assert!(world.drills.conducted.is_empty() && report.seal_sent_at.is_none(), "{report:?}");
+            let missed: Vec<_> = report.declined.keys().map(|custodian| custodian.as_str()).collect();
+            assert_eq!(missed, ["custodian-4", "custodian-5"]);
+            let said = report.why.clone().unwrap_or_default();
+            let expected = "3 custodians took the intent, and 4 are needed; custodian-4: it did not answer";
+            assert!(said.contains(expected), "{said}");
+        }
     });
 }
 

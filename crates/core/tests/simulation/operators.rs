@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use holdfast_core::id::{MessageId, Principal};
-use holdfast_core::message::{Content, Distrust, Heartbeat, Hold, Relay, Release, Trust, Want};
+use holdfast_core::cause::Cause;
+use holdfast_core::id::{IncidentId, MessageId, Principal};
+use holdfast_core::message::{Content, Distrust, Heartbeat, Hold, Receipt, Relay, Release, Submission, Trust, Want};
 use holdfast_core::trust::AllowedSigners;
 
 use crate::docket::Ordered;
@@ -125,6 +126,27 @@ impl World {
         if self.post.up {
             self.distribute(Queue::Peers, &bytes, Some(liar));
         }
+    }
+
+    /// Says that it opened a node, just now.
+    pub(crate) fn claim_opened(&mut self, liar: usize, n: usize, intent: Option<MessageId>) {
+        let at = self.wall(50);
+        let opened = Receipt {
+            node: self.names[n].clone(),
+            incident: IncidentId::from_bytes([7; 16]),
+            round: 0,
+            cause: Cause::Restart,
+            approvals: Vec::new(),
+            intent,
+            x: liar as u8 + 1,
+            result: Submission::Opened,
+            nonce: String::new(),
+            progress: 0,
+            sealed_seen_at: at,
+            submitted_at: at,
+            answered_at: at,
+        };
+        self.claim(liar, Content::Receipt(opened));
     }
 
     /// Sends an envelope that nobody asked for, to everybody.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_core::cause::Cause;
-use holdfast_core::id::IncidentId;
-use holdfast_core::message::{Content, Receipt, Seen, Sighting, Submission};
+
+use holdfast_core::message::{Content, Seen, Sighting};
 
 use crate::causes::{MS, SOON, alone, quiet, story};
 use crate::dice::Dice;
@@ -165,25 +165,9 @@ impl World {
             Row::CustodianLies => {
                 truth.lied = true;
                 let (node, at) = (self.names[0].clone(), self.wall(50));
-                let seen =
-                    Sighting { node: node.clone(), seen: Seen::Sealed, cause: Some(Cause::InPlace), seen_at: at };
+                let seen = Sighting { node, seen: Seen::Sealed, cause: Some(Cause::InPlace), seen_at: at };
                 self.claim(4, Content::Sighting(seen));
-                let opened = Receipt {
-                    node,
-                    incident: IncidentId::from_bytes([7; 16]),
-                    round: 0,
-                    cause: Cause::Restart,
-                    approvals: Vec::new(),
-                    intent: None,
-                    x: 5,
-                    result: Submission::Opened,
-                    nonce: String::new(),
-                    progress: 0,
-                    sealed_seen_at: at,
-                    submitted_at: at,
-                    answered_at: at,
-                };
-                self.claim(4, Content::Receipt(opened));
+                self.claim_opened(4, 0, None);
             }
         }
         self.run(GAP);

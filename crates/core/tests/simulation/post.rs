@@ -8,7 +8,7 @@ use holdfast_core::cause::Cause;
 use holdfast_core::custodian::BrokerNews;
 use holdfast_core::envelope::{ENVELOPE_MAX, Envelope};
 use holdfast_core::id::{ClusterId, MessageId};
-use holdfast_core::message::{Approval, Body, Content, Seen, Sighting};
+use holdfast_core::message::{Approval, Body, Content, Effect, Kind, Seen, Sighting};
 use holdfast_core::time::Timestamp;
 
 use crate::note;
@@ -39,6 +39,8 @@ pub(crate) struct Post {
     pub(crate) late: u32,
     /// The same of orders and approvals, whose queue loses nothing unless somebody deletes from it.
     pub(crate) orders_lost: u32,
+    /// What it takes from custodians, confirms, and gives to nobody.
+    pub(crate) swallowed: Vec<Kind>,
     lines: Vec<Line>,
     /// Everything that a custodian said lately, for those who would say it again.
     pub(crate) overheard: VecDeque<Rc<[u8]>>,
@@ -71,6 +73,7 @@ impl Post {
             twice: 0,
             late: 0,
             orders_lost: 0,
+            swallowed: Vec::new(),
             lines: (0..custodians).map(|_| Line::default()).collect(),
             overheard: VecDeque::new(),
         }
@@ -154,11 +157,16 @@ impl World {
         }
         if let Content::Acknowledgement(said) = &content {
             self.hosts[c].acknowledged.insert(said.order, (said.effect.clone(), said.in_flight.clone()));
+            if said.effect == (Effect::InForce {}) {
+                self.drills.taken.insert((c, said.order));
+            }
         }
         if let Content::DrillReport(report) = &content {
             self.note_report(c, report);
         }
-        if self.hosts[c].withholds && matches!(content, Content::Relay(_)) {
+        if self.hosts[c].withholds && matches!(content, Content::Relay(_))
+            || self.post.swallowed.contains(&content.kind())
+        {
             return;
         }
         if !self.post.exists {

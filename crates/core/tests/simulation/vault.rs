@@ -37,6 +37,8 @@ pub(crate) struct Vault {
     /// How often a node of this name was opened. The number of the incident that runs, so to speak.
     pub(crate) openings: u64,
     pub(crate) opened_at: Option<Duration>,
+    /// How many questions reached it.
+    pub(crate) asked: u64,
     nonces: u64,
 }
 
@@ -66,6 +68,7 @@ impl Vault {
             process: None,
             openings: 0,
             opened_at: None,
+            asked: 0,
             nonces: 0,
         }
     }

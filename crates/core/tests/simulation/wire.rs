@@ -255,6 +255,7 @@ impl World {
         }
         match packet {
             Packet::Question { conn, token, c, n, process, ref ask } => {
+                self.vaults[n].asked += 1;
                 let ask = ask.clone();
                 self.serve(packet, conn, token, (c, n), process, ask);
             }

@@ -14,7 +14,7 @@ use holdfast_core::custodian::{
 };
 use holdfast_core::drill::{Choice, Conducting, Observed, SealOrder};
 use holdfast_core::id::{ClusterId, DrillId, MessageId, NodeName};
-use holdfast_core::message::{AuditReport, Content, Effect, Heartbeat, Lock, NodeReport, Seen};
+use holdfast_core::message::{AuditReport, Content, Effect, Heartbeat, Lock, NodeReport, SandboxPart, Seen};
 use holdfast_core::policy::Policy;
 use holdfast_core::release::Attempt;
 use holdfast_core::time::{Now, Steady, Timestamp};
@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) skew: Duration,
     /// The custodians that conduct drills.
     pub(crate) conductors: BTreeSet<usize>,
+    /// Whether they read a canary.
+    pub(crate) canary: bool,
 }
 
 impl Setup {
@@ -72,6 +74,7 @@ impl Setup {
             misfits: BTreeSet::new(),
             skew: Duration::ZERO,
             conductors: BTreeSet::new(),
+            canary: false,
         }
     }
 }
@@ -174,6 +177,8 @@ fn conducting(c: usize, cluster: &ClusterSettings, setup: &Setup) -> ClusterSett
         node: if setup.nodes > 1 { Choice::Rotate } else { Choice::Active },
         min_unsealed: setup.nodes - 1,
         objective: Duration::from_secs(5),
+        people_objective: Duration::from_secs(600),
+        canary: setup.canary.then(|| "secret/data/canary".parse().expect("a path")),
     };
     ClusterSettings { conducting: setup.conductors.contains(&c).then_some(conducting), ..cluster.clone() }
 }
@@ -217,7 +222,7 @@ impl World {
                 id: people.custodians[c].name.clone(),
                 site: None,
                 version: "simulated".to_owned(),
-                sandboxed: true,
+                sandbox: SandboxPart::ALL.into(),
                 broker_grace: setup.broker.then_some(setup.grace),
                 allowed_signers: people.trust().clone(),
                 clusters: BTreeMap::from([(cluster, conducting(c, &mine, &setup))]),

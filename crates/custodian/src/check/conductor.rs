@@ -1,11 +1,13 @@
-//! What a conductor needs: a token that opens, that seals and can do nothing else, and times at which custodians let drills be.
+//! What a conductor needs: tokens that open, each of which does what it is for and can do nothing else, and times at which custodians
+//! let drills be.
 
 use holdfast_core::id::{ClusterId, ClusterName};
 use holdfast_core::time::Timestamp;
 use holdfast_edge::checkup::Finding;
 use holdfast_edge::clock;
 use holdfast_edge::vault::NodeIdentity;
-use holdfast_edge::vault::exercise::{PowersError, SealToken};
+use holdfast_edge::vault::canary::{Canary, CanaryError, Salt};
+use holdfast_edge::vault::duty::{Duty, DutyToken, PowersError, RenewError};
 
 use crate::config::{ClusterFiles, ConductorFiles, Config};
 
@@ -17,22 +19,48 @@ const LIFE_MIN_DAYS: u64 = 7;
 
 const DAY_SECONDS: u64 = 24 * 3600;
 
-/// Looks at what is on this host; the token, if it opens.
-pub(super) fn examine(config: &Config, id: ClusterId, files: &ConductorFiles) -> (Vec<Finding>, Option<SealToken>) {
+/// What is looked at of a token.
+struct Checks {
+    opens: &'static str,
+    powers: &'static str,
+    life: &'static str,
+}
+
+const fn checks(duty: &Duty) -> Checks {
+    match duty {
+        Duty::Seal => Checks { opens: "seal-token", powers: "seal-powers", life: "seal-token-life" },
+        Duty::ReadCanary(_) => Checks { opens: "canary-token", powers: "canary-powers", life: "canary-token-life" },
+    }
+}
+
+/// Which token it is.
+pub(super) const fn what(duty: &Duty) -> &'static str {
+    match duty {
+        Duty::Seal => "The token that seals nodes",
+        Duty::ReadCanary(_) => "The token that reads the canary",
+    }
+}
+
+/// Looks at what is on this host; the tokens that open.
+pub(super) fn examine(config: &Config, id: ClusterId, files: &ConductorFiles) -> (Vec<Finding>, Vec<DutyToken>) {
     let name = &config.settings.clusters[&id].name;
-    let shown = files.token_file.display();
-    let mut findings = Vec::new();
-    let token = SealToken::load(&files.token_file, &files.identity);
-    findings.push(match &token {
-        Ok(_) => Finding::ok("seal-token", format!("the token that seals, {shown}, opens")),
-        Err(error) => Finding::failed("seal-token", format!("the token that seals, {shown}: {error}"), again(name)),
-    });
+    let (mut findings, mut tokens) = (Vec::new(), Vec::new());
+    for (duty, file) in &files.tokens {
+        let (check, what) = (checks(duty).opens, format!("{}, {}", what(duty), file.display()));
+        findings.push(match DutyToken::load(file, &files.identity, duty.clone()) {
+            Ok(token) => {
+                tokens.push(token);
+                Finding::ok(check, format!("{what}, opens"))
+            }
+            Err(error) => Finding::failed(check, format!("{what}: {error}"), again(name, duty)),
+        });
+    }
     if config.broker.is_none() {
         let what = "no broker is configured: nobody would hear of a drill, and so none is held";
         findings.push(Finding::failed("conductor", what, "add [broker], or take [conductor.*] away"));
     }
     findings.extend(schedule(config, id, files, clock::wall()));
-    (findings, token.ok())
+    (findings, tokens)
 }
 
 /// When drills are held by themselves, and whether this custodian lets them be then.
@@ -63,21 +91,30 @@ fn schedule(config: &Config, id: ClusterId, files: &ConductorFiles, now: Timesta
     findings
 }
 
-/// Has every node say what the token can do, and one of them renew it, as the running custodian does each day.
-pub(super) async fn ask_nodes(name: &ClusterName, files: &ClusterFiles, token: &SealToken) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Has every node say what the token can do, and give the canary where it is the one for that; and one of them renew it, as the running
+/// custodian does each day.
+pub(super) async fn ask_nodes(name: &ClusterName, files: &ClusterFiles, token: &DutyToken) -> Vec<Finding> {
+    let (mut findings, check, duty) = (Vec::new(), checks(token.duty()).powers, token.duty());
     let mut good = None;
     for (node, identity) in &files.nodes {
         findings.push(match powers(identity, token).await {
             Ok(()) => {
                 good = good.or(Some(identity));
-                Finding::ok("seal-powers", format!("{node}: the token can seal it, and nothing else"))
+                let can = match duty {
+                    Duty::Seal => "can seal it, and nothing else".to_owned(),
+                    Duty::ReadCanary(path) => format!("reads {path} through it, and can do nothing else"),
+                };
+                Finding::ok(check, format!("{node}: the token {can}"))
             }
             Err(Silent::Because(why)) => {
                 let what = format!("{node}: what the token can do was not told: {why}");
-                Finding::warning("seal-powers", what, "look again when the node is open")
+                Finding::warning(check, what, "look again when the node is open")
             }
-            Err(Silent::Unfit(error)) => Finding::failed("seal-powers", format!("{node}: {error}"), again(name)),
+            Err(Silent::Unfit(error)) => Finding::failed(check, format!("{node}: {error}"), again(name, duty)),
+            Err(Silent::Unread(error)) => {
+                let remedy = "store something there, and see that the token's policy names that path";
+                Finding::failed(check, format!("{node}: the canary cannot be read through it: {error}"), remedy)
+            }
         });
     }
     if let Some(identity) = good {
@@ -92,9 +129,11 @@ enum Silent {
     Because(String),
     /// It is not.
     Unfit(PowersError),
+    /// It is, and the canary cannot be read.
+    Unread(CanaryError),
 }
 
-async fn powers(identity: &NodeIdentity, token: &SealToken) -> Result<(), Silent> {
+async fn powers(identity: &NodeIdentity, token: &DutyToken) -> Result<(), Silent> {
     let silent = |why: &dyn std::fmt::Display| Silent::Because(why.to_string());
     let mut connection = identity.connect(None).await.map_err(|e| silent(&e))?;
     // A sealed node knows no token.
@@ -102,13 +141,18 @@ async fn powers(identity: &NodeIdentity, token: &SealToken) -> Result<(), Silent
         return Err(silent(&"it is sealed"));
     }
     connection.check_powers(token).await.map_err(|error| match error {
-        PowersError::Ask(error) => silent(&error),
+        PowersError::Ask(error) | PowersError::Renew(RenewError::Ask(error)) => silent(&error),
         unfit => Silent::Unfit(unfit),
-    })
+    })?;
+    let salt = Salt::random().map_err(|e| silent(&e))?;
+    match Canary::new(token.clone(), salt) {
+        Some(canary) => connection.read_canary(&canary).await.map(drop).map_err(Silent::Unread),
+        None => Ok(()),
+    }
 }
 
-async fn life(name: &ClusterName, identity: &NodeIdentity, token: &SealToken) -> Finding {
-    const CHECK: &str = "seal-token-life";
+async fn life(name: &ClusterName, identity: &NodeIdentity, token: &DutyToken) -> Finding {
+    let (check, duty) = (checks(token.duty()).life, token.duty());
     let renewed = async {
         let mut connection = identity.connect(None).await.map_err(|error| error.to_string())?;
         connection.renew(token).await.map_err(|error| error.to_string())
@@ -117,19 +161,17 @@ async fn life(name: &ClusterName, identity: &NodeIdentity, token: &SealToken) ->
         Ok(days) if days >= LIFE_MIN_DAYS => {
             let what =
                 format!("the token was renewed, and lives {days} days; the running custodian renews it each day");
-            Finding::ok(CHECK, what)
+            Finding::ok(check, what)
         }
         Ok(days) => {
             let what =
                 format!("the token was renewed, and lives {days} days: it ends when no custodian runs for so long");
-            Finding::warning(CHECK, what, again(name))
+            Finding::warning(check, what, again(name, duty))
         }
-        Err(why) => Finding::warning(CHECK, format!("the token cannot be renewed: {why}"), again(name)),
+        Err(why) => Finding::warning(check, format!("the token cannot be renewed: {why}"), again(name, duty)),
     }
 }
 
-fn again(name: &ClusterName) -> String {
-    format!(
-        "make a token as holdfast-setup seal-token --policy says, then: holdfast-setup seal-token --config FILE --cluster {name}"
-    )
+fn again(name: &ClusterName, duty: &Duty) -> String {
+    format!("make a token as {} says, then: {} --config FILE --cluster {name}", duty.prints_policy(), duty.command())
 }

@@ -6,13 +6,17 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Context as _;
+use holdfast_core::message::SandboxPart;
 use holdfast_edge::checkup::{Finding, secret_file};
 
 use crate::config::{Config, SandboxMode};
 use crate::{kernel, sandbox};
 
+/// What the findings about the sandbox are called.
+const SANDBOX: &str = "sandbox";
+
 /// The first Linux whose Landlock has the last part of what the sandbox asks for.
-const WHOLE_SINCE: &str = "Linux 6.12";
+const SCOPE_SINCE: &str = "Linux 6.12";
 
 /// The files that are the custodian's alone.
 pub(super) fn keys(config: &Config) -> Vec<Finding> {
@@ -51,11 +55,14 @@ fn own_user() -> Option<u32> {
 
 /// Whether the sandbox can be put in force, tried in a process that ends with it.
 pub(super) fn sandbox(config: &Config, path: &Path) -> Vec<Finding> {
-    const CHECK: &str = "sandbox";
     if config.sandbox == SandboxMode::Off {
         let what =
             "sandbox = \"off\": this custodian is never ready, and whoever gets into it can send its share anywhere";
-        return vec![Finding::warning(CHECK, what, "sandbox = \"enforce\", which takes Linux 6.7 or later: uname -r")];
+        return vec![Finding::warning(
+            SANDBOX,
+            what,
+            "sandbox = \"enforce\", which takes Linux 6.7 or later: uname -r",
+        )];
     }
     let tried = std::env::current_exe().and_then(|own| {
         let mut command = Command::new(own);
@@ -66,27 +73,35 @@ pub(super) fn sandbox(config: &Config, path: &Path) -> Vec<Finding> {
         Ok(output) => output,
         Err(error) => {
             let what = format!("the sandbox could not be tried: this program cannot be started again: {error}");
-            return vec![Finding::warning(CHECK, what, "start the custodian: it does not run without its sandbox")];
+            return vec![Finding::warning(SANDBOX, what, "start the custodian: it does not run without its sandbox")];
         }
     };
     let said = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
     let said = said.trim().trim_start_matches("holdfast-custodian: ");
     let finding = match (output.status.success(), said) {
-        (true, "whole") => {
-            Finding::ok(CHECK, "the sandbox can be put in force, whole, and all files are within reach in it")
-        }
-        (true, _) => {
-            let what = format!(
-                "the sandbox can be put in force, but for the part that takes {WHOLE_SINCE}: signals, abstract sockets, ioctl"
-            );
-            Finding::warning(CHECK, what, "a newer kernel has it; the share is as safe without")
-        }
+        (true, parts) => return vec![of_parts(parts)],
         (false, why) => {
             let remedy = "the custodian does not start like this: mend what it names; the kernel's modules are in /sys/kernel/security/lsm";
-            Finding::failed(CHECK, format!("the sandbox cannot be put in force: {why}"), remedy)
+            Finding::failed(SANDBOX, format!("the sandbox cannot be put in force: {why}"), remedy)
         }
     };
     vec![finding]
+}
+
+/// By the parts that could be put in force.
+fn of_parts(parts: &str) -> Finding {
+    let lacks = |part: SandboxPart| !parts.split(' ').any(|word| word == part.as_str());
+    let what = "the sandbox can be put in force, ";
+    if lacks(SandboxPart::Scope) {
+        let what = format!("{what}but for the part that takes {SCOPE_SINCE}: signals, abstract sockets, ioctl");
+        return Finding::warning(SANDBOX, what, "a newer kernel has it; the share is as safe without");
+    }
+    if lacks(SandboxPart::Memory) {
+        let what = format!("{what}but this user may not keep its memory out of this host's swap");
+        let remedy = "LimitMEMLOCK=infinity or MemorySwapMax=0 in the custodian's unit, or no swap: swapoff -a";
+        return Finding::warning(SANDBOX, what, remedy);
+    }
+    Finding::ok(SANDBOX, format!("{what}whole, and all files are within reach in it"))
 }
 
 /// The other process: puts the sandbox in force, and reads everything again inside it, as a reload will have to.
@@ -102,7 +117,8 @@ pub(crate) fn try_sandbox(path: &Path) -> anyhow::Result<ExitCode> {
     for file in readable {
         std::fs::File::open(file).with_context(|| format!("inside it {} cannot be read", file.display()))?;
     }
-    writeln!(std::io::stdout(), "{}", if enforced.is_whole() { "whole" } else { "in force" })?;
+    let parts: Vec<_> = enforced.parts().into_iter().map(SandboxPart::as_str).collect();
+    writeln!(std::io::stdout(), "{}", parts.join(" "))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -22,7 +22,7 @@ use holdfast_edge::checkup::{
 };
 use holdfast_edge::clock;
 use holdfast_edge::vault::Expected;
-use holdfast_edge::vault::exercise::SealToken;
+use holdfast_edge::vault::duty::DutyToken;
 
 use crate::config::Config;
 use crate::metrics::MetricsConfig;
@@ -67,9 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut tokens = BTreeMap::new();
     for (id, files) in &config.conductors {
         sheet.group(format!("Drills of {}", config.settings.clusters[id].name));
-        let (findings, token) = conductor::examine(&config, *id, files);
+        let (findings, opened) = conductor::examine(&config, *id, files);
         sheet.add_all(findings);
-        tokens.extend(token.map(|token| (*id, token)));
+        tokens.insert(*id, opened);
     }
     if arguments.offline {
         sheet.group("Nodes and broker");
@@ -120,7 +120,7 @@ fn trust(config: &Config, sheet: &mut Sheet) {
     }
 }
 
-async fn network(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: &mut Sheet) {
+async fn network(config: &Config, tokens: &BTreeMap<ClusterId, Vec<DutyToken>>, sheet: &mut Sheet) {
     nodes(config, tokens, sheet).await;
     broker(config, sheet).await;
     if let Some(gateway) = config.metrics.as_ref().and_then(|metrics| metrics.pushgateway.as_ref()) {
@@ -130,7 +130,7 @@ async fn network(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet
     }
 }
 
-async fn nodes(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: &mut Sheet) {
+async fn nodes(config: &Config, tokens: &BTreeMap<ClusterId, Vec<DutyToken>>, sheet: &mut Sheet) {
     for (id, files) in &config.clusters {
         let settings = &config.settings.clusters[id];
         let expected = Expected { threshold: settings.threshold, shares: settings.shares };
@@ -139,8 +139,8 @@ async fn nodes(config: &Config, tokens: &BTreeMap<ClusterId, SealToken>, sheet: 
             NodePatient { identity: identity.clone(), direct, expected }
         });
         examine_nodes(&settings.name, patients, sheet).await;
-        if let Some(token) = tokens.get(id) {
-            sheet.group(format!("The token that seals nodes of {}", settings.name));
+        for token in tokens.get(id).into_iter().flatten() {
+            sheet.group(format!("{} of {}", conductor::what(token.duty()), settings.name));
             sheet.doing("asking what the token can do");
             sheet.add_all(conductor::ask_nodes(&settings.name, files, token).await);
         }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::drill::{Observed, SealOrder};
-use holdfast_core::id::{ClusterId, DrillId, NodeName, SlotId};
-use holdfast_core::message::{Body, Content, Due as DueContent, Header, Intent, Serving};
+use holdfast_core::drill::{Observed, SealOrder, Survey, Surveyed};
+use holdfast_core::id::{ClusterId, DrillId, SlotId};
+use holdfast_core::message::{Body, Content, Due as DueContent, Header, Intent};
 use holdfast_core::time::{Steady, Timestamp};
 use holdfast_core::topology::{Exchange, conductor_queue, routing_key};
 use holdfast_edge::broker::{Delivery, Outgoing};
 use holdfast_edge::outgoing::seal_body;
 use holdfast_edge::vault::NodeIdentity;
-use holdfast_edge::vault::exercise::{self, SealToken};
+use holdfast_edge::vault::canary::{Canary, Salt};
+use holdfast_edge::vault::duty::{Duty, DutyToken};
+use holdfast_edge::vault::exercise;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,10 +39,10 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What comes back from a conductor's requests.
 pub(super) enum Exercised {
-    /// A token lives so long from now on; none where no node renewed it, and why.
-    Renewed(ClusterId, Result<Duration, String>),
-    /// What each node does for its clients.
-    Survey(ClusterId, BTreeMap<NodeName, Option<Serving>>),
+    /// A token for this lives so long from now on; none where no node renewed it, and why.
+    Renewed(ClusterId, Duty, Result<Duration, String>),
+    /// What each node said.
+    Survey(ClusterId, Survey),
     /// Something was seen of a node in a drill.
     Observed(ClusterId, DrillId, Observed),
 }
@@ -53,18 +55,19 @@ pub(super) struct Conductors {
     /// The next drill of each schedule.
     next: BTreeMap<ClusterId, Due>,
     eyes: HashMap<DrillId, JoinHandle<()>>,
-    /// When each token is to be renewed; one that is not there, now.
-    renew_at: BTreeMap<ClusterId, Steady>,
+    /// When each token is to be renewed, by its policy's name; one that is not there, now.
+    renew_at: BTreeMap<(ClusterId, &'static str), Steady>,
+    salt: Salt,
     exercised_in: mpsc::UnboundedSender<Exercised>,
     exercised: mpsc::UnboundedReceiver<Exercised>,
 }
 
 impl Conductors {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(salt: Salt) -> Self {
         #[expect(clippy::disallowed_methods, reason = "a few words of each drill, and one drill at a time")]
         let (exercised_in, exercised) = mpsc::unbounded_channel();
         let (handed_out, next, eyes, renew_at) = (HashMap::new(), BTreeMap::new(), HashMap::new(), BTreeMap::new());
-        Self { handed_out, next, eyes, renew_at, exercised_in, exercised }
+        Self { handed_out, next, eyes, renew_at, salt, exercised_in, exercised }
     }
 
     pub(super) async fn recv(&mut self) -> Option<Exercised> {
@@ -166,7 +169,7 @@ impl Driver {
     pub(super) fn handle_exercised(&mut self, exercised: Exercised) {
         let now = self.clock.now();
         match exercised {
-            Exercised::Renewed(cluster, renewed) => self.note_renewed(cluster, renewed),
+            Exercised::Renewed(cluster, duty, renewed) => self.note_renewed(cluster, &duty, renewed),
             Exercised::Survey(cluster, survey) => self.core.handle_survey(cluster, &survey, now),
             Exercised::Observed(cluster, drill, observed) => {
                 tracing::info!(%drill, ?observed, "drill");
@@ -178,32 +181,35 @@ impl Driver {
     /// Renews the tokens whose time has come.
     pub(super) fn renew_tokens(&mut self) {
         let now = self.clock.now().steady;
-        let conductors = self.config.conductors.iter();
-        let due = conductors.filter(|(id, _)| self.conductors.renew_at.get(id).is_none_or(|at| *at <= now));
-        let due: Vec<_> = due.map(|(id, files)| (*id, files.token_file.clone(), files.identity.clone())).collect();
-        for (cluster, token_file, identity) in due {
-            self.conductors.renew_at.insert(cluster, now + RENEW_AGAIN);
+        let tokens = self.config.conductors.iter().flat_map(|(id, files)| {
+            files.tokens.iter().map(|(duty, file)| (*id, duty.clone(), file.clone(), files.identity.clone()))
+        });
+        let is_due = |at: Option<&Steady>| at.is_none_or(|at| *at <= now);
+        let due = tokens.filter(|(id, duty, ..)| is_due(self.conductors.renew_at.get(&(*id, duty.policy_name()))));
+        for (cluster, duty, file, identity) in due.collect::<Vec<_>>() {
+            self.conductors.renew_at.insert((cluster, duty.policy_name()), now + RENEW_AGAIN);
             let Some(files) = self.config.clusters.get(&cluster) else { continue };
             let (nodes, told) = (files.nodes.clone(), self.conductors.exercised_in.clone());
             tokio::spawn(async move {
-                let renewed = match SealToken::load(&token_file, &identity) {
+                let renewed = match DutyToken::load(&file, &identity, duty.clone()) {
                     Ok(token) => renew(nodes.into_values(), &token).await,
                     Err(error) => Err(error.to_string()),
                 };
                 // Nobody to tell only when the process ends.
-                let _ = told.send(Exercised::Renewed(cluster, renewed));
+                let _ = told.send(Exercised::Renewed(cluster, duty, renewed));
             });
         }
     }
 
-    fn note_renewed(&mut self, cluster: ClusterId, renewed: Result<Duration, String>) {
+    fn note_renewed(&mut self, cluster: ClusterId, duty: &Duty, renewed: Result<Duration, String>) {
+        let policy = duty.policy_name();
         let name = self.config.settings.clusters.get(&cluster).map(|settings| settings.name.as_str());
         match renewed {
             Ok(life) => {
-                self.conductors.renew_at.insert(cluster, self.clock.now().steady + RENEW.min(life / 3));
-                tracing::info!(cluster = name, lives_s = life.as_secs(), "the conductor's token was renewed");
+                self.conductors.renew_at.insert((cluster, policy), self.clock.now().steady + RENEW.min(life / 3));
+                tracing::info!(cluster = name, policy, lives_s = life.as_secs(), "the conductor's token was renewed");
             }
-            Err(why) => tracing::warn!(cluster = name, why, "the conductor's token was not renewed"),
+            Err(why) => tracing::warn!(cluster = name, policy, why, "the conductor's token was not renewed"),
         }
     }
 
@@ -225,24 +231,23 @@ impl Driver {
         }
     }
 
-    /// Asks every node what it does for its clients.
+    /// Asks every node what it does for its clients, and has it give the canary where one is configured.
     pub(super) fn survey(&self, cluster: ClusterId) {
         let Some(files) = self.config.clusters.get(&cluster) else { return };
         let (nodes, told) = (files.nodes.clone(), self.conductors.exercised_in.clone());
+        let canary = self.canary(cluster);
         tokio::spawn(async move {
             let asked: Vec<_> = nodes
                 .into_iter()
                 .map(|(name, identity)| {
-                    let asked = tokio::spawn(async move {
-                        let serving = async { identity.connect(None).await.ok()?.serving().await.ok()? };
-                        timeout(SURVEY_DEADLINE, serving).await.ok().flatten()
-                    });
-                    (name, asked)
+                    let canary = canary.clone();
+                    let asked = async move { timeout(SURVEY_DEADLINE, look_at(&identity, canary)).await.ok() };
+                    (name, tokio::spawn(asked))
                 })
                 .collect();
-            let mut survey = BTreeMap::new();
+            let mut survey = Survey::new();
             for (name, asked) in asked {
-                survey.insert(name, asked.await.ok().flatten());
+                survey.insert(name, asked.await.ok().flatten().unwrap_or_default());
             }
             // Nobody to tell only when the process ends.
             let _ = told.send(Exercised::Survey(cluster, survey));
@@ -264,13 +269,27 @@ impl Driver {
                 "the state file cannot be written, or the configuration changed".to_owned(),
             ));
         };
-        let token = match SealToken::load(&conductor.token_file, &conductor.identity) {
-            Ok(token) => token,
-            Err(error) => return tell(Observed::NotSealed(format!("the seal token: {error}"))),
+        let token = conductor.tokens.iter().find(|(duty, _)| *duty == Duty::Seal);
+        let token = token.map(|(duty, file)| DutyToken::load(file, &conductor.identity, duty.clone()));
+        let (token, canary) = match (token, self.canary(cluster).transpose()) {
+            (Some(Ok(token)), Ok(canary)) => (token, canary),
+            (Some(Err(error)), _) => return tell(Observed::NotSealed(format!("the seal token: {error}"))),
+            (None, _) => return tell(Observed::NotSealed("no seal token is configured".to_owned())),
+            (_, Err(why)) => return tell(Observed::NotSealed(why)),
         };
         let clock = self.clock;
         let permitted = move || order.stands(clock.now());
-        self.conductors.eyes.insert(drill, tokio::spawn(exercise::hold(identity, token, permitted, tell)));
+        self.conductors.eyes.insert(drill, tokio::spawn(exercise::hold(identity, token, canary, permitted, tell)));
+    }
+
+    /// The canary that this conductor reads, or why it cannot; `None` where none is configured.
+    fn canary(&self, cluster: ClusterId) -> Option<Result<Canary, String>> {
+        let conductor = self.config.conductors.get(&cluster)?;
+        let (duty, file) = conductor.tokens.iter().find(|(duty, _)| matches!(duty, Duty::ReadCanary(_)))?;
+        match DutyToken::load(file, &conductor.identity, duty.clone()) {
+            Ok(token) => Canary::new(token, self.conductors.salt).map(Ok),
+            Err(error) => Some(Err(format!("the canary's token: {error}"))),
+        }
     }
 
     pub(super) fn unwatch(&mut self, drill: DrillId) {
@@ -280,8 +299,19 @@ impl Driver {
     }
 }
 
+/// What a node does for its clients, and the canary as it is read through it.
+async fn look_at(identity: &Arc<NodeIdentity>, canary: Option<Result<Canary, String>>) -> Surveyed {
+    let serving = async { identity.connect(None).await.ok()?.serving().await.ok()? }.await;
+    let Some(canary) = canary else { return Surveyed { serving, canary: None } };
+    let read = async {
+        let mut connection = identity.connect(None).await.map_err(|error| error.to_string())?;
+        connection.try_canary(&canary?).await.map_err(|error| error.to_string())
+    };
+    Surveyed { serving, canary: Some(read.await) }
+}
+
 /// Has the first node renew a token that answers.
-async fn renew(nodes: impl IntoIterator<Item = Arc<NodeIdentity>>, token: &SealToken) -> Result<Duration, String> {
+async fn renew(nodes: impl IntoIterator<Item = Arc<NodeIdentity>>, token: &DutyToken) -> Result<Duration, String> {
     let mut why = Vec::new();
     for identity in nodes {
         let renewed = async {

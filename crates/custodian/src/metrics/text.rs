@@ -2,14 +2,14 @@
 //! from here: a sentinel tells what it heard, a custodian what is.
 
 use holdfast_core::id::Principal;
-use holdfast_core::message::{Heartbeat, Needs, NodeReport, Seen};
+use holdfast_core::message::{Heartbeat, Needs, NodeReport, SandboxPart, Seen};
 use holdfast_core::time::Timestamp;
 use holdfast_edge::exposition::Exposition;
 
 use super::Known;
 
 /// Each metric's name and meaning.
-pub(super) const GAUGES: [(&str, &str); 19] = [
+pub(super) const GAUGES: [(&str, &str); 20] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this custodian is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers this custodian as itself"),
@@ -20,6 +20,7 @@ pub(super) const GAUGES: [(&str, &str); 19] = [
     ("holdfast_custodian_ready", "Whether the custodian could release its share to the node"),
     ("holdfast_custodian_share_ok", "Whether the custodian's share was decrypted and matched its digest"),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
+    ("holdfast_custodian_sandbox_whole", "Whether every part of it is"),
     ("holdfast_custodian_audit_ok", "Whether the custodian can write its audit log, and knows of no change in it"),
     ("holdfast_custodian_clock_synchronised", "Whether the kernel says that the custodian's clock is synchronised"),
     ("holdfast_quorum_threshold", "Shares that open a node"),
@@ -65,6 +66,7 @@ fn tell_cluster(told: &mut Exposition, cluster: &str, me: &Principal, at: Timest
     told.tell("holdfast_custodian_last_heartbeat_timestamp_seconds", &labels, at.as_seconds());
     told.tell("holdfast_custodian_share_ok", &labels, heartbeat.share.ok);
     told.tell("holdfast_custodian_sandboxed", &labels, heartbeat.sandboxed);
+    told.tell("holdfast_custodian_sandbox_whole", &labels, heartbeat.sandbox.len() == SandboxPart::ALL.len());
     told.tell("holdfast_custodian_audit_ok", &labels, audit);
     told.tell("holdfast_custodian_clock_synchronised", &labels, heartbeat.clock_synchronised);
     for (result, total) in &heartbeat.submissions {

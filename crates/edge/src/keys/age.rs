@@ -17,14 +17,15 @@ use holdfast_core::time::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::files::{self, FileError};
+use crate::residue;
 
 /// The largest identity file that is read, in bytes: `age-keygen` writes 190, comments may be added.
 pub const IDENTITY_FILE_MAX: usize = 8 * 1024;
 
 const SECRET_PREFIX: &str = "AGE-SECRET-KEY-1";
 
-/// A private key that decrypts what was encrypted to its recipient. Wiped when dropped, and never shown.
-pub struct AgeIdentity(x25519::Identity);
+/// A private key that decrypts what was encrypted to its recipient. Wiped when dropped, and never shown. On the heap: moved, it leaves no copy.
+pub struct AgeIdentity(Box<x25519::Identity>);
 
 /// Why there is no identity. No message quotes the file.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,10 @@ pub enum OpenError {
 impl AgeIdentity {
     /// Reads an identity file that nobody but its owner has any right to.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
+        residue::leaving_none(|| Self::parse_file(path))
+    }
+
+    pub(crate) fn parse_file(path: &Path) -> Result<Self, IdentityError> {
         let file = files::read_secret(path, IDENTITY_FILE_MAX)?;
         let mut identity = None;
         for (index, line) in file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).enumerate() {
@@ -91,12 +96,12 @@ impl AgeIdentity {
                 return Err(IdentityError::Second { path: path.to_owned(), line: index + 1 });
             }
         }
-        identity.map(Self).ok_or_else(|| IdentityError::None(path.to_owned()))
+        identity.map(|identity| Self(Box::new(identity))).ok_or_else(|| IdentityError::None(path.to_owned()))
     }
 
     /// A new identity, from the system's random numbers.
     pub fn generate() -> Self {
-        Self(x25519::Identity::generate())
+        Self(Box::new(x25519::Identity::generate()))
     }
 
     /// Writes the identity to a new file, as `age-keygen` does. Never overwrites one.
@@ -118,12 +123,16 @@ impl AgeIdentity {
     /// Decrypts an age file, binary or armoured, of at most `max` bytes of content. Nothing comes out unless the whole of it
     /// is authentic. What comes out is wiped when dropped, and never was moved.
     pub fn decrypt(&self, file: &[u8], max: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        residue::leaving_none(|| self.open(file, max))
+    }
+
+    pub(crate) fn open(&self, file: &[u8], max: usize) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let opened = |error| match error {
             DecryptError::NoMatchingKeys => OpenError::NotOurs,
             _ => OpenError::Damaged,
         };
         let decryptor = Decryptor::new_buffered(ArmoredReader::new(file)).map_err(opened)?;
-        let mut reader = decryptor.decrypt(iter::once(&self.0 as _)).map_err(opened)?;
+        let mut reader = decryptor.decrypt(iter::once(&*self.0 as _)).map_err(opened)?;
         // One more than may be there, to see that there is no more; never grown, because growing leaves a copy behind.
         let mut plaintext = Zeroizing::new(vec![0; max + 1]);
         let mut filled = 0;

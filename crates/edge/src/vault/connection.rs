@@ -2,6 +2,7 @@
 //!
 //! What does not live here: how the connection comes about (`identity`) and the share (`release`).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -258,10 +259,19 @@ impl Connection {
         self.tickets.take()
     }
 
-    pub(super) fn request(&self, method: Method, path: &'static str, body: Bytes) -> Request<Full<Bytes>> {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: impl Into<Cow<'static, str>>,
+        body: Bytes,
+    ) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = hyper::Uri::from_static(path);
+        *request.uri_mut() = match path.into() {
+            Cow::Borrowed(path) => hyper::Uri::from_static(path),
+            // A path that is none is refused by the server, as one that there is not.
+            Cow::Owned(path) => path.try_into().unwrap_or_default(),
+        };
         let headers = request.headers_mut();
         if let Ok(host) = HeaderValue::from_str(&self.identity.address()) {
             headers.insert(HOST, host);

@@ -1,12 +1,8 @@
-//! A drill at the node: the token that seals, the request, and the eyes that measure until the node serves again.
+//! A drill at the node: the request that seals, and the eyes that measure until the node serves again.
 //!
-//! What is not here: whether a drill may be held (`holdfast_core::drill`), and shares. The token can seal and nothing else
-//! ([`POLICY`]); one that can do more is refused.
+//! What is not here: whether a drill may be held (`holdfast_core::drill`), what the tokens can do (`duty`), and shares.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,40 +11,17 @@ use bytes::Bytes;
 use holdfast_core::drill::Observed;
 use holdfast_core::message::Serving;
 use holdfast_core::time::Timestamp;
-use hyper::header::HeaderValue;
-use hyper::{Method, StatusCode};
-use serde::Deserialize;
+use hyper::Method;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use zeroize::Zeroizing;
 
+use super::canary::Canary;
 use super::connection::{AskError, Connection};
+use super::duty::DutyToken;
 use super::identity::NodeIdentity;
 use crate::clock;
-use crate::files::{self, FileError};
-use crate::keys::{AgeIdentity, IdentityError, OpenError};
-
-/// The policy of the token: it seals, it can be kept alive, and it can be asked what it can do.
-pub const POLICY: &str = r#"# A conductor of Holdfast seals nodes for drills, and can do nothing else.
-path "sys/seal" {
-  capabilities = ["update", "sudo"]
-}
-# It keeps its own token alive, and shows what that can do: another one is refused.
-path "auth/token/renew-self" {
-  capabilities = ["update"]
-}
-path "sys/internal/ui/resultant-acl" {
-  capabilities = ["read"]
-}
-"#;
-
-/// The largest token file that is read, in bytes.
-const TOKEN_FILE_MAX: usize = 16 * 1024;
-
-/// The longest token, in bytes: a service token has 26, a batch token some hundred.
-pub const TOKEN_MAX: usize = 2048;
 
 /// How long sealing may take: it answers after up to 1.4 s (docs/FACTS.md), and may wait for requests under way.
 const SEAL_DEADLINE: Duration = Duration::from_secs(30);
@@ -59,6 +32,9 @@ const EYES: u32 = 8;
 
 /// The time between two looks, over all connections.
 const LOOK: Duration = Duration::from_millis(2);
+
+/// How long a node is sealed before the looks are ten times as far apart: who waits for people need not ask five hundred times a second.
+const HURRY: Duration = Duration::from_secs(30);
 
 /// How long one answer is waited for, before the connection is made anew.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -74,66 +50,6 @@ const LOOKS_MAX: usize = 4096;
 
 const SEAL: &str = "/v1/sys/seal";
 const HEALTH: &str = "/v1/sys/health";
-const POWERS: &str = "/v1/sys/internal/ui/resultant-acl";
-const RENEW: &str = "/v1/auth/token/renew-self";
-
-/// What a conductor's token may do, each path with all that may be done there.
-const ALLOWED: [(&str, &[&str]); 3] = [
-    ("auth/token/renew-self", &["update"]),
-    ("sys/internal/ui/resultant-acl", &["read"]),
-    ("sys/seal", &["sudo", "update"]),
-];
-
-/// A conductor's token.
-#[derive(Clone)]
-pub struct SealToken(Arc<Zeroizing<Vec<u8>>>);
-
-impl fmt::Debug for SealToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealToken(…)")
-    }
-}
-
-/// Why a token cannot be used. Never quotes it.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// The file cannot be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The identity is not one.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The file does not open with the identity.
-    #[error("it does not open with the identity: {0}; encrypt the token anew: holdfast-setup seal-token")]
-    Sealed(#[from] OpenError),
-    /// It is no token.
-    #[error("what is in it is no token: one line of 1 to {TOKEN_MAX} visible ASCII characters")]
-    Form,
-    /// The system did not encrypt it.
-    #[error("it cannot be encrypted: {0}")]
-    Encrypt(String),
-}
-
-/// Why nobody knows what a token can do, or why it is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum PowersError {
-    /// The node gave no answer.
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    /// The node does not know the token, or does not let it show what it can do.
-    #[error(
-        "the node does not take the token, or does not let it show what it can do: make one with the policy that holdfast-setup seal-token --policy prints"
-    )]
-    Denied,
-    /// The token can do more.
-    #[error(
-        "the token can do more than seal: {0}; make one with no policy but the one that holdfast-setup seal-token --policy prints (bao token create -no-default-policy)"
-    )]
-    TooMuch(String),
-    /// The token cannot seal.
-    #[error("the token cannot seal: its policy has to grant update and sudo on sys/seal")]
-    TooLittle,
-}
 
 /// Why a node was not sealed.
 #[derive(Debug, thiserror::Error)]
@@ -154,81 +70,6 @@ pub enum SealError {
     Refused(u16),
 }
 
-/// Why a token was not renewed.
-#[derive(Debug, thiserror::Error)]
-pub enum RenewError {
-    /// The node gave no answer.
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    /// The node does not know the token any more, or it is not one that can be renewed.
-    #[error(
-        "the node does not renew the token (status {0}): it has ended, or was not made to be renewed; make one as holdfast-setup seal-token --policy says (-period=768h)"
-    )]
-    Refused(u16),
-    /// The answer does not say how long it lives.
-    #[error("the answer does not say how long the token lives: is a Vault's API at this address?")]
-    Form,
-}
-
-#[derive(Deserialize)]
-struct Renewed {
-    auth: RenewedAuth,
-}
-
-#[derive(Deserialize)]
-struct RenewedAuth {
-    lease_duration: u64,
-}
-
-#[derive(Deserialize)]
-struct Powers {
-    data: PowersData,
-}
-
-#[derive(Deserialize)]
-struct PowersData {
-    #[serde(default)]
-    root: bool,
-    #[serde(default)]
-    exact_paths: BTreeMap<String, Granted>,
-    #[serde(default)]
-    glob_paths: BTreeMap<String, Granted>,
-}
-
-#[derive(Deserialize)]
-struct Granted {
-    #[serde(default)]
-    capabilities: Vec<String>,
-}
-
-impl SealToken {
-    /// Reads a token as a person hands it over: one line.
-    pub fn parse(text: &[u8]) -> Result<Self, TokenError> {
-        let token = text.trim_ascii();
-        let good = (1..=TOKEN_MAX).contains(&token.len()) && token.iter().all(u8::is_ascii_graphic);
-        if good { Ok(Self(Arc::new(Zeroizing::new(token.to_vec())))) } else { Err(TokenError::Form) }
-    }
-
-    /// Takes the token out of its age file.
-    pub fn load(path: &Path, identity: &Path) -> Result<Self, TokenError> {
-        let file = files::read_bounded(path, TOKEN_FILE_MAX)?;
-        Self::parse(&AgeIdentity::load(identity)?.decrypt(&file, TOKEN_MAX + 2)?)
-    }
-
-    /// Encrypts the token to the identity, and puts it where the configuration says.
-    pub fn save(&self, path: &Path, identity: &Path) -> Result<(), TokenError> {
-        let recipient = AgeIdentity::load(identity)?.recipient();
-        let encrypted = recipient.encrypt(&self.0).map_err(|error| TokenError::Encrypt(error.to_string()))?;
-        Ok(files::replace(path, &encrypted, files::SECRET_MODE)?)
-    }
-
-    fn header(&self) -> Result<HeaderValue, AskError> {
-        let mut value = HeaderValue::from_bytes(&self.0).map_err(|_| AskError::Closed)?;
-        value.set_sensitive(true);
-        Ok(value)
-    }
-}
-
 impl Connection {
     /// What the node does for its clients; `None` while it does not serve.
     pub async fn serving(&mut self) -> Result<Option<Serving>, AskError> {
@@ -241,33 +82,9 @@ impl Connection {
         })
     }
 
-    /// Refuses a token that can do more than seal, or less.
-    pub async fn check_powers(&mut self, token: &SealToken) -> Result<(), PowersError> {
-        let mut request = self.request(Method::GET, POWERS, Bytes::new());
-        request.headers_mut().insert("x-vault-token", token.header()?);
-        let reply = self.ask(request, ANSWER).await?;
-        if reply.code != StatusCode::OK {
-            return Err(PowersError::Denied);
-        }
-        let powers: Powers = serde_json::from_slice(reply.body()).map_err(|_| PowersError::Denied)?;
-        judge(&powers.data)
-    }
-
-    /// Keeps the token alive, and gives how long it lives from now on. One that was made without a period comes to an end.
-    pub async fn renew(&mut self, token: &SealToken) -> Result<Duration, RenewError> {
-        let mut request = self.request(Method::POST, RENEW, Bytes::from_static(b"{}"));
-        request.headers_mut().insert("x-vault-token", token.header()?);
-        let reply = self.ask(request, ANSWER).await?;
-        if !reply.code.is_success() {
-            return Err(RenewError::Refused(reply.code.as_u16()));
-        }
-        let renewed: Renewed = serde_json::from_slice(reply.body()).map_err(|_| RenewError::Form)?;
-        Ok(Duration::from_secs(renewed.auth.lease_duration))
-    }
-
-    async fn seal(&mut self, token: &SealToken) -> Result<(), SealError> {
+    async fn seal(&mut self, token: &DutyToken) -> Result<(), SealError> {
         let mut request = self.request(Method::PUT, SEAL, Bytes::new());
-        request.headers_mut().insert("x-vault-token", token.header()?);
+        token.sign(&mut request)?;
         match self.ask(request, SEAL_DEADLINE).await?.code.as_u16() {
             200 | 204 => Ok(()),
             403 => Err(SealError::Denied),
@@ -275,30 +92,6 @@ impl Connection {
             code => Err(SealError::Refused(code)),
         }
     }
-}
-
-fn judge(powers: &PowersData) -> Result<(), PowersError> {
-    if powers.root {
-        return Err(PowersError::TooMuch("it is a root token".to_owned()));
-    }
-    let allowed = |path: &str, granted: &Granted| {
-        let may = ALLOWED.iter().find(|(allowed, _)| *allowed == path).map_or(&[][..], |(_, may)| *may);
-        granted.capabilities.iter().all(|capability| capability == "deny" || may.contains(&capability.as_str()))
-    };
-    let exact = powers.exact_paths.iter().map(|(path, granted)| (path.clone(), granted));
-    let globs = powers.glob_paths.iter().map(|(path, granted)| (format!("{path}*"), granted));
-    let more: Vec<_> = exact
-        .chain(globs)
-        .filter(|(path, granted)| !allowed(path, granted))
-        .map(|(path, granted)| format!("{} ({})", path, granted.capabilities.join(", ")))
-        .collect();
-    if !more.is_empty() {
-        return Err(PowersError::TooMuch(holdfast_core::message::plain_text(&more.join("; "))));
-    }
-    let seals = powers.exact_paths.get("sys/seal").is_some_and(|granted| {
-        ["sudo", "update"].iter().all(|wanted| granted.capabilities.iter().any(|capability| capability == wanted))
-    });
-    if seals { Ok(()) } else { Err(PowersError::TooLittle) }
 }
 
 /// One look at the node: when it was asked and answered, and whether it said that it is sealed; `None` if it said nothing.
@@ -313,7 +106,8 @@ struct Look {
 /// `permitted` is asked right before the request to seal leaves.
 pub async fn hold(
     identity: Arc<NodeIdentity>,
-    token: SealToken,
+    token: DutyToken,
+    canary: Option<Canary>,
     permitted: impl Fn() -> bool + Send,
     told: impl Fn(Observed) + Send,
 ) {
@@ -359,10 +153,34 @@ pub async fn hold(
         sleep(SERVES).await;
     };
     told(Observed::Serves(clock::wall(), serving));
+    if let Some(canary) = canary {
+        watch_canary(&identity, &canary, told).await;
+    }
+}
+
+/// Reads the canary until that works, and tells each other reason why it does not.
+async fn watch_canary(identity: &Arc<NodeIdentity>, canary: &Canary, told: impl Fn(Observed)) {
+    let mut said = None;
+    loop {
+        let read = async {
+            let mut connection = identity.connect(None).await.map_err(|error| error.to_string())?;
+            connection.read_canary(canary).await.map_err(|error| error.to_string())
+        };
+        match read.await {
+            Ok(read) => return told(Observed::Canary(clock::wall(), Ok(read))),
+            Err(why) if said.as_ref() == Some(&why) => {}
+            Err(why) => {
+                said = Some(why.clone());
+                told(Observed::Canary(clock::wall(), Err(why)));
+            }
+        }
+        // Asked until it does: how long that may take is the conductor's to say, who then drops this.
+        sleep(SERVES).await;
+    }
 }
 
 /// A connection on which the token was shown to be good for sealing, and for nothing else.
-async fn ready_to_seal(identity: &NodeIdentity, token: &SealToken) -> Result<Connection, String> {
+async fn ready_to_seal(identity: &NodeIdentity, token: &DutyToken) -> Result<Connection, String> {
     let mut connection = identity.connect(None).await.map_err(|error| error.to_string())?;
     connection.check_powers(token).await.map_err(|error| error.to_string())?;
     Ok(connection)
@@ -425,7 +243,7 @@ async fn first(looks: &mut mpsc::Receiver<Look>, since: Instant, sealed: bool, l
 }
 
 async fn keep_looking(identity: Arc<NodeIdentity>, offset: Duration, looks: mpsc::Sender<Look>) {
-    let mut connection = None;
+    let (mut connection, mut sealed_since) = (None, None::<Instant>);
     // The connections take turns, so that one of them looks every two milliseconds.
     sleep(offset).await;
     loop {
@@ -446,55 +264,15 @@ async fn keep_looking(identity: Arc<NodeIdentity>, offset: Duration, looks: mpsc
                 status.ok().map(|status| status.sealed)
             }
         };
-        let wait = if sealed.is_none() { AGAIN } else { (LOOK * EYES).saturating_sub(asked.elapsed()) };
+        sealed_since =
+            sealed_since.filter(|_| sealed != Some(false)).or_else(|| (sealed == Some(true)).then_some(asked));
+        let unhurried = sealed_since.is_some_and(|since| since.elapsed() >= HURRY);
+        let pause = LOOK * EYES * if unhurried { 10 } else { 1 };
+        let wait = if sealed.is_none() { AGAIN } else { pause.saturating_sub(asked.elapsed()) };
         if looks.send(Look { asked, answered: Instant::now(), sealed }).await.is_err() {
             return;
         }
         // The time between two looks, and no wait for anything: what is seen decides.
         sleep(wait).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn powers(data: &str) -> Result<(), PowersError> {
-        judge(&serde_json::from_str(data).expect("JSON"))
-    }
-
-    #[test]
-    fn a_token_seals_and_does_nothing_else() {
-        let seal = r#""sys/seal":{"capabilities":["sudo","update"]}"#;
-        let shows = r#""sys/internal/ui/resultant-acl":{"capabilities":["read"]}"#;
-        assert!(powers(&format!(r#"{{"root":false,"exact_paths":{{{seal},{shows}}},"glob_paths":{{}}}}"#)).is_ok());
-        let refused = |data: &str, named: &str| {
-            let error = powers(data).expect_err(data).to_string();
-            assert!(error.contains(named), "{error}");
-        };
-        refused(r#"{"root":true}"#, "root token");
-        refused(&format!(r#"{{"exact_paths":{{{shows}}}}}"#), "cannot seal");
-        refused(
-            &format!(r#"{{"exact_paths":{{{seal},"sys/policies/acl/x":{{"capabilities":["read"]}}}}}}"#),
-            "sys/policies",
-        );
-        refused(
-            &format!(r#"{{"exact_paths":{{{seal}}},"glob_paths":{{"secret/":{{"capabilities":["read"]}}}}}}"#),
-            "secret/*",
-        );
-        refused(
-            r#"{"exact_paths":{"sys/seal":{"capabilities":["sudo","update","read"]}}}"#,
-            "sys/seal (sudo, update, read)",
-        );
-    }
-
-    #[test]
-    fn a_token_is_one_line_of_visible_characters() {
-        assert!(SealToken::parse(b"s.abc\n").is_ok());
-        for bad in [&b""[..], b"\n", b"s.a b", b"s.a\nb", &[b'x'; TOKEN_MAX + 1]] {
-            assert!(SealToken::parse(bad).is_err());
-        }
-        let token = SealToken::parse(b"s.secret").expect("a token");
-        assert!(!format!("{token:?}").contains("secret"));
     }
 }

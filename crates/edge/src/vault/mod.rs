@@ -4,8 +4,10 @@
 //! a connection is true of the request that follows on it. What does not live here: when to do any of it
 //! (`holdfast_core::sight` and `custodian`), and the ceremonies, which are an operator's and use an ordinary client.
 
+pub mod canary;
 pub(crate) mod certificate;
 mod connection;
+pub mod duty;
 pub mod exercise;
 mod hello;
 mod identity;

@@ -19,6 +19,7 @@ use holdfast_core::time::{Steady, Timestamp};
 use super::connection::{AskError, Connection, Handshake, UNSEAL};
 use super::identity::{ConnectError, NodeIdentity};
 use crate::audit::Recorded;
+use crate::residue;
 use crate::store::SoundShare;
 
 /// The numbers that the cluster's manifest gives, and that the node must report.
@@ -221,10 +222,13 @@ impl Sealed {
         if !order.authority.stands(now + called.elapsed()) {
             return Err(ReleaseError::Authority(AuthorityRefusal::Gone));
         }
-        let request = connection.request(Method::PUT, UNSEAL, unseal_body(share.share()));
+        let request = residue::leaving_none(|| connection.request(Method::PUT, UNSEAL, unseal_body(share.share())));
         drop(share);
         let deadline = connection.identity().deadlines().submit;
-        let outcome = match connection.ask(request, deadline).await {
+        let answer = connection.ask(request, deadline).await;
+        // By now it was encrypted, on this thread, by the connection's own task.
+        residue::wipe();
+        let outcome = match answer {
             // Closed means that nothing was sent.
             Err(AskError::Closed) => return Err(ReleaseError::Transport(AskError::Closed)),
             Err(error) => Outcome::Unknown(error),

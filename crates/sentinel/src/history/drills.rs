@@ -183,6 +183,7 @@ mod tests {
             node: node.parse().ok(),
             ordered_by: None,
             reason: None,
+            people: false,
             phase: Phase::Closed,
             result: Some(result),
             why: None,
@@ -202,6 +203,8 @@ mod tests {
             taken_by: Vec::new(),
             declined: [].into(),
             responses: [].into(),
+            approvals: [].into(),
+            canary: None,
             intent: Some(MessageId::from_bytes(id)),
         };
         let conductor: Principal = conductor.parse().expect("a name");

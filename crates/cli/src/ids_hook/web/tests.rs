@@ -84,7 +84,7 @@ async fn what_came_of_it_decides_whether_it_comes_again() {
     let outcomes = [
         (Outcome::Shut { what: "held".to_owned() }, 200),
         (Outcome::Known, 200),
-        (Outcome::TooOften, 429),
+        (Outcome::TooOften { why: "often".to_owned() }, 429),
         (Outcome::Failed { why: "no broker".to_owned() }, 503),
     ];
     for (outcome, status) in outcomes {

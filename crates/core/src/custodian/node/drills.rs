@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::admission::SKEW_MAX;
 use crate::custodian::{Entry, Marker, Output};
 use crate::id::{DrillId, IncidentId, MessageId, Principal};
-use crate::message::{Acknowledgement, Content, Effect, Intent, Seen, plain_text};
+use crate::message::{Acknowledgement, Content, Effect, Intent, Receipt, Seen, plain_text};
 use crate::policy::Rule;
 use crate::time::{Now, Steady, Timestamp};
 
@@ -25,6 +25,14 @@ pub const INTENT_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// How long the look takes at most with which an intent is taken.
 const LOOK_MAX: Duration = Duration::from_secs(3);
+
+/// The time between two looks of a stand-by at a node that is to be sealed for a drill: shorter than the node is sealed, so that nobody who
+/// could open it takes another seal for the drill's. Who is to submit looks as always: a drill measures that.
+const GUARD_LOOK: Duration = Duration::from_millis(15);
+
+/// How much longer than the fastest since, four times over, an open node's answer may take: a node holds answers back while it seals itself
+/// (docs/FACTS.md), and could have been opened before this one came.
+const HELD_BACK: Duration = Duration::from_millis(50);
 
 /// How long stand-bys wait in a drill at least: longer than a node needs to seal itself (docs/FACTS.md).
 const STAND_BY: Duration = Duration::from_secs(3);
@@ -54,20 +62,26 @@ pub(in crate::custodian) struct Announced {
     pub(in crate::custodian) issued_at: Timestamp,
     pub(in crate::custodian) intent: Intent,
     pub(in crate::custodian) received: Now,
+    /// Whether the operator's order in it says that people have to approve: then it permits nothing here, and the seal is one like any other.
+    pub(in crate::custodian) people: bool,
 }
 
 #[derive(Debug)]
 struct Standing {
     announced: Announced,
     taken: Steady,
+    /// The least time that an answer of the node has taken since.
+    fastest: Duration,
     /// The incident that it covers.
     covers: Option<IncidentId>,
 }
 
 impl Standing {
-    /// Whether a seal that was seen to begin then is the one that was announced.
+    /// Whether it permits anything of a seal that was seen to begin then.
     fn in_time(&self, sealed: Now) -> bool {
-        sealed.steady.since(self.taken) <= SEAL_WITHIN && sealed.wall <= self.announced.issued_at.after(SEAL_WITHIN)
+        !self.announced.people
+            && sealed.steady.since(self.taken) <= SEAL_WITHIN
+            && sealed.wall <= self.announced.issued_at.after(SEAL_WITHIN)
     }
 }
 
@@ -85,6 +99,11 @@ impl Node {
         }
         if policy.in_place == Rule::Hold {
             return Err("the policy says hold for a node that is sealed in place");
+        }
+        if announced.people && policy.in_place != Rule::Approve {
+            return Err(
+                "the policy opens a node that is sealed in place without people: they would have nothing to approve",
+            );
         }
         if !self.state.markers.is_empty() {
             return Err("somebody sealed the node: a marker is set");
@@ -141,7 +160,7 @@ impl Node {
         let asked_at = self.sight.asked_at().steady;
         let Some(announced) = self.drills.asked.take_if(|a| a.received.steady <= asked_at) else { return };
         let (cluster, node) = (self.cluster, self.name.clone());
-        let Announced { id, from, intent, .. } = announced.clone();
+        let Announced { id, from, intent, people, .. } = announced.clone();
         cx.outputs.push_back(Output::Save);
         cx.outputs.push_back(Output::Audit(Entry::Intent {
             cluster,
@@ -150,32 +169,66 @@ impl Node {
             from,
             drill: intent.drill,
             slot: intent.slot,
+            people,
         }));
         self.answer_intent(id, Effect::InForce {}, cx);
-        self.drills.standing = Some(Standing { announced, taken: cx.now.steady, covers: None });
+        if !people && !intent.submitters.contains(cx.me) {
+            self.sight.guard(GUARD_LOOK, cx.now.steady + SEAL_WITHIN, cx.now);
+        }
+        let fastest = cx.now.steady.since(asked_at);
+        self.drills.standing = Some(Standing { announced, taken: cx.now.steady, fastest, covers: None });
+    }
+
+    /// The node was seen open again after an intent was taken. Where its answer was long in coming, a stand-by may have missed the seal, and
+    /// must not take another for it.
+    pub(super) fn doubt_intent(&mut self, cx: &mut Context<'_>) {
+        let took = cx.now.steady.since(self.sight.asked_at().steady);
+        let Some(standing) = self.drills.standing.as_mut().filter(|standing| !standing.announced.people) else {
+            return;
+        };
+        standing.fastest = standing.fastest.min(took);
+        if took > HELD_BACK + standing.fastest * 4 && !standing.announced.intent.submitters.contains(cx.me) {
+            let why = format!(
+                "the node took {} ms to say that it is open: it may have been sealed meanwhile",
+                took.as_millis()
+            );
+            self.use_up_intent(&why, cx);
+        }
     }
 
     /// No intent counts any more, whether it waits or stands.
     pub(in crate::custodian) fn void_intent(&mut self, why: &str, cx: &mut Context<'_>) {
         let standing = self.drills.standing.take();
-        let unused = standing.as_ref().is_some_and(|standing| standing.covers.is_none());
-        if unused {
-            self.drills.unused.push_back(cx.now.steady);
-        }
+        self.sight.unguard();
         // What was the drill's seal is from now on one that people have to undo.
         let running = self.incident.as_ref().map(|incident| incident.id);
         if standing.as_ref().is_some_and(|standing| standing.covers.is_some() && standing.covers == running) {
             let by = cx.me.clone();
             self.mark(by.clone(), Marker { at: cx.now.wall, by }, cx);
         }
-        let asked = self.drills.asked.take();
-        let Some(announced) = asked.as_ref().or(standing.as_ref().map(|standing| &standing.announced)) else { return };
-        if asked.is_some() {
-            self.drills.declined = Some((announced.id, plain_text(why)));
-            self.answer_intent(announced.id, Effect::Inapplicable { why: plain_text(why) }, cx);
+        let unused = standing.filter(|standing| standing.covers.is_none());
+        if unused.as_ref().is_some_and(|standing| !standing.announced.people) {
+            self.drills.unused.push_back(cx.now.steady);
         }
+        let asked = self.drills.asked.take();
+        if let Some(announced) = asked.or(unused.map(|standing| standing.announced)) {
+            self.withdraw_word(&announced, why, cx);
+        }
+    }
+
+    /// The seal that was announced has been and gone, seen here or not: it covers no other.
+    pub(super) fn use_up_intent(&mut self, why: &str, cx: &mut Context<'_>) {
+        self.sight.unguard();
+        let Some(Standing { announced, covers: None, .. }) = self.drills.standing.take() else { return };
+        self.withdraw_word(&announced, why, cx);
+    }
+
+    /// Says that an intent does not count here, or no longer: its conductor then does not seal, if it has not yet.
+    fn withdraw_word(&mut self, announced: &Announced, why: &str, cx: &mut Context<'_>) {
         let (cluster, node) = (self.cluster, self.name.clone());
         let (id, from, why) = (announced.id, announced.from.clone(), plain_text(why));
+        self.drills.declined = Some((id, why.clone()));
+        self.answer_intent(id, Effect::Inapplicable { why: why.clone() }, cx);
         cx.outputs.push_back(Output::Audit(Entry::IntentVoid { cluster, node, id, from, why }));
     }
 
@@ -194,22 +247,40 @@ impl Node {
         }
     }
 
-    /// The conductor says that the drill is over. Where the node was not seen sealed, its intent holds no more.
-    pub(in crate::custodian) fn close_drill(&mut self, from: &Principal, drill: DrillId, cx: &mut Context<'_>) {
+    /// The conductor says that the drill is over, or that its node is open again. Where the node was not seen sealed, its intent holds no
+    /// more.
+    pub(in crate::custodian) fn close_drill(
+        &mut self,
+        from: &Principal,
+        drill: DrillId,
+        was_sealed: bool,
+        cx: &mut Context<'_>,
+    ) {
         let is_it = |announced: &Announced| announced.from == *from && announced.intent.drill == drill;
-        if self.drills.asked.as_ref().is_some_and(is_it) {
-            self.void_intent("its conductor says that the drill is over", cx);
-        }
-        let unused = self.drills.standing.as_ref().is_some_and(|s| is_it(&s.announced) && s.covers.is_none());
-        if unused {
+        let unseen = self.drills.standing.as_ref().is_some_and(|s| is_it(&s.announced) && s.covers.is_none());
+        if unseen && was_sealed {
+            self.use_up_intent("its conductor says that the node was sealed, and is open again", cx);
+        } else if unseen || self.drills.asked.as_ref().is_some_and(is_it) {
             self.void_intent("its conductor says that the drill is over", cx);
         }
     }
 
-    /// Somebody opened the node: the seal that was announced has been and gone, seen here or not.
-    pub(super) fn use_up_intent(&mut self, opened_at: Timestamp) {
-        let over = |standing: &mut Standing| standing.announced.issued_at.before(SKEW_MAX) <= opened_at;
-        self.drills.standing.take_if(over);
+    /// The eyes of a drill that this custodian conducts saw the node open again.
+    pub(in crate::custodian) fn see_open_in_drill(&mut self, drill: DrillId, cx: &mut Context<'_>) {
+        if self.drills.standing.as_ref().is_some_and(|standing| standing.announced.intent.drill == drill) {
+            self.use_up_intent("the drill's eyes saw the node open again", cx);
+        }
+    }
+
+    /// Another custodian opened the node: in this drill, if it says so, or if it saw the seal after the intent was signed.
+    pub(super) fn hear_of_opening_in_drill(&mut self, from: &Principal, receipt: &Receipt, cx: &mut Context<'_>) {
+        let of_it = |standing: &Standing| {
+            let Announced { id, issued_at, .. } = &standing.announced;
+            receipt.intent == Some(*id) || receipt.sealed_seen_at > *issued_at
+        };
+        if self.drills.standing.as_ref().is_some_and(of_it) {
+            self.use_up_intent(&format!("{from} says that it opened the node since"), cx);
+        }
     }
 
     /// Whether the seal of the running incident is the one that was announced; it is from now on.
@@ -235,8 +306,8 @@ impl Node {
     /// Whether a seal that others saw at this time is the one that was announced.
     pub(super) fn expects_seal(&self, seen_at: Timestamp) -> bool {
         self.drills.standing.as_ref().is_some_and(|standing| {
-            let issued_at = standing.announced.issued_at;
-            issued_at.before(SKEW_MAX) <= seen_at && seen_at <= issued_at.after(SEAL_WITHIN + SKEW_MAX)
+            let Announced { issued_at, people, .. } = standing.announced;
+            !people && issued_at.before(SKEW_MAX) <= seen_at && seen_at <= issued_at.after(SEAL_WITHIN + SKEW_MAX)
         })
     }
 

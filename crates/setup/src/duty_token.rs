@@ -1,4 +1,5 @@
-//! `holdfast-setup seal-token`: the token with which a conductor seals nodes for drills, put to rest on this host.
+//! `holdfast-setup seal-token` and `canary-token`: the tokens with which a conductor seals nodes for drills, and reads a canary through them,
+//! put to rest on this host.
 //!
 //! What lives here: reading it, with nothing shown and nothing kept, asking a node what it can do, and encrypting it to the cluster's
 //! age identity. What does not: making it, which is for whoever holds a token of the Vault that may; `--policy` says how.
@@ -11,19 +12,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use holdfast_core::drill::CanaryPath;
 use holdfast_core::id::{ClusterName, NodeName};
 use holdfast_edge::config::{ConfigError, ConfigFile, NodeSection, Spanned, WhichCluster, one_cluster};
 use holdfast_edge::terminal::{self, HiddenError};
 use holdfast_edge::tls;
 use holdfast_edge::vault::NodeIdentity;
-use holdfast_edge::vault::exercise::{POLICY, PowersError, SealToken, TOKEN_MAX, TokenError};
+use holdfast_edge::vault::duty::{Duty, DutyToken, PowersError, RenewError, TOKEN_MAX, TokenError};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{self, HostError};
 use crate::output;
-
-/// What the policy is called in the commands that are printed.
-const POLICY_NAME: &str = "holdfast-conductor";
 
 /// The most that is read, in bytes: the token, and what stands around it in a file.
 const TYPED_MAX: usize = TOKEN_MAX + 64;
@@ -37,7 +36,34 @@ const TYPED_MAX: usize = TOKEN_MAX + 64;
 #[command(
     after_help = "Example: holdfast-setup seal-token --config /etc/holdfast/custodian.toml --cluster prod < token"
 )]
-pub(crate) struct Arguments {
+pub(crate) struct SealArguments {
+    #[command(flatten)]
+    place: Place,
+    /// Print the policy and the commands that make such a token, and do nothing else
+    #[arg(long, conflicts_with_all = ["config", "cluster", "offline", "json"])]
+    policy: bool,
+}
+
+/// Encrypt the token that reads the canary, for a custodian that conducts drills
+///
+/// Reads the token from standard input; on a terminal nothing is shown. Asks a node that is open what it can do: one that can do more
+/// than read the `canary` of `[conductor.CLUSTER]` is refused. Writes it, encrypted to the cluster's age identity, to the
+/// `canary_token_file` there. A custodian that runs takes it for its next drill. With `--policy PATH` it prints the Vault's policy for a
+/// token that reads what lies there, and how to make both.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  holdfast-setup canary-token --policy secret/data/holdfast-canary\n  \
+                  holdfast-setup canary-token --config /etc/holdfast/custodian.toml --cluster prod < token")]
+pub(crate) struct CanaryArguments {
+    #[command(flatten)]
+    place: Place,
+    /// Print the policy for this canary and the commands that make such a token, and do nothing else
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["config", "cluster", "offline", "json"])]
+    policy: Option<CanaryPath>,
+}
+
+/// Where the token goes.
+#[derive(Args)]
+struct Place {
     /// The custodian's configuration
     #[arg(long, value_name = "FILE", default_value = "custodian.toml")]
     config: PathBuf,
@@ -47,9 +73,6 @@ pub(crate) struct Arguments {
     /// Ask no node what the token can do; `holdfast-custodian check` does, and so does every drill before it seals
     #[arg(long)]
     offline: bool,
-    /// Print the policy and the commands that make such a token, and do nothing else
-    #[arg(long, conflicts_with_all = ["config", "cluster", "offline", "json"])]
-    policy: bool,
     /// Report in JSON
     #[arg(long)]
     json: bool,
@@ -57,7 +80,7 @@ pub(crate) struct Arguments {
 
 /// Why no token was put there. No message has anything in it of what was typed.
 #[derive(Debug, thiserror::Error)]
-enum SealTokenError {
+enum DutyTokenError {
     /// The configuration is not one, or has no conductor.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -97,7 +120,7 @@ enum SealTokenError {
     System(String),
 }
 
-impl SealTokenError {
+impl DutyTokenError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Powers { .. } | Self::Token(TokenError::Identity(_)) => output::REFUSED,
@@ -126,6 +149,8 @@ struct ConfiguredCluster {
 #[derive(Deserialize)]
 struct ConfiguredConductor {
     token_file: Spanned<PathBuf>,
+    canary: Option<CanaryPath>,
+    canary_token_file: Option<Spanned<PathBuf>>,
 }
 
 /// What was done.
@@ -133,43 +158,62 @@ struct ConfiguredConductor {
 struct Report {
     cluster: ClusterName,
     token_file: PathBuf,
-    /// Which node said that it can seal and nothing else.
+    #[serde(skip)]
+    duty: Duty,
+    /// Which node said that it can do what it is for, and nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
     checked_by: Option<NodeName>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cluster, token_file, checked_by } = self;
-        writeln!(f, "The token that seals nodes of {cluster} is in {}, encrypted.", token_file.display())?;
+        let Self { cluster, token_file, duty, checked_by } = self;
+        let (does, can) = match duty {
+            Duty::Seal => (format!("seals nodes of {cluster}"), "seal"),
+            Duty::ReadCanary(path) => (format!("reads {path} of {cluster}"), "read that"),
+        };
+        writeln!(f, "The token that {does} is in {}, encrypted.", token_file.display())?;
         match checked_by {
-            Some(node) => write!(f, "{node} says that it can seal, and nothing else."),
+            Some(node) => write!(f, "{node} says that it can {can}, and nothing else."),
             None => write!(f, "WHAT IT CAN DO WAS NOT ASKED (--offline): holdfast-custodian check asks every node."),
         }
     }
 }
 
-/// Puts the token there, and says so.
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    if arguments.policy {
-        return print_policy();
+/// Puts the token that seals there, and says so.
+pub(crate) fn run_seal(arguments: &SealArguments) -> ExitCode {
+    if arguments.policy { print_policy(&Duty::Seal) } else { run(&arguments.place, seal) }
+}
+
+/// The same with the token that reads the canary.
+pub(crate) fn run_canary(arguments: &CanaryArguments) -> ExitCode {
+    match &arguments.policy {
+        Some(path) => print_policy(&Duty::ReadCanary(path.clone())),
+        None => run(&arguments.place, canary),
     }
+}
+
+fn run(place: &Place, of: Wanted) -> ExitCode {
     tls::install_provider();
-    match seal_token(arguments) {
-        Ok(report) => output::report(arguments.json, &report),
+    match put(place, of) {
+        Ok(report) => output::report(place.json, &report),
         Err(error) => output::failure(&error, error.exit_code()),
     }
 }
 
 /// The policy, as it is piped into the Vault's own tool: the commands are comments in it.
-fn print_policy() -> ExitCode {
+fn print_policy(duty: &Duty) -> ExitCode {
+    let name = duty.policy_name();
     let text = format!(
         "# Where a token is that may write policies and make tokens:\n\
-         #   holdfast-setup seal-token --policy | bao policy write {POLICY_NAME} -\n\
-         #   bao token create -orphan -no-default-policy -policy={POLICY_NAME} -period=768h -field=token\n\
+         #   {} | bao policy write {name} -\n\
+         #   bao token create -orphan -no-default-policy -policy={name} -period=768h -field=token\n\
          # Then, on the conductor's host:\n\
-         #   holdfast-setup seal-token --config /etc/holdfast/custodian.toml --cluster NAME\n\
-         {POLICY}"
+         #   {} --config /etc/holdfast/custodian.toml --cluster NAME\n\
+         {}",
+        duty.prints_policy(),
+        duty.command(),
+        duty.policy()
     );
     match io::stdout().lock().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -177,48 +221,68 @@ fn print_policy() -> ExitCode {
     }
 }
 
-fn seal_token(arguments: &Arguments) -> Result<Report, SealTokenError> {
-    let config = ConfigFile::read(&arguments.config)?;
+/// What a conductor's configuration says of one of its tokens.
+type Wanted = fn(&ConfigFile, &ConfiguredConductor) -> Result<(Duty, PathBuf), ConfigError>;
+
+fn seal(config: &ConfigFile, conductor: &ConfiguredConductor) -> Result<(Duty, PathBuf), ConfigError> {
+    Ok((Duty::Seal, config.resolve(&conductor.token_file)))
+}
+
+fn canary(config: &ConfigFile, conductor: &ConfiguredConductor) -> Result<(Duty, PathBuf), ConfigError> {
+    match (&conductor.canary, &conductor.canary_token_file) {
+        (Some(path), Some(file)) => Ok((Duty::ReadCanary(path.clone()), config.resolve(file))),
+        _ => Err(config.refuse_whole(
+            "names no canary with its canary_token_file in this [conductor.NAME] (docs/INSTALL.md, \"A conductor\")",
+        )),
+    }
+}
+
+fn put(place: &Place, of: Wanted) -> Result<Report, DutyTokenError> {
+    let config = ConfigFile::read(&place.config)?;
     let configured: Configured = config.parse()?;
     if configured.conductor.is_empty() {
         let what = "has no [conductor.NAME]: this custodian conducts no drills; add one with its token_file \
                     (docs/INSTALL.md, \"Configuration\")";
         return Err(config.refuse_whole(what).into());
     }
-    let (name, conductor) = one_cluster(&configured.conductor, arguments.cluster.as_ref())?;
+    let (name, conductor) = one_cluster(&configured.conductor, place.cluster.as_ref())?;
     let (_, cluster) = one_cluster(&configured.clusters, Some(name))?;
-    let (token_file, identity) = (config.resolve(&conductor.token_file), config.resolve(&cluster.identity));
+    let ((duty, token_file), identity) = (of(&config, conductor)?, config.resolve(&cluster.identity));
     host::check_owner(token_file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
     let manifest = config.manifest(&cluster.manifest)?;
     let nodes = config.nodes(manifest.id(), &config.ca_cert(&cluster.ca_cert)?, &cluster.nodes)?;
 
-    let token = ask(&format!("The token that seals nodes of {name} (nothing is shown): "))?;
-    let checked_by = if arguments.offline {
+    let does = match &duty {
+        Duty::Seal => format!("seals nodes of {name}"),
+        Duty::ReadCanary(path) => format!("reads {path} of {name}"),
+    };
+    let token = ask(&format!("The token that {does} (nothing is shown): "), duty.clone())?;
+    let checked_by = if place.offline {
         None
     } else {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| SealTokenError::System(format!("no runtime could be started: {e}")))?;
+        let runtime = runtime.map_err(|e| DutyTokenError::System(format!("no runtime could be started: {e}")))?;
         Some(runtime.block_on(check(nodes.into_values().map(|node| node.identity), &token))?)
     };
     token.save(&token_file, &identity)?;
-    Ok(Report { cluster: name.clone(), token_file, checked_by })
+    Ok(Report { cluster: name.clone(), token_file, duty, checked_by })
 }
 
 /// Reads the token, and keeps nothing of what was typed.
-fn ask(prompt: &str) -> Result<SealToken, SealTokenError> {
+fn ask(prompt: &str, duty: Duty) -> Result<DutyToken, DutyTokenError> {
     let typed = terminal::read_hidden(prompt, TYPED_MAX).map_err(|error| match error {
-        HiddenError::Cancelled => SealTokenError::Cancelled,
-        HiddenError::TooMuch(_) => SealTokenError::TooMuch,
-        HiddenError::Input { .. } => SealTokenError::Input(error),
+        HiddenError::Cancelled => DutyTokenError::Cancelled,
+        HiddenError::TooMuch(_) => DutyTokenError::TooMuch,
+        HiddenError::Input { .. } => DutyTokenError::Input(error),
     })?;
-    Ok(SealToken::parse(&typed)?)
+    Ok(DutyToken::parse(&typed, duty)?)
 }
 
 /// Has the first node that is open say what the token can do.
 async fn check(
     nodes: impl IntoIterator<Item = Arc<NodeIdentity>>,
-    token: &SealToken,
-) -> Result<NodeName, SealTokenError> {
+    token: &DutyToken,
+) -> Result<NodeName, DutyTokenError> {
     let mut silent = Vec::new();
     for identity in nodes {
         let node = identity.node().clone();
@@ -226,8 +290,8 @@ async fn check(
             Ok(mut connection) => match connection.seal_status().await {
                 Ok(status) if status.is_open() => match connection.check_powers(token).await {
                     Ok(()) => return Ok(node),
-                    Err(PowersError::Ask(error)) => error.to_string(),
-                    Err(why) => return Err(SealTokenError::Powers { node, why }),
+                    Err(PowersError::Ask(error) | PowersError::Renew(RenewError::Ask(error))) => error.to_string(),
+                    Err(why) => return Err(DutyTokenError::Powers { node, why }),
                 },
                 Ok(_) => "it is sealed".to_owned(),
                 Err(error) => error.to_string(),
@@ -236,5 +300,5 @@ async fn check(
         };
         silent.push(format!("{node}: {why}"));
     }
-    Err(SealTokenError::NobodyToAsk(silent.join("; ")))
+    Err(DutyTokenError::NobodyToAsk(silent.join("; ")))
 }

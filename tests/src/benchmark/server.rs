@@ -1,4 +1,4 @@
-//! One OpenBao of the benchmark's own, on raft with TLS like the lab's, whose shares lie in clear with whoever opens it: what
+//! One OpenBao of a benchmark's own, on raft with TLS like the lab's, whose shares lie in clear with whoever opens it: what
 //! the floor and the pollers are measured on. It knows nothing of Holdfast.
 
 use std::fs;
@@ -6,32 +6,37 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use holdfast_tests::programs::repository;
-use holdfast_tests::tls::Authority;
-use holdfast_tests::vault::Eyes;
-use holdfast_tests::wait::until;
 use tempfile::TempDir;
 
-/// How many shares it has, and how many open it: the lab's numbers.
-pub(crate) const SHARES: u8 = 5;
-pub(crate) const THRESHOLD: u8 = 3;
+use crate::programs::repository;
+use crate::tls::Authority;
+use crate::vault::Eyes;
+use crate::wait::until;
+
+/// How many shares it has: as many as the lab's.
+pub const SHARES: u8 = 5;
+
+/// How many open it.
+pub const THRESHOLD: u8 = 3;
 
 /// Where the tests' installer puts OpenBao, and the variable that names another.
 const INSTALLED: &str = ".tools/bao/bin/bao";
 const VARIABLE: &str = "HOLDFAST_BAO";
 
 /// A server. Ends with the value.
-pub(crate) struct Server {
-    pub(crate) url: String,
+#[derive(Debug)]
+pub struct Server {
+    /// Its address.
+    pub url: String,
     /// As many shares as open it, in hexadecimal.
-    pub(crate) shares: Vec<String>,
+    pub shares: Vec<String>,
     folder: TempDir,
     child: Child,
 }
 
 impl Server {
     /// Starts one, initialises it, and opens it for the first time.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (port, cluster_port) = two_free_ports();
         let url = format!("https://127.0.0.1:{port}");
@@ -60,17 +65,17 @@ impl Server {
     }
 
     /// New eyes that know it.
-    pub(crate) fn eyes(&self) -> Eyes {
+    pub fn eyes(&self) -> Eyes {
         Eyes::new(&self.ca_file())
     }
 
     /// The CA of its certificate.
-    pub(crate) fn ca_file(&self) -> PathBuf {
+    pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
     /// `kill -9`, and a start.
-    pub(crate) fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.end();
         self.child = spawn(&self.folder);
     }

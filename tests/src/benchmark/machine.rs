@@ -3,35 +3,57 @@
 use std::fs;
 use std::path::Path;
 
-use holdfast_tests::lab::Lab;
-use holdfast_tests::programs::{run, tool};
+use jiff::Zoned;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::lab::Lab;
+use crate::programs::{run, tool};
 
 /// A machine.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Its processors, as the kernel names them.
-    pub(crate) cpu: String,
+    pub cpu: String,
     /// How many threads run at once.
-    pub(crate) cores: usize,
+    pub cores: usize,
     /// Its memory.
-    pub(crate) memory_mib: u64,
+    pub memory_mib: u64,
     /// The kernel's version.
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// How many processes ran or waited to, in the minute before: on a quiet machine well below one.
-    pub(crate) load_before: f64,
+    pub load_before: f64,
 }
 
 /// The versions of the programs that were measured.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Versions {
-    pub(crate) holdfast: String,
-    pub(crate) openbao: String,
-    pub(crate) rabbitmq: String,
+pub struct Versions {
+    /// The programs of this project.
+    pub holdfast: String,
+    /// The nodes.
+    pub openbao: String,
+    /// The broker.
+    pub rabbitmq: String,
+}
+
+/// When, on what and with what figures were taken, in a line.
+pub fn circumstances(date: &str, machine: &Machine, versions: &Versions) -> String {
+    let Machine { cpu, cores, memory_mib, kernel, load_before } = machine;
+    let Versions { holdfast, openbao, rabbitmq } = versions;
+    format!(
+        "{date}, {cores} × {cpu}, {} GiB, Linux {kernel}, load {load_before} before the run; \
+         Holdfast {holdfast}, OpenBao {openbao}, RabbitMQ {rabbitmq}",
+        memory_mib / 1024
+    )
+}
+
+/// This day.
+pub fn today() -> String {
+    Zoned::now().with_time_zone(TimeZone::UTC).date().to_string()
 }
 
 /// This machine, now.
-pub(crate) fn this() -> Machine {
+pub fn this() -> Machine {
     let cpuinfo = read("/proc/cpuinfo");
     let cpu = value(&cpuinfo, "model name").or_else(|| value(&cpuinfo, "CPU part")).unwrap_or("unknown");
     let memory = value(&read("/proc/meminfo"), "MemTotal").and_then(|kib| kib.split(' ').next()?.parse::<u64>().ok());
@@ -45,7 +67,7 @@ pub(crate) fn this() -> Machine {
 }
 
 /// The versions of what a lab with a broker runs.
-pub(crate) fn versions(lab: &Lab) -> Versions {
+pub fn versions(lab: &Lab) -> Versions {
     let second = |said: String| said.split_whitespace().nth(1).unwrap_or_default().trim_start_matches('v').to_owned();
     let broker = lab.file.broker.as_ref().map(|broker| lab.path(&broker.process.log));
     Versions {
