@@ -23,7 +23,7 @@ use holdfast_edge::config::ConfigError;
 use holdfast_edge::listen::Listener;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
-use holdfast_edge::service::{self, Order, Signals};
+use holdfast_edge::service::{self, Order, Pulse, Signals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -87,6 +87,7 @@ enum Happened {
     Question(Question),
     Timeout,
     Ordered(Order),
+    Beat,
 }
 
 impl Driver {
@@ -133,6 +134,7 @@ impl Driver {
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut signals = Signals::catch().context("signals cannot be caught")?;
+        let mut pulse = Pulse::new();
         self.start_nodes();
         self.start_broker();
         service::tell_ready();
@@ -146,13 +148,19 @@ impl Driver {
                 Some(question) = self.questions.recv() => Happened::Question(question),
                 () = until(wake) => Happened::Timeout,
                 order = signals.next() => Happened::Ordered(order),
+                () = pulse.beat() => Happened::Beat,
             };
             match happened {
                 Happened::Report(report) => self.hear_node(report),
                 Happened::Broker(event) => self.hear_broker(event),
                 Happened::Question(question) => self.answer(question),
                 Happened::Timeout => self.core.handle_timeout(self.clock.now()),
-                Happened::Ordered(Order::Reload) => self.reload().await,
+                Happened::Beat => {}
+                Happened::Ordered(Order::Reload) => {
+                    service::tell_reloading();
+                    self.reload().await;
+                    service::tell_ready();
+                }
                 Happened::Ordered(Order::Stop) => break,
             }
         }

@@ -237,7 +237,8 @@ fn listed(file: &str) -> BTreeSet<String> {
 }
 
 fn is_metric(text: &str) -> bool {
-    text.starts_with("holdfast_") && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    // What begins the name of a package's file is no metric's.
+    text.starts_with("holdfast_") && text != "holdfast_" && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
 /// The metrics that a text names, histograms without the suffixes of their series.
