@@ -57,8 +57,12 @@ fn people_approve(lab: &mut Lab) {
     }
     let drill = report["drill"].as_str().expect("an id");
     until("the sentinel keeps it", || lab.holdfast(&["drill", "report", drill]).code == Some(0));
+    let kept = &lab.status()["drills"][0]["report"];
+    assert_eq!((&kept["drill"], &kept["people"]), (&report["drill"], &json!(true)), "{kept:#}");
+    let page = lab.read_sentinel("/").expect("the page");
+    assert!(page.contains("Opening: people had to approve it"), "{page}");
     let told = lab.holdfast(&["drill", "report", drill]).well().out;
-    assert!(told.contains("OPERATOR") && told.contains("bob") && told.contains("approved by people"), "{told}");
+    assert!(told.contains("OPERATOR") && told.contains("bob") && told.contains("people had to approve it"), "{told}");
 }
 
 fn a_canary(lab: &mut Lab) {
@@ -110,7 +114,10 @@ fn a_canary(lab: &mut Lab) {
         let canary = &done["report"]["canary"];
         assert_eq!((&canary["path"], &canary["same"]), (&json!(PATH), &json!(true)), "{done:#}");
         assert!(canary["read_at"].as_str() >= done["report"]["served_at"].as_str(), "{done:#}");
+        until("the sentinel tells the same", || lab.status()["drills"][0]["report"]["canary"] == *canary);
     }
+    let page = lab.read_sentinel("/").expect("the page");
+    assert!(page.contains(&format!("Canary: <bdi>{PATH}, read through the node as it was before</bdi>")), "{page}");
     keeps_no(lab, VALUE);
     keeps_no(lab, &token);
 }
@@ -133,6 +140,10 @@ fn another_canary(lab: &mut Lab) {
     assert_eq!(done["report"]["canary"]["same"], false, "{done:#}");
     let why = done["report"]["why"].as_str().expect("a reason");
     assert!(why.contains("another than before"), "{why}");
+    until("the page says so", || {
+        let page = lab.read_sentinel("/").unwrap_or_default();
+        page.contains(&format!("Canary: <bdi>{PATH}, which read otherwise than before</bdi>"))
+    });
 }
 
 fn no_canary(lab: &mut Lab) {
