@@ -1,5 +1,8 @@
-//! Drills, as a stranger orders them and hears of them: `holdfast drill run`, and what conductors tell at the broker.
+//! Drills, as a stranger orders them and hears of them: `holdfast drill run`, what conductors tell at the broker, and the tokens that
+//! conductors are given.
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -34,6 +37,17 @@ pub fn ordering(lab: &Lab, args: &[&str]) -> Child {
 /// The end of an order.
 pub fn finish(ordered: Child) -> Said {
     ordered.wait_with_output().expect("it ends").into()
+}
+
+/// Gives `holdfast-setup seal-token` or `canary-token` a token, for the lab's cluster, on standard input.
+pub fn give(command: &str, config: &Path, token: &str, more: &[&str]) -> Said {
+    let mut setup = Command::new(program("holdfast-setup"));
+    setup.args([command, "--cluster", "lab", "--config"]).arg(config).args(more);
+    setup.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = setup.spawn().expect("holdfast-setup runs");
+    // One that refuses before it reads has closed it.
+    let _ = child.stdin.take().expect("a pipe").write_all(format!("{token}\n").as_bytes());
+    child.wait_with_output().expect("it ends").into()
 }
 
 /// What was told since the last look, by a tap at `holdfast.intents`.

@@ -89,8 +89,7 @@ fn opens_as(lab: &Lab, node: &str, cause: &str, why: &str) {
 
 /// Seals a node by its own port, whatever stands before it.
 fn seal_behind(lab: &Lab, relay: &Relay) {
-    let token = fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
-    lab.eyes.seal(&format!("https://{}", relay.target()), token.trim());
+    lab.eyes.seal(&format!("https://{}", relay.target()), &lab.root_token());
 }
 
 fn is_sealed_behind(lab: &Lab, relay: &Relay) -> bool {

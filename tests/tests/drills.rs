@@ -4,17 +4,15 @@
 
 #![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use holdfast_tests::broker::{Client, Tap};
-use holdfast_tests::drills::{finish, next_in, once, order, ordering, told};
+use holdfast_tests::drills::{finish, give, next_in, once, order, ordering, told};
 use holdfast_tests::lab::Lab;
 use holdfast_tests::messages::{self, Draft};
 use holdfast_tests::observer::Observer;
 use holdfast_tests::processes::Signal;
-use holdfast_tests::programs::{Said, bao, program, run};
+use holdfast_tests::programs::run;
 use holdfast_tests::vault::NightWatch;
 use holdfast_tests::wait::{always, until, until_within};
 use jiff::Timestamp;
@@ -144,11 +142,10 @@ fn an_ordered_drill(lab: &mut Lab) {
 fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
     let said = run("holdfast-setup", &["seal-token", "--policy"]).well();
     let commands: Vec<_> = said.out.lines().filter_map(|line| line.strip_prefix("#   ")).collect();
-    let vault = |line: &str| as_root(lab, line, None);
+    let vault = |line: &str| lab.shell(line);
     vault(&format!("cat >policy.hcl <<'END'\n{}\nEND\n{}", said.out, with_policy_from_file(commands[0]))).well();
     let token = vault(commands[1]).well().out.trim().to_owned();
-    let may =
-        |path: &str| as_root(lab, &format!("bao token capabilities {token} {path}"), None).well().out.trim().to_owned();
+    let may = |path: &str| lab.shell(&format!("bao token capabilities {token} {path}")).well().out.trim().to_owned();
     assert_eq!(may("sys/seal"), "sudo, update");
     for path in [
         "sys/unseal",
@@ -169,31 +166,28 @@ fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
     for refused in
         ["bao token lookup", "bao secrets list", "bao token create", "bao read secret/x", "bao operator step-down"]
     {
-        let said = as_root(lab, refused, Some(&token));
+        let said = lab.shell(&format!("BAO_TOKEN={token} {refused}"));
         assert!(said.code != Some(0) && said.err.contains("Code: 403"), "{refused}: {said:?}");
     }
 
     // It is taken where it is good, and a better one is not; also where the list of what it can do hides the rule.
-    let root = std::fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
+    let root = lab.root_token();
     let wide = vault("bao token create -orphan -policy=holdfast-conductor -field=token").well().out;
     let plus = "printf 'path \"secret/+/x\" { capabilities = [\"read\"] }' | bao policy write hidden -";
     vault(plus).well();
     let hidden = vault(&commands[1].replace("-policy=", "-policy=hidden -policy=")).well().out;
-    assert_eq!(
-        as_root(lab, &format!("bao token capabilities {} secret/y/x", hidden.trim()), None).well().out.trim(),
-        "read"
-    );
+    assert_eq!(vault(&format!("bao token capabilities {} secret/y/x", hidden.trim())).well().out.trim(), "read");
     let config = lab.path(&lab.custodian(CONDUCTOR).config);
     let sealed_token = config.with_file_name("seal-token.age");
     let before = std::fs::read(&sealed_token).expect("the lab's own");
     for (given, named) in [
-        (root.trim(), "root token"),
+        (root.as_str(), "root token"),
         (wide.trim(), "more than seal: auth/token"),
         (hidden.trim(), "have to be holdfast-conductor alone"),
         ("s.nosuchtoken", "does not take the token"),
         ("", "no token"),
     ] {
-        let said = seal_token(&config, given, &[]);
+        let said = give("seal-token", &config, given, &[]);
         assert!(said.code != Some(0) && said.err.contains(named), "{named}: {said:?}");
         assert!(given.is_empty() || !said.err.contains(given), "the token is quoted");
         assert_eq!(std::fs::read(&sealed_token).expect("there"), before, "a refused token changed the file");
@@ -202,15 +196,15 @@ fn the_token_seals_and_does_nothing_else(lab: &mut Lab) {
     let wider = policy.replace("policy.hcl", "wider.hcl");
     vault(&format!("(cat policy.hcl; echo 'path \"secret/+/x\" {{ capabilities = [\"read\"] }}') >wider.hcl\n{wider}"))
         .well();
-    let said = seal_token(&config, &token, &[]);
+    let said = give("seal-token", &config, &token, &[]);
     assert!(said.code != Some(0) && said.err.contains("grants other things than it should"), "{said:?}");
     vault(&policy).well();
     let elsewhere = lab.path(&lab.custodian("custodian-2").config);
-    let said = seal_token(&elsewhere, &token, &[]);
+    let said = give("seal-token", &elsewhere, &token, &[]);
     assert!(said.code == Some(78) && said.err.contains("has no [conductor.NAME]"), "{said:?}");
-    let said = seal_token(&config, &token, &["--offline"]).well();
+    let said = give("seal-token", &config, &token, &["--offline"]).well();
     assert!(said.out.contains("WAS NOT ASKED"), "{said:?}");
-    let said = seal_token(&config, &token, &["--json"]).well();
+    let said = give("seal-token", &config, &token, &["--json"]).well();
     assert!(said.out.contains("checked_by") && !said.out.contains(&token), "{said:?}");
     let after = std::fs::read_to_string(&sealed_token).expect("there");
     assert!(after.starts_with("-----BEGIN AGE ENCRYPTED FILE-----") && !after.contains(&token));
@@ -429,30 +423,6 @@ fn end_of(admin: &Client, tap: &Tap, report: &Value) -> Value {
 fn responses(report: &Value) -> Vec<(String, Value)> {
     let all = report["responses"].as_object().into_iter().flatten();
     all.map(|(custodian, response)| (custodian.clone(), response.clone())).collect()
-}
-
-/// Gives `holdfast-setup seal-token` something on standard input.
-fn seal_token(config: &std::path::Path, given: &str, more: &[&str]) -> Said {
-    use std::io::Write as _;
-    let mut command = Command::new(program("holdfast-setup"));
-    command.args(["seal-token", "--cluster", "lab", "--config"]).arg(config).args(more);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("holdfast-setup runs");
-    // One that refuses before it reads has closed it.
-    let _ = child.stdin.take().expect("a pipe").write_all(format!("{given}\n").as_bytes());
-    child.wait_with_output().expect("it ends").into()
-}
-
-/// Runs a line of shell with the server's own tool, and with the lab's root token, or another one.
-fn as_root(lab: &Lab, line: &str, token: Option<&str>) -> Said {
-    let root = std::fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
-    let tool: PathBuf = bao().canonicalize().unwrap_or_else(|_| bao());
-    let path = format!("{}:/usr/bin:/bin", tool.parent().expect("a folder").display());
-    let mut command = Command::new("sh");
-    command.args(["-euc", line]).current_dir(lab.dir()).env("PATH", path).env("HOME", lab.dir());
-    command.env("BAO_ADDR", &lab.file.vault[0].url).env("BAO_CACERT", lab.path(&lab.file.ca_cert));
-    command.env("BAO_TOKEN", token.unwrap_or(root.trim())).stdin(Stdio::null());
-    Said::from(command.output().expect("a shell"))
 }
 
 /// The command as printed, with the policy from where the test has put it.

@@ -1,13 +1,12 @@
 //! Drills on a real network in which people have to approve, and in which a canary is read through the node: what passes, and what
 //! must not.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use holdfast_tests::drills::{finish, give, order, ordering};
 use holdfast_tests::lab::Lab;
 use holdfast_tests::processes::Signal;
-use holdfast_tests::programs::{Said, bao, program, run};
+use holdfast_tests::programs::run;
 use holdfast_tests::wait::{always, until};
 use serde_json::{Value, json};
 
@@ -58,8 +57,12 @@ fn people_approve(lab: &mut Lab) {
     }
     let drill = report["drill"].as_str().expect("an id");
     until("the sentinel keeps it", || lab.holdfast(&["drill", "report", drill]).code == Some(0));
+    let kept = &lab.status()["drills"][0]["report"];
+    assert_eq!((&kept["drill"], &kept["people"]), (&report["drill"], &json!(true)), "{kept:#}");
+    let page = lab.read_sentinel("/").expect("the page");
+    assert!(page.contains("Opening: people had to approve it"), "{page}");
     let told = lab.holdfast(&["drill", "report", drill]).well().out;
-    assert!(told.contains("OPERATOR") && told.contains("bob") && told.contains("approved by people"), "{told}");
+    assert!(told.contains("OPERATOR") && told.contains("bob") && told.contains("people had to approve it"), "{told}");
 }
 
 fn a_canary(lab: &mut Lab) {
@@ -80,7 +83,7 @@ fn a_canary(lab: &mut Lab) {
 
     // It is taken where it is good, and one that can do more, or something else, is not.
     let config = lab.path(&lab.custodian(CONDUCTOR).config);
-    let said = canary_token(&config, &token);
+    let said = give("canary-token", &config, &token, &[]);
     assert!(said.code == Some(78) && said.err.contains("names no canary"), "{said:?}");
     let canary = format!("[conductor.lab]\ncanary = \"{PATH}\"\n");
     lab.edit(CONDUCTOR, "[conductor.lab]\n", &canary);
@@ -88,18 +91,18 @@ fn a_canary(lab: &mut Lab) {
     let said = check();
     assert!(said.code == Some(78) && said.err.contains("canary_token_file"), "{said:?}");
     lab.edit(CONDUCTOR, &canary, &format!("{canary}canary_token_file = \"canary-token.age\"\n"));
-    let root = std::fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
+    let root = lab.root_token();
     let seals = "bao token create -orphan -no-default-policy -policy=holdfast-conductor -period=1h -field=token";
     let both = commands[1].replace("-policy=", "-policy=holdfast-conductor -policy=");
     for (given, named) in [
-        (root.trim(), "root token"),
+        (root.as_str(), "root token"),
         (vault(lab, seals).trim(), "sys/seal"),
         (vault(lab, &both).trim(), "more than read the canary: sys/policies/acl/holdfast-conductor (read); sys/seal"),
     ] {
-        let said = canary_token(&config, given);
+        let said = give("canary-token", &config, given, &[]);
         assert!(said.code == Some(78) && said.err.contains(named) && !said.err.contains(given), "{said:?}");
     }
-    let said = canary_token(&config, &token).well();
+    let said = give("canary-token", &config, &token, &[]).well();
     assert!(said.out.contains(PATH) && !said.out.contains(&token), "{said:?}");
     let said = check().well().out;
     assert!(said.contains(&format!("reads {PATH} through it, and can do nothing else")), "{said}");
@@ -111,7 +114,10 @@ fn a_canary(lab: &mut Lab) {
         let canary = &done["report"]["canary"];
         assert_eq!((&canary["path"], &canary["same"]), (&json!(PATH), &json!(true)), "{done:#}");
         assert!(canary["read_at"].as_str() >= done["report"]["served_at"].as_str(), "{done:#}");
+        until("the sentinel tells the same", || lab.status()["drills"][0]["report"]["canary"] == *canary);
     }
+    let page = lab.read_sentinel("/").expect("the page");
+    assert!(page.contains(&format!("Canary: <bdi>{PATH}, read through the node as it was before</bdi>")), "{page}");
     keeps_no(lab, VALUE);
     keeps_no(lab, &token);
 }
@@ -134,6 +140,10 @@ fn another_canary(lab: &mut Lab) {
     assert_eq!(done["report"]["canary"]["same"], false, "{done:#}");
     let why = done["report"]["why"].as_str().expect("a reason");
     assert!(why.contains("another than before"), "{why}");
+    until("the page says so", || {
+        let page = lab.read_sentinel("/").unwrap_or_default();
+        page.contains(&format!("Canary: <bdi>{PATH}, which read otherwise than before</bdi>"))
+    });
 }
 
 fn no_canary(lab: &mut Lab) {
@@ -172,42 +182,7 @@ fn keeps_no(lab: &Lab, secret: &str) {
     }
 }
 
-fn order(lab: &Lab, args: &[&str]) -> Said {
-    finish(ordering(lab, args))
-}
-
-/// `holdfast drill run`, as the first operator, while the test goes on.
-fn ordering(lab: &Lab, args: &[&str]) -> Child {
-    let config = lab.path(&lab.file.operator_config);
-    let mut command = Command::new(program("holdfast"));
-    command.args(["drill", "run", "--config"]).arg(config).args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("holdfast runs")
-}
-
-fn finish(ordered: Child) -> Said {
-    ordered.wait_with_output().expect("it ends").into()
-}
-
-/// Gives `holdfast-setup canary-token` something on standard input.
-fn canary_token(config: &std::path::Path, given: &str) -> Said {
-    use std::io::Write as _;
-    let mut command = Command::new(program("holdfast-setup"));
-    command.args(["canary-token", "--cluster", "lab", "--config"]).arg(config);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("holdfast-setup runs");
-    // One that refuses before it reads has closed it.
-    let _ = child.stdin.take().expect("a pipe").write_all(format!("{given}\n").as_bytes());
-    child.wait_with_output().expect("it ends").into()
-}
-
 /// What a line of shell prints with the server's own tool and the lab's root token.
 fn vault(lab: &Lab, line: &str) -> String {
-    let root = std::fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
-    let tool: PathBuf = bao().canonicalize().unwrap_or_else(|_| bao());
-    let path = format!("{}:/usr/bin:/bin", tool.parent().expect("a folder").display());
-    let mut command = Command::new("sh");
-    command.args(["-euc", line]).current_dir(lab.dir()).env("PATH", path).env("HOME", lab.dir());
-    command.env("BAO_ADDR", &lab.file.vault[0].url).env("BAO_CACERT", lab.path(&lab.file.ca_cert));
-    command.env("BAO_TOKEN", root.trim()).stdin(Stdio::null());
-    Said::from(command.output().expect("a shell")).well().out
+    lab.shell(line).well().out
 }

@@ -128,12 +128,11 @@ fn secret(folder: &std::path::Path, name: &str, text: &str) {
 
 /// A token that can seal and do nothing else, as docs/OPERATIONS.md has it made.
 fn seal_token(lab: &Lab, folder: &std::path::Path) -> String {
-    let root = fs::read_to_string(lab.path(&lab.file.root_token_file)).expect("the root token");
     let policy = folder.join("seal-only.hcl");
     fs::write(&policy, "path \"sys/seal\" {\n  capabilities = [\"update\", \"sudo\"]\n}\n").expect("written");
     let ask = |args: &[&str]| {
         let mut command = Command::new(bao());
-        command.args(args).env("BAO_ADDR", lab.url("vault-1")).env("BAO_TOKEN", root.trim());
+        command.args(args).env("BAO_ADDR", lab.url("vault-1")).env("BAO_TOKEN", lab.root_token());
         command.env("BAO_CACERT", lab.path(&lab.file.ca_cert)).env("HOME", folder).stdin(Stdio::null());
         Said::from(command.output().expect("bao")).well().out
     };

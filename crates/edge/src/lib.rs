@@ -1,6 +1,6 @@
 //! Where Holdfast meets the world: the only crate that names lapin, reqwest, age or a socket.
 //!
-//! What lives here: TLS, the Vault's API, the broker, keys, the share store, the audit log, files. What does not: a
+//! What lives here: TLS, the Vault's API, the broker, keys, the share store, the audit log, files, what pages share. What does not: a
 //! decision. Those are `holdfast_core`'s, and everything here either carries one out or brings home what it needs.
 
 pub mod admin;
@@ -16,6 +16,8 @@ pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod outgoing;
+#[cfg(feature = "page")]
+pub mod page;
 pub mod pushgateway;
 pub mod report;
 mod residue;

@@ -74,7 +74,7 @@ pub(crate) fn serve(listener: Listener, archive: Option<Archive>) -> mpsc::Recei
     let (questions, asked) = mpsc::channel(REQUESTS_MAX);
     let router = Router::new()
         .route("/", get(page))
-        .route("/page.css", get(async || text("text/css; charset=utf-8", page::STYLE)))
+        .route("/page.css", get(async || text("text/css; charset=utf-8", page::style())))
         .route("/page.js", get(async || text("text/javascript; charset=utf-8", page::SCRIPT)))
         .route("/icons/{name}", get(icon))
         .route("/metrics", get(metrics))

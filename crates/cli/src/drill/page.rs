@@ -2,12 +2,14 @@
 //! escaped by the macro.
 
 use holdfast_core::verdict;
+use holdfast_edge::page;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::evidence::Evidence;
 use super::report::Trend;
 use super::{plot, story};
 
+/// Comes after the sheet that all pages have.
 const STYLE: &str = include_str!("page.css");
 
 /// Should the page ever be served: nothing is loaded, and nothing is run.
@@ -27,7 +29,7 @@ const LEGEND: [(&str, &str); 6] = [
 pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
     let report = &evidence.report;
     let title = story::headline(evidence);
-    let page = html! {
+    let document = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -36,7 +38,7 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " – Holdfast" }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(page::STYLE)) (PreEscaped(STYLE)) }
             }
             body class=(evidence.result.as_str()) {
                 h1 { (title.trim_end_matches(evidence.result.as_str())) strong { (evidence.result.as_str()) } }
@@ -66,7 +68,7 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
             }
         }
     };
-    page.into_string()
+    document.into_string()
 }
 
 fn legend() -> Markup {
@@ -141,7 +143,7 @@ fn last_drills(evidence: &Evidence, trend: &Trend) -> Markup {
     html! {
         @if let Some(drawn) = drawn.filter(|drawn| drawn.bars.len() > 1) {
             h2 { "The last drills" }
-            (plot::trend(&drawn, &evidence.report))
+            (page::trend(&drawn, Some(&evidence.report.drill)))
             p class="note" {
                 "From the first sight of the node sealed to the first of it open, the oldest drill first; × is a drill without a recovery, "
                 "▲ this one. The scale is logarithmic."

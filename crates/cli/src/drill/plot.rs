@@ -1,11 +1,11 @@
-//! A drill's drawings, as SVG in its page: the timeline from the seal to the opening, and the trend of the last drills. Across, places are
-//! percentages and letters keep their size, so that both can be read on a telephone.
+//! A drill's timeline from the seal to the opening, as SVG in its page. Across, places are percentages and letters keep their size, so
+//! that it can be read on a telephone.
 
 use std::time::Duration;
 
 use holdfast_core::message::{DrillReport, Submission};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::Trend;
+use holdfast_edge::page::percent;
 use maud::{Markup, html};
 
 use super::story;
@@ -27,10 +27,6 @@ const LATER: u32 = 2;
 
 /// How long a recovery is taken to be at least, where that decides how much beside it is shown.
 const SHORTEST: Duration = Duration::from_millis(10);
-
-/// The height of the trend's bars, in pixels, and of what is above and below them.
-const BARS: f64 = 150.0;
-const ABOVE: f64 = 18.0;
 
 /// A stretch of time, across the drawing.
 struct Scale {
@@ -152,50 +148,4 @@ const fn class(result: Submission) -> &'static str {
         Submission::Opened => "opened",
         Submission::Failed | Submission::Unanswered => "failed",
     }
-}
-
-/// The trend: a bar for each drill, the oldest first, and a line for the objective.
-pub(super) fn trend(trend: &Trend<'_>, shown: &DrillReport) -> Markup {
-    let y = |height: f64| ABOVE + BARS * (1.0 - height);
-    let (left, right) = (13.0, 100.0);
-    let step = (right - left) / trend.bars.len().max(8) as f64;
-    html! {
-        svg class="trend" width="100%" height=(ABOVE + BARS + 24.0) role="img" aria-label="Recovery in the last drills" {
-            @for (height, said) in &trend.marks {
-                line class="grid" x1=(percent(left)) x2="100%" y1=(px(y(*height))) y2=(px(y(*height))) {}
-                text class="quiet" x=(percent(left)) dx="-6" y=(px(y(*height) + 4.0)) text-anchor="end" { (said) }
-            }
-            @for (number, bar) in trend.bars.iter().enumerate() {
-                @let x = left + step * number as f64;
-                @let this = if bar.report.drill == shown.drill { " this" } else { "" };
-                g class={ (bar.result.as_str()) (this) } {
-                    title { (bar.said) }
-                    @match bar.height {
-                        Some(height) => {
-                            rect x=(percent(x + step * 0.15)) width=(percent(step * 0.7)) y=(px(y(height)))
-                                height=(px((BARS * height).max(1.0))) {}
-                        },
-                        None => {
-                            text x=(percent(x + step / 2.0)) y=(px(ABOVE + BARS - 4.0)) text-anchor="middle" { "×" }
-                        },
-                    }
-                    @if !this.is_empty() {
-                        text class="mark" x=(percent(x + step / 2.0)) y=(px(ABOVE + BARS + 15.0)) text-anchor="middle" { "▲" }
-                    }
-                }
-            }
-            @if let Some((height, said)) = &trend.objective {
-                line class="objective" x1=(percent(left)) x2="100%" y1=(px(y(*height))) y2=(px(y(*height))) {}
-                text class="objective" x="100%" y=(px(y(*height) - 5.0)) text-anchor="end" { "objective " (said) }
-            }
-        }
-    }
-}
-
-fn percent(part: f64) -> String {
-    format!("{part:.2}%")
-}
-
-fn px(length: f64) -> String {
-    format!("{length:.1}")
 }

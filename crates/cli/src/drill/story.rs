@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdfast_core::id::Principal;
 use holdfast_core::message::{Approved, DrillReport, DrillResult, Response, Serving, Submission};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{duration, offset, recovery_millis};
+use holdfast_core::verdict::{BY_PEOPLE, canary_outcome, duration, offset, recovery_millis};
 
 use super::evidence::Evidence;
 
@@ -87,12 +87,8 @@ pub(super) fn facts(evidence: &Evidence) -> Vec<(&'static str, String)> {
         (None, None) => None,
         (before, after) => Some(format!("{} before, {} after", role(before), role(after))),
     };
-    let canary = report.canary.as_ref().map(|canary| match canary.same {
-        Some(true) => format!("{}, read through the node as it was before", canary.path),
-        Some(false) => format!("{}, which read otherwise than before", canary.path),
-        None => format!("{}, which was not read afterwards", canary.path),
-    });
-    let opening = report.people.then(|| "approved by people, as after a seal that nobody announced".to_owned());
+    let canary = report.canary.as_ref().map(canary_outcome);
+    let opening = report.people.then(|| BY_PEOPLE.to_owned());
     let listed = |all: &[Principal]| (!all.is_empty()).then(|| names(all));
     let all = [
         ("Drill", Some(report.drill.to_string())),

@@ -223,7 +223,7 @@ fn what_people_did_and_what_the_canary_was_is_told() {
     let evidence = conductor.evidence(&with(&people));
     let shown = text(&evidence, &alone(&evidence));
     for part in [
-        "approved by people, as after a seal that nobody announced",
+        "people had to approve it, as after a seal that nobody announced",
         "secret/data/canary, read through the node as it was before",
         "+1.300 s   the canary was read",
         "+18.400 s  bob had approved",

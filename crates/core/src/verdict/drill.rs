@@ -2,7 +2,7 @@
 
 use super::{duration, moment};
 use crate::id::NodeName;
-use crate::message::{DrillReport, DrillResult, Phase, plain_text};
+use crate::message::{Canary, DrillReport, DrillResult, Phase, plain_text};
 use crate::status::{ClusterStatus, DrillStatus};
 use crate::time::Timestamp;
 
@@ -18,6 +18,19 @@ pub fn drill_outcome(report: &DrillReport) -> String {
         }
         (Some(result), _) => format!("{}: {}", result.as_str(), why()),
     }
+}
+
+/// That people had to approve the opening in a drill, whatever came of it.
+pub const BY_PEOPLE: &str = "people had to approve it, as after a seal that nobody announced";
+
+/// What was read through the node in a drill that is over: "kv/canary, read through the node as it was before".
+pub fn canary_outcome(canary: &Canary) -> String {
+    let read = match canary.same {
+        Some(true) => "read through the node as it was before",
+        Some(false) => "which read otherwise than before",
+        None => "which was not read afterwards",
+    };
+    format!("{}, {read}", canary.path)
 }
 
 /// From the first sight of the node sealed to the first of it open, in milliseconds, by the conductor's steady clock.

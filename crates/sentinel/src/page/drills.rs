@@ -3,15 +3,12 @@
 use holdfast_core::id::ClusterName;
 use holdfast_core::status::{ClusterStatus, DrillStatus};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{self, Trend, drill_outcome, moment, rough};
+use holdfast_core::verdict::{self, BY_PEOPLE, canary_outcome, drill_outcome, moment, rough};
+use holdfast_edge::page;
 use maud::{Markup, html};
 
 /// How many drills of a cluster are listed. The trend has more, and `holdfast drill list` most.
 const SHOWN_MAX: usize = 5;
-
-/// The height of the trend's bars, in pixels, and of what is above and below them.
-const BARS: f64 = 96.0;
-const ABOVE: f64 = 16.0;
 
 /// The drills.
 pub(super) fn list(name: &ClusterName, cluster: &ClusterStatus, now: Timestamp) -> Markup {
@@ -21,7 +18,7 @@ pub(super) fn list(name: &ClusterName, cluster: &ClusterStatus, now: Timestamp) 
         h3 { "Drills" }
         @if !running.is_empty() { ul class="drills" { @for drill in running { (runs(drill, now)) } } }
         (facts(cluster, now))
-        @if let Some(drawn) = verdict::trend(over.iter().map(|drill| &drill.report)) { (trend(&drawn)) }
+        @if let Some(drawn) = verdict::trend(over.iter().map(|drill| &drill.report)) { (page::trend(&drawn, None)) }
         @if !over.is_empty() {
             ul class="drills" { @for drill in over.iter().take(SHOWN_MAX) { (one(drill, now)) } }
             p class="quiet" {
@@ -40,7 +37,10 @@ fn runs(DrillStatus { conductor, report, .. }: &DrillStatus, now: Timestamp) -> 
                 span { "since " (moment(report.began_at, now)) " by " b { (conductor) } }
                 span class="word" { "runs" }
             }
-            p { (drill_outcome(report).trim_start_matches("runs: ")) }
+            p {
+                (drill_outcome(report).trim_start_matches("runs: "))
+                @if report.people { "; people have to approve its opening" }
+            }
         }
     }
 }
@@ -53,6 +53,8 @@ fn one(DrillStatus { report, .. }: &DrillStatus, now: Timestamp) -> Markup {
                 span { (moment(report.began_at, now)) }
                 span class="outcome" { bdi { (drill_outcome(report)) } }
             }
+            @if report.people { p class="quiet" { "Opening: " (BY_PEOPLE) } }
+            @if let Some(canary) = &report.canary { p class="quiet" { "Canary: " bdi { (canary_outcome(canary)) } } }
         }
     }
 }
@@ -82,45 +84,4 @@ fn facts(cluster: &ClusterStatus, now: Timestamp) -> Markup {
             }
         }
     }
-}
-
-fn trend(trend: &Trend<'_>) -> Markup {
-    let y = |height: f64| ABOVE + BARS * (1.0 - height);
-    let (left, right) = (13.0, 100.0);
-    let step = (right - left) / trend.bars.len().max(16) as f64;
-    html! {
-        svg class="trend" width="100%" height=(px(ABOVE + BARS + 6.0)) role="img" aria-label="Recovery in the last drills" {
-            @for (height, said) in &trend.marks {
-                line class="grid" x1=(percent(left)) x2="100%" y1=(px(y(*height))) y2=(px(y(*height))) {}
-                text x=(percent(left)) dx="-6" y=(px(y(*height) + 4.0)) text-anchor="end" { (said) }
-            }
-            @for (number, bar) in trend.bars.iter().enumerate() {
-                @let x = left + step * number as f64;
-                g class=(bar.result.as_str()) {
-                    title { (bar.said) }
-                    @match bar.height {
-                        Some(height) => {
-                            rect x=(percent(x + step * 0.15)) width=(percent(step * 0.7)) y=(px(y(height)))
-                                height=(px((BARS * height).max(1.0))) {}
-                        },
-                        None => {
-                            text x=(percent(x + step / 2.0)) y=(px(ABOVE + BARS - 3.0)) text-anchor="middle" { "×" }
-                        },
-                    }
-                }
-            }
-            @if let Some((height, said)) = &trend.objective {
-                line class="objective" x1=(percent(left)) x2="100%" y1=(px(y(*height))) y2=(px(y(*height))) {}
-                text class="objective" x="100%" y=(px(y(*height) - 4.0)) text-anchor="end" { "objective " (said) }
-            }
-        }
-    }
-}
-
-fn percent(part: f64) -> String {
-    format!("{part:.2}%")
-}
-
-fn px(length: f64) -> String {
-    format!("{length:.1}")
 }

@@ -19,7 +19,8 @@ use holdfast_core::verdict::{self, Advice, Answer, Verdict, duration, moment, ro
 use maud::{DOCTYPE, Markup, html};
 use sha2::{Digest, Sha256};
 
-pub(crate) const STYLE: &str = include_str!("page.css");
+/// Comes after the sheet that all pages have.
+const STYLE: &str = include_str!("page.css");
 pub(crate) const SCRIPT: &str = include_str!("page.js");
 
 /// Up to how many clusters are shown with all their parts; of more, only those that ask for attention are.
@@ -113,15 +114,20 @@ pub(crate) fn render(status: &Status) -> Page {
     let title = title(&clusters);
     let state = state(&clusters, status);
     let mut hash = Sha256::new();
-    for part in [title.as_str(), state.0.as_str(), STYLE, SCRIPT] {
+    for part in [title.as_str(), state.0.as_str(), &style(), SCRIPT] {
         hash.update(part.as_bytes());
     }
     Page { html: document(&title, worst, state, status).0, digest: hex::encode(&hash.finalize()[..16]) }
 }
 
+/// The whole sheet.
+pub(crate) fn style() -> String {
+    [holdfast_edge::page::STYLE, STYLE].concat()
+}
+
 /// The names of style and script that belong together: a page that meets another one is loaded anew.
 pub(crate) fn version() -> String {
-    hex::encode(&Sha256::new_with_prefix(STYLE).chain_update(SCRIPT).finalize()[..8])
+    hex::encode(&Sha256::new_with_prefix(style()).chain_update(SCRIPT).finalize()[..8])
 }
 
 fn document(title: &str, worst: State, state: Markup, status: &Status) -> Markup {

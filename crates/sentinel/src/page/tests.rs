@@ -213,10 +213,20 @@ fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
         "{html}"
     );
     let cluster = &mut status["clusters"]["prod-1"];
+    let with = |mut drill: Value, field: &str, value: Value| {
+        drill["report"][field] = value;
+        drill
+    };
     cluster["drills"] = json!([
+        with(drill(5, "sealed", None, None, None), "people", json!(true)),
         drill(3, "sealed", None, None, None),
+        with(drill(4, "closed", Some("passed"), Some(60_000_000), None), "people", json!(true)),
         drill(2, "closed", Some("refused"), None, Some("2 custodians are ready <b>&")),
-        drill(1, "closed", Some("passed"), Some(41_200), None),
+        with(
+            drill(1, "closed", Some("passed"), Some(41_200), None),
+            "canary",
+            json!({"path": "kv/canary", "same": true})
+        ),
     ]);
     cluster["drill_summary"] =
         json!({"next": "2026-12-01T10:00:00.000Z", "last_success": "2026-11-24T09:00:01.000Z", "last_recovery_us": {}});
@@ -226,6 +236,9 @@ fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
     for part in [
         "<span class=\"word\">runs</span>",
         "<p>the node is sealed</p>",
+        "<p>the node is sealed; people have to approve its opening</p>",
+        "</p><p class=\"quiet\">Opening: people had to approve it, as after a seal that nobody announced</p></li>",
+        "</p><p class=\"quiet\">Canary: <bdi>kv/canary, read through the node as it was before</bdi></p></li>",
         "today 09:00, 60 min ago",
         "2026-12-01 10:00, in 6 days",
         "passed: open after 41 ms, objective 30.0 s",
@@ -236,6 +249,8 @@ fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
     ] {
         assert!(section.contains(part), "{part} in {section}");
     }
+    assert_eq!(section.matches("Opening: ").count() + section.matches("Canary: ").count(), 2, "{section}");
+    assert_eq!(section.matches("<g class=").count(), 2, "what people take is no part of the trend");
     assert!(html.contains("A drill runs: custodian-1 has vault-1 sealed on purpose"), "{html}");
     assert!(!html.contains(" style="), "nothing inline");
 }
