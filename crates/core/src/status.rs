@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cause::Cause;
 use crate::id::{ClusterId, ClusterName, DrillId, IncidentId, MessageId, NodeName, Principal, Site};
-use crate::message::{DrillReport, Heartbeat, Lock, Matter, Needs, Seen, Submission};
+use crate::message::{DrillReport, DrillResult, Heartbeat, Lock, Matter, Needs, Seen, Submission};
 use crate::time::Timestamp;
 
 /// The whole document.
@@ -387,8 +387,21 @@ pub struct DrillStatus {
     pub issued_at: Timestamp,
     /// When the sentinel heard it.
     pub heard_at: Timestamp,
+    /// Who began it, where it was another one whose drill was taken over.
+    #[serde(default)]
+    pub begun_by: Option<Principal>,
+    /// Whether the sentinel's own eyes saw the incident, and the custodians' receipts call it this drill.
+    #[serde(default)]
+    pub seen: bool,
     /// What it says. It has a result once the drill is over, and changes no more then.
     pub report: DrillReport,
+}
+
+impl DrillStatus {
+    /// Whether it passed by its conductor's word alone.
+    pub fn is_unconfirmed(&self) -> bool {
+        self.report.result == Some(DrillResult::Passed) && !self.seen
+    }
 }
 
 /// What is known of a cluster's drills together.
@@ -401,10 +414,10 @@ pub struct DrillSummary {
     /// went.
     #[serde(default)]
     pub due: Option<Timestamp>,
-    /// When the last one that passed was over.
+    /// When the last one that passed, and that the sentinel saw with its own eyes, was over.
     #[serde(default)]
     pub last_success: Option<Timestamp>,
-    /// When the last one was heard to be over, however it went.
+    /// When the last one was heard to be over, however it went; one that passed, once the sentinel's own eyes agree.
     #[serde(default)]
     pub last_closed: Option<Timestamp>,
     /// How long each node was seen sealed by its conductor in its last drill, in microseconds.

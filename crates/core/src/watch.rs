@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::admission::REASONS;
 use crate::cause::Cause;
-use crate::id::{ClusterId, ClusterName, NodeName, Principal};
+use crate::id::{ClusterId, ClusterName, DrillId, NodeName, Principal};
 use crate::message::{
     Approval, Body, Content, DrillReport, DrillResult, Header, Heartbeat, Needs, Seen, Sighting, Submission, Want,
 };
@@ -104,6 +104,8 @@ pub enum Record {
     Audit(ClusterId, Principal, AuditWitness),
     /// A drill is over, and this is its conductor's report in the envelope that it signed. It replaces nothing.
     Drill(ClusterId, Box<DrillStatus>, String),
+    /// The end of this drill that this conductor told of agrees with what the sentinel saw with its own eyes.
+    DrillSeen(ClusterId, DrillId, Principal),
 }
 
 /// Counters that only grow, over the life of the process.
@@ -355,8 +357,9 @@ impl Watcher {
             && !cluster.distrusted(now).contains(from)
         {
             let report = DrillReport::clone(report);
-            let drill = DrillStatus { conductor: from.clone(), issued_at: *issued_at, heard_at: now.wall, report };
-            if cluster.drills.heard(drill.clone(), |node| cluster.watch.nodes.contains_key(node)) {
+            let (conductor, issued_at, heard_at) = (from.clone(), *issued_at, now.wall);
+            let drill = DrillStatus { conductor, issued_at, heard_at, begun_by: None, seen: false, report };
+            if let Some(drill) = cluster.drills.heard(drill, |node| cluster.watch.nodes.contains_key(node)) {
                 let envelope = String::from_utf8_lossy(envelope).into_owned();
                 self.records.push_back(Record::Drill(*id, Box::new(drill), envelope));
             }
@@ -513,6 +516,10 @@ impl Watcher {
             for (custodian, proof) in told.iter().flat_map(|incident| cluster.prove(incident, now)) {
                 self.records.push_back(Record::Proof(*id, custodian, proof));
             }
+            let (ledger, watch) = (&cluster.ledger, &cluster.watch);
+            cluster.drills.confirm(|report| ledger.saw(report), |node| watch.nodes.contains_key(node));
+            let seen = cluster.drills.confirmed.drain(..);
+            self.records.extend(seen.map(|(drill, conductor)| Record::DrillSeen(*id, drill, conductor)));
         }
     }
 

@@ -35,6 +35,9 @@ const INCIDENTS_MAX: i64 = 10_000;
 /// Receipts, refusals and sightings that are kept in the database.
 const REPORTS_MAX: i64 = 50_000;
 
+/// How many of them are one sender's: none pushes out more than a tenth of what others told.
+const REPORTS_OF_ONE_MAX: i64 = 5_000;
+
 /// After how many records the oldest beyond these numbers are deleted.
 const PRUNE_EVERY: usize = 1_000;
 
@@ -81,7 +84,7 @@ const TRUST_ROOTS: &str = "
     CREATE TABLE trust_roots (cluster TEXT NOT NULL PRIMARY KEY, content TEXT NOT NULL) STRICT;";
 
 /// What each version brought, the first first.
-const VERSIONS: [&str; 5] = [TABLES, PROOFS, AUDITS, TRUST_ROOTS, drills::TABLE];
+const VERSIONS: [&str; 6] = [TABLES, PROOFS, AUDITS, TRUST_ROOTS, drills::TABLE, drills::BY_CONDUCTOR];
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -371,6 +374,9 @@ fn write_batch(database: &mut Connection, batch: &[Record]) -> rusqlite::Result<
             Record::Proof(cluster, who, proof) => write_of(&transaction, "proofs", *cluster, who, &json(proof))?,
             Record::Audit(cluster, who, witness) => write_of(&transaction, "audits", *cluster, who, &json(witness))?,
             Record::Drill(cluster, drill, envelope) => drills::write(&transaction, *cluster, drill, envelope)?,
+            Record::DrillSeen(cluster, drill, conductor) => {
+                drills::mark_seen(&transaction, *cluster, *drill, conductor)?;
+            }
             Record::TrustRoot(cluster, root) => write_trust_root(&transaction, *cluster, root.as_ref())?,
         }
     }
@@ -400,7 +406,8 @@ fn write_report(database: &Connection, body: &Body, heard_at: Timestamp) -> rusq
         Content::Drill(c) => json(c),
         Content::Due(c) => json(c),
         Content::Intent(c) => json(c),
-        Content::DrillReport(c) => json(c),
+        // Those that close a drill are kept as they were signed, and the others say less.
+        Content::DrillReport(_) => return Ok(()),
         Content::Acknowledgement(c) => json(c),
         Content::Want(c) | Content::Ask(c) => json(c),
         Content::Relay(c) => json(c),
@@ -461,6 +468,12 @@ fn prune(database: &Connection) -> rusqlite::Result<()> {
     database.execute(
         "DELETE FROM incidents WHERE rowid NOT IN (SELECT rowid FROM incidents ORDER BY began_at DESC LIMIT ?1)",
         [INCIDENTS_MAX],
+    )?;
+    database.execute(
+        "DELETE FROM reports WHERE rowid IN (SELECT rowid FROM (
+             SELECT rowid, row_number() OVER (PARTITION BY custodian ORDER BY heard_at DESC) AS age FROM reports
+         ) WHERE age > ?1)",
+        [REPORTS_OF_ONE_MAX],
     )?;
     database.execute(
         "DELETE FROM reports WHERE rowid NOT IN (SELECT rowid FROM reports ORDER BY heard_at DESC LIMIT ?1)",

@@ -4,14 +4,19 @@
 //! A schedule's time that came and brought no drill is told of: a conductor plans the next one in the very moment in which one is due,
 //! so that what it plans never lies behind. What was planned is remembered from its heartbeats, by this process alone.
 //!
-//! The first report that closes a drill stands: neither its own conductor nor another one can change it. Whoever takes over a drill whose
-//! conductor went away knows of no good end, and may tell of none.
+//! A conductor's first report that closes its drill stands: neither itself nor another one can change it. Whoever takes over a drill whose
+//! conductor went away knows of no good end, and may tell of none; and that end gives way to the one that the drill's own conductor tells
+//! of, or a captured one would put its own in the place of each.
+//!
+//! A drill that passed is a success only once the sentinel's own eyes saw the incident, and custodians' receipts call it that drill: until
+//! then it is one conductor's word.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use crate::drill::PEOPLE_MAX;
 use crate::id::{DrillId, MessageId, NodeName, Principal};
-use crate::message::{DrillResult, Intent, Phase};
+use crate::message::{DrillReport, DrillResult, Intent, Phase};
 use crate::status::{DrillStatus, DrillSummary};
 use crate::time::Timestamp;
 
@@ -21,14 +26,14 @@ pub const DRILLS_KEPT: usize = 32;
 /// How many drills that run are kept: no cluster has so many conductors, and each holds one at a time.
 const RUNNING_MAX: usize = 8;
 
-/// How long a drill counts as running of which nothing more is heard: an intent holds for a quarter of an hour.
-const RUNNING_LIFE: Duration = Duration::from_secs(20 * 60);
+/// How long a drill counts as running of which nothing more is heard: people have so long, and then the node has to serve.
+const RUNNING_LIFE: Duration = Duration::from_secs(PEOPLE_MAX.as_secs() + 5 * 60);
 
 /// How many intents are remembered, so that receipts which name them can be told to be a drill's.
 const INTENTS_KEPT: usize = 64;
 
 /// How far a conductor's clock may be ahead of the sentinel's, or behind: farther, it is not heard.
-const CLOCKS: Duration = Duration::from_secs(60);
+pub(super) const CLOCKS: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(super) struct Drills {
@@ -45,6 +50,8 @@ pub(super) struct Drills {
     missed: Option<Timestamp>,
     /// Drills that were heard to be over, by result.
     pub(super) totals: BTreeMap<DrillResult, u64>,
+    /// Drills that own eyes saw, with who told of their end, not fetched yet.
+    pub(super) confirmed: Vec<(DrillId, Principal)>,
 }
 
 impl Drills {
@@ -65,28 +72,55 @@ impl Drills {
         self.remember(id, &intent.node, intent.drill);
     }
 
-    /// A conductor told how a drill goes. Whether that closed it.
-    pub(super) fn heard(&mut self, drill: DrillStatus, is_watched: impl Fn(&NodeName) -> bool) -> bool {
+    /// A conductor told how a drill goes. The drill, if that closed it.
+    pub(super) fn heard(
+        &mut self,
+        mut drill: DrillStatus,
+        is_watched: impl Fn(&NodeName) -> bool,
+    ) -> Option<DrillStatus> {
         let id = drill.report.drill;
-        if self.closed.iter().any(|known| known.report.drill == id) {
-            return false;
+        let result = drill.report.result.filter(|_| drill.report.phase == Phase::Closed);
+        if let Some(over) = self.closed.iter().position(|known| known.report.drill == id) {
+            let own = |known: &DrillStatus| known.begun_by.as_ref() == Some(&drill.conductor);
+            // Its own conductor was taken for gone, and is not.
+            if result.is_none() || !self.closed.get(over).is_some_and(own) {
+                return None;
+            }
+            self.closed.remove(over);
         }
         let known = self.running.iter().position(|running| running.report.drill == id);
-        let same = known.and_then(|at| self.running.get(at)).map(|running| running.conductor == drill.conductor);
-        let result = drill.report.result.filter(|_| drill.report.phase == Phase::Closed);
+        let begun_by = known.and_then(|at| self.running.get(at)).map(|running| &running.conductor);
+        drill.begun_by = begun_by.filter(|own| **own != drill.conductor).cloned();
         let taken_over = matches!(result, Some(DrillResult::Interrupted | DrillResult::Failed | DrillResult::Aborted));
-        if same == Some(false) && !taken_over {
-            return false;
+        if drill.begun_by.is_some() && !taken_over {
+            return None;
         }
         self.remember_intent(&drill);
         let Some(result) = result else {
             self.goes_on(known, drill);
-            return false;
+            return None;
         };
         self.running.retain(|running| running.report.drill != id);
-        *self.totals.entry(result).or_default() += 1;
-        self.keep(drill, is_watched);
-        true
+        if !drill.is_unconfirmed() {
+            *self.totals.entry(result).or_default() += 1;
+        }
+        self.keep(drill.clone(), is_watched);
+        Some(drill)
+    }
+
+    /// Own eyes may have seen what was told of. `saw` says whether they saw this drill.
+    pub(super) fn confirm(&mut self, saw: impl Fn(&DrillReport) -> bool, is_watched: impl Fn(&NodeName) -> bool) {
+        let mut seen = Vec::new();
+        for drill in self.closed.iter_mut().filter(|drill| !drill.seen && saw(&drill.report)) {
+            let counts = drill.is_unconfirmed();
+            drill.seen = true;
+            self.confirmed.push((drill.report.drill, drill.conductor.clone()));
+            seen.extend(counts.then(|| drill.clone()));
+        }
+        for drill in seen {
+            *self.totals.entry(DrillResult::Passed).or_default() += 1;
+            self.note(&drill, &is_watched);
+        }
     }
 
     /// The drill of which an intent is that receipts about a node name.
@@ -164,6 +198,17 @@ impl Drills {
     }
 
     fn keep(&mut self, drill: DrillStatus, is_watched: impl Fn(&NodeName) -> bool) {
+        if !drill.is_unconfirmed() {
+            self.note(&drill, is_watched);
+        }
+        self.closed.push_back(drill);
+        if self.closed.len() > DRILLS_KEPT {
+            self.closed.pop_front();
+        }
+    }
+
+    /// Takes a drill into what is known of all of them.
+    fn note(&mut self, drill: &DrillStatus, is_watched: impl Fn(&NodeName) -> bool) {
         let report = &drill.report;
         self.last_closed = self.last_closed.max(Some(drill.heard_at));
         if report.result == Some(DrillResult::Passed) {
@@ -178,10 +223,6 @@ impl Drills {
             if is_watched(node) {
                 self.last_recovery_us.insert(node.clone(), recovery_us);
             }
-        }
-        self.closed.push_back(drill);
-        if self.closed.len() > DRILLS_KEPT {
-            self.closed.pop_front();
         }
     }
 
@@ -207,7 +248,6 @@ impl Drills {
 pub(super) mod tests {
     use super::*;
     use crate::id::SlotId;
-    use crate::message::DrillReport;
 
     /// A report of a drill of vault-1, with a result where it is over.
     pub(in crate::watch) fn report(drill: u8, phase: Phase, result: Option<DrillResult>) -> DrillReport {
@@ -246,11 +286,16 @@ pub(super) mod tests {
 
     fn heard(conductor: &str, at: i64, report: DrillReport) -> DrillStatus {
         let at = Timestamp::from_millis(1_800_000_000_000 + at);
-        DrillStatus { conductor: conductor.parse().expect("a name"), issued_at: at, heard_at: at, report }
+        let conductor = conductor.parse().expect("a name");
+        DrillStatus { conductor, issued_at: at, heard_at: at, begun_by: None, seen: false, report }
     }
 
+    /// Takes in what a conductor tells, of what own eyes saw too. Whether it closed the drill.
     fn hear(drills: &mut Drills, drill: DrillStatus) -> bool {
-        drills.heard(drill, |node| node.as_str() == "vault-1")
+        let is_watched = |node: &NodeName| node.as_str() == "vault-1";
+        let closed = drills.heard(drill, is_watched).is_some();
+        drills.confirm(|_| true, is_watched);
+        closed
     }
 
     fn shown(drills: &Drills, at: i64) -> Vec<(u8, &str, &'static str)> {
@@ -306,6 +351,44 @@ pub(super) mod tests {
             hear(&mut drills, heard(&format!("conductor-{i}"), 6, report(100 + i, Phase::Preflight, None)));
         }
         assert_eq!(drills.running.len(), RUNNING_MAX);
+    }
+
+    #[test]
+    fn the_end_of_a_drills_own_conductor_takes_the_place_of_one_that_another_told_of() {
+        let mut drills = Drills::default();
+        let closed = |result| report(1, Phase::Closed, Some(result));
+        hear(&mut drills, heard("one", 0, report(1, Phase::Preflight, None)));
+        assert!(hear(&mut drills, heard("captured", 1, closed(DrillResult::Failed))));
+        assert!(!hear(&mut drills, heard("three", 2, closed(DrillResult::Passed))), "it began nothing");
+        assert!(!hear(&mut drills, heard("one", 3, report(1, Phase::Sealed, None))));
+        assert!(hear(&mut drills, heard("one", 4, closed(DrillResult::Passed))));
+        assert!(!hear(&mut drills, heard("captured", 5, closed(DrillResult::Aborted))));
+        assert!(!hear(&mut drills, heard("one", 6, closed(DrillResult::Late))), "its own first word stands");
+        assert_eq!(shown(&drills, 10), [(1, "one", "passed")]);
+    }
+
+    #[test]
+    fn a_drill_that_own_eyes_did_not_see_passed_by_its_conductors_word_alone() {
+        let is_watched = |node: &NodeName| node.as_str() == "vault-1";
+        let mut drills = Drills::default();
+        assert!(
+            drills
+                .heard(heard("captured", 0, report(1, Phase::Closed, Some(DrillResult::Passed))), is_watched)
+                .is_some()
+        );
+        drills.confirm(|_| false, is_watched);
+        let summary = |drills: &Drills| drills.summary(None, Timestamp::default());
+        assert_eq!((summary(&drills), drills.totals.len()), (DrillSummary::default(), 0));
+        assert!(drills.closed[0].is_unconfirmed() && drills.confirmed.is_empty());
+        let mut next = Drills::default();
+        next.restore(drills.closed.clone(), is_watched);
+        assert_eq!(summary(&next), DrillSummary::default(), "nor after a start");
+        for _ in 0..2 {
+            drills.confirm(|report| report.drill == DrillId::from_bytes([1; 16]), is_watched);
+        }
+        assert_eq!(drills.totals, BTreeMap::from([(DrillResult::Passed, 1)]), "seen once, counted once");
+        assert_eq!((summary(&drills).last_success.is_some(), drills.confirmed.len()), (true, 1));
+        assert_eq!(summary(&drills).last_recovery_us.len(), 1);
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use crate::cause::Cause;
 use crate::id::{DrillId, MessageId, NodeName, Principal};
-use crate::message::{Receipt, Refusal, Submission};
+use crate::message::{DrillReport, Receipt, Refusal, Submission};
 use crate::status::{IncidentStatus, RefusalStatus, SubmissionStatus};
 use crate::time::{Now, Steady, Timestamp};
+
+use super::drills::CLOCKS;
 
 /// How many incidents of a cluster are kept in memory: what people look at. The database has more.
 pub const INCIDENTS_KEPT: usize = 100;
@@ -194,6 +196,21 @@ impl Ledger {
                 self.changed.push_back(incident.clone());
             }
         }
+    }
+
+    /// Whether this drill was seen: one of the node's incidents is it by custodians' receipts; or began while it ran, where people had to
+    /// approve, and so nobody submits on the intent.
+    pub(super) fn saw(&self, report: &DrillReport) -> bool {
+        let during = |at: Timestamp| {
+            let began = report.announced_at.is_some_and(|announced| at >= announced.before(CLOCKS));
+            began && report.closed_at.is_some_and(|closed| at <= closed.after(CLOCKS))
+        };
+        let is_approved = |submission: &SubmissionStatus| !submission.approvals.is_empty();
+        let mut of_node = self.all().filter(|incident| report.node.as_ref() == Some(&incident.node));
+        of_node.any(|incident| match report.people {
+            true => incident.sealed_at.is_some_and(during) && incident.submissions.iter().any(is_approved),
+            false => incident.drill == Some(report.drill),
+        })
     }
 
     /// Counts what has waited long enough.

@@ -1,5 +1,5 @@
 //! The drills in the history: each report that closed one, in the envelope that its conductor signed, so that anybody can verify it
-//! for years. What was kept first stands.
+//! for years. What each conductor told first stands: none can put its word in the place of another's.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +15,12 @@ use serde::Serialize;
 
 use super::{BUSY_DEADLINE, OpenError};
 
-/// Drills that are kept of each conductor of a cluster: a dozen years of one each day. One that makes some up pushes out nobody's
-/// but its own.
+/// Drills that are kept of each conductor of a cluster, of those that the sentinel saw with its own eyes: a dozen years of one each day.
+/// Nobody makes them up, so that a captured conductor pushes out no evidence, not even what it gave when it was none.
 const DRILLS_MAX: i64 = 5_000;
+
+/// Those that were refused, and apart from them those of which the sentinel saw nothing: so many of each conductor.
+const UNSEEN_MAX: i64 = 1_000;
 
 /// The most that are listed at once.
 pub(crate) const LIST_MAX: u32 = 100;
@@ -34,6 +37,28 @@ pub(super) const TABLE: &str = "
     ) STRICT;
     CREATE INDEX drills_of_conductors ON drills (cluster, conductor, seq);";
 
+/// What version 6 brought: each conductor's word is kept beside those of others. What was kept before counts as seen, as it did.
+/// And reports of drills are here alone.
+pub(super) const BY_CONDUCTOR: &str = "
+    CREATE TABLE drills_by_conductor (
+        seq INTEGER PRIMARY KEY, cluster TEXT NOT NULL, drill TEXT NOT NULL, conductor TEXT NOT NULL, begun_by TEXT, node TEXT,
+        result TEXT NOT NULL, seen INTEGER NOT NULL DEFAULT 0, recovery_us INTEGER, heard_at INTEGER NOT NULL, envelope TEXT NOT NULL,
+        UNIQUE (cluster, drill, conductor)
+    ) STRICT;
+    INSERT INTO drills_by_conductor
+        SELECT seq, cluster, drill, conductor, NULL, node, result, result <> 'refused', recovery_us, heard_at, envelope FROM drills;
+    DROP TABLE drills;
+    ALTER TABLE drills_by_conductor RENAME TO drills;
+    CREATE INDEX drills_of_conductors ON drills (cluster, conductor, seq);
+    DELETE FROM reports WHERE kind = 'drill-report';";
+
+/// What is read of a drill.
+const COLUMNS: &str = "cluster, heard_at, begun_by, seen, envelope";
+
+/// No word of who took a drill over, where its own conductor told of its end.
+const STANDS: &str = "(begun_by IS NULL OR NOT EXISTS (
+    SELECT 1 FROM drills AS own WHERE own.cluster = drills.cluster AND own.drill = drills.drill AND own.begun_by IS NULL))";
+
 /// A drill as it is kept, with its evidence.
 #[derive(Debug, Serialize)]
 pub(crate) struct Kept {
@@ -45,6 +70,10 @@ pub(crate) struct Kept {
     issued_at: Timestamp,
     /// When it was heard.
     heard_at: Timestamp,
+    /// Who began it, where it was another one whose drill was taken over.
+    begun_by: Option<Principal>,
+    /// Whether the sentinel's own eyes agreed.
+    seen: bool,
     /// What it says. Whoever needs to be sure reads the envelope.
     report: Box<DrillReport>,
     /// The report as it was signed.
@@ -67,9 +96,9 @@ impl Archive {
     /// The latest drills of a cluster, the newest first. Waits for the disk.
     pub(crate) fn list(&self, cluster: ClusterId, limit: u32) -> rusqlite::Result<Vec<Kept>> {
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut select = database.prepare_cached(
-            "SELECT cluster, heard_at, envelope FROM drills WHERE cluster = ?1 ORDER BY seq DESC LIMIT ?2",
-        )?;
+        let mut select = database.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM drills WHERE cluster = ?1 AND {STANDS} ORDER BY seq DESC LIMIT ?2"
+        ))?;
         let rows = select.query_map(params![cluster.to_string(), limit], read)?;
         Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
@@ -77,8 +106,9 @@ impl Archive {
     /// One drill of a cluster. Waits for the disk.
     pub(crate) fn one(&self, cluster: ClusterId, drill: DrillId) -> rusqlite::Result<Option<Kept>> {
         let database = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut select = database
-            .prepare_cached("SELECT cluster, heard_at, envelope FROM drills WHERE cluster = ?1 AND drill = ?2")?;
+        let mut select = database.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM drills WHERE cluster = ?1 AND drill = ?2 AND {STANDS} ORDER BY seq LIMIT 1"
+        ))?;
         let kept = select.query_row(params![cluster.to_string(), drill.to_string()], read).optional()?;
         Ok(kept.flatten())
     }
@@ -86,27 +116,26 @@ impl Archive {
 
 /// What a start has to know of a cluster's drills, the oldest first: the latest, the last that passed, and each node's last recovery.
 pub(super) fn known(database: &Connection, cluster: ClusterId) -> Result<Vec<DrillStatus>, OpenError> {
-    let mut select = database.prepare(
-        "SELECT cluster, heard_at, envelope FROM drills WHERE seq IN (
-             SELECT seq FROM (SELECT seq FROM drills WHERE cluster = ?1 ORDER BY seq DESC LIMIT ?2)
-             UNION SELECT max(seq) FROM drills WHERE cluster = ?1 AND result = ?3
-             UNION SELECT seq FROM (SELECT max(seq) AS seq FROM drills WHERE cluster = ?1 AND recovery_us IS NOT NULL
+    let mut select = database.prepare(&format!(
+        "SELECT {COLUMNS} FROM drills WHERE seq IN (
+             SELECT seq FROM (SELECT seq FROM drills WHERE cluster = ?1 AND {STANDS} ORDER BY seq DESC LIMIT ?2)
+             UNION SELECT max(seq) FROM drills WHERE cluster = ?1 AND result = ?3 AND seen
+             UNION SELECT seq FROM (SELECT max(seq) AS seq FROM drills
+                                    WHERE cluster = ?1 AND recovery_us IS NOT NULL AND (seen OR result <> ?3)
                                     GROUP BY node ORDER BY seq DESC LIMIT ?4)
-         ) ORDER BY seq",
-    )?;
+         ) ORDER BY seq"
+    ))?;
     let latest = i64::try_from(DRILLS_KEPT).unwrap_or(i64::MAX);
     let of = params![cluster.to_string(), latest, DrillResult::Passed.as_str(), NODES_MAX];
     let rows = select.query_map(of, read)?.collect::<rusqlite::Result<Vec<_>>>()?;
-    let known = rows.into_iter().flatten().map(|Kept { conductor, issued_at, heard_at, report, .. }| DrillStatus {
-        conductor,
-        issued_at,
-        heard_at,
-        report: *report,
-    });
-    Ok(known.collect())
+    let known = |Kept { conductor, issued_at, heard_at, begun_by, seen, report, .. }| {
+        let report = *report;
+        DrillStatus { conductor, issued_at, heard_at, begun_by, seen, report }
+    };
+    Ok(rows.into_iter().flatten().map(known).collect())
 }
 
-/// Keeps a drill that is over. One that is kept already stays as it is.
+/// Keeps what a conductor told of a drill that is over. What it told already stays as it is.
 pub(super) fn write(
     database: &Connection,
     cluster: ClusterId,
@@ -114,16 +143,18 @@ pub(super) fn write(
     envelope: &str,
 ) -> rusqlite::Result<()> {
     let mut insert = database.prepare_cached(
-        "INSERT OR IGNORE INTO drills (cluster, drill, conductor, node, result, recovery_us, heard_at, envelope)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT OR IGNORE INTO drills (cluster, drill, conductor, begun_by, node, result, seen, recovery_us, heard_at, envelope)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
-    let DrillStatus { conductor, heard_at, report, .. } = drill;
+    let DrillStatus { conductor, heard_at, begun_by, seen, report, .. } = drill;
     insert.execute(params![
         cluster.to_string(),
         report.drill.to_string(),
         conductor.as_str(),
+        begun_by.as_ref().map(Principal::as_str),
         report.node.as_ref().map(|node| node.as_str()),
         report.result.map_or("", DrillResult::as_str),
+        seen,
         report.recovery_us.map(|us| i64::try_from(us).unwrap_or(i64::MAX)),
         heard_at.as_millis(),
         envelope
@@ -131,20 +162,35 @@ pub(super) fn write(
     Ok(())
 }
 
+/// The sentinel saw what this conductor told of this drill.
+pub(super) fn mark_seen(
+    database: &Connection,
+    cluster: ClusterId,
+    drill: DrillId,
+    conductor: &Principal,
+) -> rusqlite::Result<()> {
+    let mut update =
+        database.prepare_cached("UPDATE drills SET seen = 1 WHERE cluster = ?1 AND drill = ?2 AND conductor = ?3")?;
+    update.execute(params![cluster.to_string(), drill.to_string(), conductor.as_str()])?;
+    Ok(())
+}
+
 /// Deletes the oldest of each conductor beyond what is kept.
 pub(super) fn prune(database: &Connection) -> rusqlite::Result<()> {
     database.execute(
         "DELETE FROM drills WHERE seq IN (SELECT seq FROM (
-             SELECT seq, row_number() OVER (PARTITION BY cluster, conductor ORDER BY seq DESC) AS age FROM drills
-         ) WHERE age > ?1)",
-        [DRILLS_MAX],
+             SELECT seq, seen, row_number() OVER (PARTITION BY cluster, conductor, seen, result = ?3 ORDER BY seq DESC) AS age
+             FROM drills
+         ) WHERE age > iif(seen, ?1, ?2))",
+        params![DRILLS_MAX, UNSEEN_MAX, DrillResult::Refused.as_str()],
     )?;
     Ok(())
 }
 
-/// A row of cluster, time and envelope. One that cannot be read is left out.
+/// A row of [`COLUMNS`]. One that cannot be read is left out.
 fn read(row: &Row<'_>) -> rusqlite::Result<Option<Kept>> {
-    let (cluster, heard_at, envelope): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let (cluster, heard_at, envelope): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(4)?);
+    let (begun_by, seen): (Option<String>, bool) = (row.get(2)?, row.get(3)?);
     let signed = Envelope::parse(envelope.as_bytes()).ok();
     let body = signed.and_then(|signed| Body::parse(signed.body()).ok());
     Ok(body.zip(cluster.parse().ok()).and_then(|(Body { header, content }, cluster)| match content {
@@ -153,6 +199,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<Kept>> {
             conductor: header.from,
             issued_at: header.issued_at,
             heard_at: Timestamp::from_millis(heard_at),
+            begun_by: begun_by.and_then(|name| name.parse().ok()),
+            seen,
             report,
             envelope,
         }),
@@ -210,7 +258,8 @@ mod tests {
         let conductor: Principal = conductor.parse().expect("a name");
         let content = Content::DrillReport(Box::new(report.clone()));
         let (_, envelope) = seal_message(key, &conductor, CLUSTER, content, at, None).expect("signed");
-        let drill = DrillStatus { conductor, issued_at: at, heard_at: at, report };
+        let seen = result == DrillResult::Passed;
+        let drill = DrillStatus { conductor, issued_at: at, heard_at: at, begun_by: None, seen, report };
         Record::Drill(CLUSTER, Box::new(drill), String::from_utf8(envelope).expect("text"))
     }
 
@@ -227,7 +276,7 @@ mod tests {
         let Record::Drill(_, _, envelope) = &first else { panic!("a drill") };
         let envelope = envelope.clone();
         history.write(first);
-        history.write(drill(&key, 1, "custodian-2", "vault-1", DrillResult::Failed));
+        history.write(drill(&key, 1, "custodian-1", "vault-1", DrillResult::Failed));
         history.write(drill(&key, 2, "custodian-2", "vault-2", DrillResult::Failed));
         history.close();
         let (history, known) = History::open(Some(&path), &[CLUSTER, ClusterId::from_bytes([2; 16])]);
@@ -241,6 +290,60 @@ mod tests {
         assert_eq!((one.envelope, one.report.result), (envelope, Some(DrillResult::Passed)));
         assert!(archive.one(ClusterId::from_bytes([2; 16]), listed[1].report.drill).expect("asked").is_none());
         history.close();
+    }
+
+    #[test]
+    fn the_word_of_who_took_a_drill_over_is_kept_and_gives_way_to_that_of_its_own_conductor() {
+        let (folder, key) = (tempfile::tempdir().expect("a folder"), SigningKey::generate().expect("random numbers"));
+        let path = folder.path().join("history.db");
+        let mut database = open(&path).expect("new");
+        let told = |number, conductor, result| drill(&key, number, conductor, "vault-1", result);
+        let mut taken_over = told(1, "custodian-2", DrillResult::Failed);
+        let Record::Drill(_, captured, _) = &mut taken_over else { panic!("a drill") };
+        captured.begun_by = "custodian-1".parse().ok();
+        let id = captured.report.drill;
+        write_batch(&mut database, &[taken_over]).expect("written");
+        let (archive, ends) = (Archive::open(&path).expect("there"), |database: &Connection| {
+            let known = known(database, CLUSTER).expect("known");
+            known.into_iter().map(|drill| (drill.conductor.to_string(), drill.begun_by.is_some())).collect::<Vec<_>>()
+        });
+        assert_eq!(ends(&database), [("custodian-2".to_owned(), true)]);
+        let Record::Drill(_, mut own, envelope) = told(1, "custodian-1", DrillResult::Passed) else {
+            panic!("a drill")
+        };
+        own.seen = false;
+        let conductor = own.conductor.clone();
+        write_batch(&mut database, &[Record::Drill(CLUSTER, own, envelope)]).expect("written");
+        assert_eq!(ends(&database), [("custodian-1".to_owned(), false)]);
+        let one = || archive.one(CLUSTER, id).expect("asked").expect("there");
+        assert!(!one().seen && one().conductor == conductor);
+        write_batch(&mut database, &[Record::DrillSeen(CLUSTER, id, conductor)]).expect("written");
+        assert!(one().seen);
+        let listed = archive.list(CLUSTER, LIST_MAX).expect("listed");
+        assert_eq!((listed.len(), listed[0].report.result), (1, Some(DrillResult::Passed)));
+        let kept: i64 = database.query_row("SELECT count(*) FROM drills", [], |row| row.get(0)).expect("counted");
+        assert_eq!(kept, 2, "both are evidence");
+    }
+
+    #[test]
+    fn drills_of_the_version_before_are_taken_over_as_they_are() {
+        let (folder, key) = (tempfile::tempdir().expect("a folder"), SigningKey::generate().expect("random numbers"));
+        let path = folder.path().join("history.db");
+        let database = Connection::open(&path).expect("new");
+        let before: String = super::super::VERSIONS[..5].concat();
+        database.execute_batch(&format!("{before} PRAGMA user_version = 5;")).expect("as it was");
+        for (number, result) in [(1, DrillResult::Passed), (2, DrillResult::Refused)] {
+            let Record::Drill(_, drill, envelope) = drill(&key, number, "custodian-1", "vault-1", result) else {
+                panic!("a drill")
+            };
+            let insert = "INSERT INTO drills (cluster, drill, conductor, node, result, recovery_us, heard_at, envelope)
+                          VALUES (?1, ?2, 'custodian-1', 'vault-1', ?3, NULL, 1, ?4)";
+            let row = params![CLUSTER.to_string(), drill.report.drill.to_string(), result.as_str(), envelope];
+            database.execute(insert, row).expect("written");
+        }
+        drop(database);
+        let known = known(&open(&path).expect("taken over"), CLUSTER).expect("known");
+        assert_eq!(known.iter().map(|drill| drill.seen).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
@@ -260,27 +363,30 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_pushes_out_no_other_conductors_drills() {
+    fn a_flood_pushes_out_no_other_conductors_drills_and_none_that_was_seen() {
         let (folder, key) = (tempfile::tempdir().expect("a folder"), SigningKey::generate().expect("random numbers"));
         let mut database = open(&folder.path().join("history.db")).expect("new");
         let evidence = drill(&key, 0, "custodian-1", "vault-1", DrillResult::Failed);
-        write_batch(&mut database, &[evidence]).expect("written");
-        let Record::Drill(_, made_up, envelope) = drill(&key, 1, "custodian-2", "vault-1", DrillResult::Passed) else {
+        let seen = drill(&key, 0, "custodian-2", "vault-1", DrillResult::Passed);
+        let failed = drill(&key, 1, "custodian-2", "vault-1", DrillResult::Failed);
+        write_batch(&mut database, &[evidence, seen, failed]).expect("written");
+        let Record::Drill(_, made_up, envelope) = drill(&key, 2, "custodian-2", "vault-1", DrillResult::Refused) else {
             panic!("a drill")
         };
         let most = u32::try_from(DRILLS_MAX).expect("small");
         let transaction = database.transaction().expect("begun");
-        for number in 1..most + 50 {
+        for number in 2..most + 50 {
             let mut next = made_up.clone();
             next.report.drill = DrillId::from_bytes(u128::from(number).to_be_bytes());
             write(&transaction, CLUSTER, &next, &envelope).expect("written");
         }
         transaction.commit().expect("committed");
         prune(&database).expect("pruned");
-        let count = |conductor: &str| -> i64 {
-            let counted = "SELECT count(*) FROM drills WHERE conductor = ?1";
-            database.query_row(counted, [conductor], |row| row.get(0)).expect("counted")
+        let count = |conductor: &str, result: &str| -> i64 {
+            let counted = "SELECT count(*) FROM drills WHERE conductor = ?1 AND result = ?2";
+            database.query_row(counted, [conductor, result], |row| row.get(0)).expect("counted")
         };
-        assert_eq!((count("custodian-1"), count("custodian-2")), (1, DRILLS_MAX));
+        assert_eq!((count("custodian-1", "failed"), count("custodian-2", "refused")), (1, UNSEEN_MAX));
+        assert_eq!((count("custodian-2", "passed"), count("custodian-2", "failed")), (1, 1));
     }
 }

@@ -4,6 +4,7 @@ use super::super::drills::tests::report;
 use super::*;
 use crate::id::{DrillId, SlotId};
 use crate::message::{Intent, Phase};
+use crate::status::DrillSummary;
 
 const ENVELOPE: &[u8] = b"as it was signed";
 
@@ -59,15 +60,44 @@ fn a_drill_is_shown_while_it_runs_and_kept_as_it_was_signed_when_it_is_over() {
     assert_eq!(kept(&world.drill("custodian-1", closed)), 0, "told again");
     let status = world.status();
     assert_eq!(status.drills.iter().map(|drill| drill.report.result).collect::<Vec<_>>(), [Some(DrillResult::Passed)]);
-    assert_eq!(status.drill_summary.last_recovery_us.len(), 1);
+    assert!(status.drills[0].is_unconfirmed(), "nobody here saw the node sealed");
+    assert_eq!(status.drill_summary, DrillSummary::default());
     let counted: Vec<_> = world.watcher.totals().drills.into_iter().collect();
     assert_eq!(counted.len(), DrillResult::ALL.len(), "each result is told, also at zero");
-    assert_eq!(counted.iter().map(|(_, n)| n).sum::<u64>(), 1);
+    assert_eq!(counted.iter().map(|(_, n)| n).sum::<u64>(), 0);
 
+    assert_eq!(kept(&world.drill("custodian-1", report(2, Phase::Closed, Some(DrillResult::Late)))), 1);
+    assert_eq!(world.status().drill_summary.last_recovery_us.len(), 1);
     let mut clusters = watch(&["vault-2"], true);
     world.watcher.reconfigure(std::mem::take(&mut clusters), &BTreeSet::new(), at(world.now));
     let status = world.status();
-    assert_eq!((status.drills.len(), status.drill_summary.last_recovery_us.len()), (1, 0), "the node is gone");
+    assert_eq!((status.drills.len(), status.drill_summary.last_recovery_us.len()), (2, 0), "the node is gone");
+}
+
+#[test]
+fn a_drill_passed_once_the_sentinel_saw_it_too() {
+    let mut world = settled(true);
+    let passed = |drill| report(drill, Phase::Closed, Some(DrillResult::Passed));
+    let seen = |records: Vec<Record>| records.into_iter().any(|record| matches!(record, Record::DrillSeen(..)));
+    let runs = |world: &World| world.watcher.totals().drills[&(CLUSTER, DrillResult::Passed)];
+    // What its report names, the receipts name: also those that come later than it.
+    world.truth.sealed = true;
+    world.run(SECOND);
+    assert!(!seen(world.drill("custodian-1", passed(1))) && runs(&world) == 0);
+    world.opened_by([1, 2, 3], Some(MessageId::from_bytes([1; 16])));
+    assert!(seen(std::iter::from_fn(|| world.watcher.poll_record()).collect()));
+    let status = world.status();
+    assert!(status.drills[0].seen && status.drill_summary.last_success.is_some() && runs(&world) == 1);
+
+    // A crash that a captured conductor calls a drill, and one that it calls a drill of people.
+    world.truth.sealed = true;
+    world.run(SECOND);
+    world.opened_by([1, 2, 3], None);
+    let of_people = DrillReport { people: true, announced_at: Some(at(world.now).wall), ..passed(3) };
+    for made_up in [passed(2), of_people] {
+        assert!(!seen(world.drill("custodian-5", made_up)));
+    }
+    assert_eq!((runs(&world), world.status().drill_summary.last_success), (1, status.drill_summary.last_success));
 }
 
 #[test]
