@@ -118,7 +118,7 @@ fn every_claim_is_seen_to_hold() {
         "sealed on purpose",
         "holdfast approve",
         "margin -1",
-        ": passed; sealed for",
+        ": passed: open after",
         "refused: ",
     ] {
         assert!(shown.contains(part), "{part:?} is missing:\n{shown}");

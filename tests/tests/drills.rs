@@ -131,7 +131,7 @@ fn an_ordered_drill(lab: &mut Lab) {
 
     // For people: each step, and a table.
     let said = order(lab, &["--node", "vault-3"]).well();
-    for part in ["may be held", "announced", "told to seal itself", "sealed seen", "serves", ": passed; sealed for"] {
+    for part in ["may be held", "announced", "told to seal itself", "sealed seen", "serves", ": passed: open after"] {
         assert!(said.out.contains(part), "{part:?} is missing:\n{}", said.out);
     }
     let said = order(lab, &["--node", "vault-9"]);

@@ -21,7 +21,9 @@ use crate::quorum::FRESH;
 use crate::status::{AuditMisfit, ClusterStatus, CustodianStatus, IncidentStatus, NodeStatus, Status};
 use crate::time::Timestamp;
 
-pub use drill::{BY_PEOPLE, canary_outcome, drill_outcome, last_telling_drill, recovery_millis};
+pub use drill::{
+    BY_PEOPLE, UNCONFIRMED, canary_outcome, drill_outcome, drill_outcome_sentence, last_telling_drill, recovery_millis,
+};
 pub use held::{is_held, names, orders_advice, release_command, released, trust_diverged, trust_trouble};
 pub use trend::{Bar, TREND_MAX, Trend, trend};
 

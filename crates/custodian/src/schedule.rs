@@ -81,6 +81,16 @@ impl Schedule {
         None
     }
 
+    /// The first drill that is still to be held: one that should have begun at most so long ago.
+    pub(crate) fn pending(&self, now: Timestamp, missed_max: Duration) -> Option<Due> {
+        let since = now.before(missed_max);
+        let mut due = self.next(since.before(self.jitter))?;
+        while due.at < since {
+            due = self.next(due.slot.time()?)?;
+        }
+        Some(due)
+    }
+
     fn is_blacked_out(&self, time: &Zoned) -> bool {
         self.blackout.iter().any(|(first, last)| (*first..=*last).contains(&time.date()))
     }
@@ -147,6 +157,20 @@ mod tests {
         }
         assert!(delays.iter().all(|delay| *delay < Duration::from_secs(120)));
         assert!(delays.iter().any(|delay| *delay > Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_start_within_the_jitter_loses_no_drill_and_holds_none_that_is_long_over() {
+        let (missed_max, minute) = (Duration::from_secs(60), Duration::from_secs(60));
+        let daily = schedule("0 10 * * *", 600, &[]).expect("a schedule");
+        let slot = at("2026-11-24T10:00:00.000Z");
+        let due = daily.next(slot.before(minute)).expect("one");
+        assert!(due.at.since(slot) > minute * 2, "a jitter that would show nothing");
+        for now in [slot.before(minute * 30), slot, due.at.before(minute), due.at, due.at.after(missed_max)] {
+            assert_eq!(daily.pending(now, missed_max), Some(due.clone()), "{now}");
+        }
+        let over = daily.pending(due.at.after(missed_max + Duration::from_millis(1)), missed_max).expect("one");
+        assert_eq!(over.slot.to_string(), "2026-11-25T10:00:00.000Z");
     }
 
     #[test]

@@ -80,7 +80,7 @@ const GAUGES: [(&str, &str); 40] = [
     ("holdfast_node_identity_refused", "Whether somebody who is not the node last answered at its address"),
     (
         "holdfast_drill_last_success_timestamp_seconds",
-        "When the last drill that passed was over; absent while none did",
+        "When the last drill that passed, and that was seen, was over; absent while none did",
     ),
     (
         "holdfast_drill_last_closed_timestamp_seconds",
@@ -104,7 +104,7 @@ const COUNTERS: [(&str, &str); 5] = [
     ("holdfast_incidents_total", "Incidents that the sentinel saw, by cause"),
     ("holdfast_unseals_total", "Incidents that custodians ended, by cause"),
     ("holdfast_share_submissions_total", "Shares that the custodian submitted, by result"),
-    ("holdfast_drill_runs_total", "Drills that are over, by result"),
+    ("holdfast_drill_runs_total", "Drills that are over, by result; those that passed, once they were seen too"),
     ("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason"),
 ];
 

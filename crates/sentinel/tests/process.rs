@@ -374,8 +374,9 @@ fn drills_are_handed_out_as_they_were_signed_and_outlive_the_process() {
     let envelope = drill(&first, "passed");
     let database = rusqlite::Connection::open(folder.path("history.db")).expect("opened");
     for (id, signed) in [(&first, envelope.clone()), (&second, drill(&second, "late"))] {
-        let insert = "INSERT INTO drills (cluster, drill, conductor, node, result, recovery_us, heard_at, envelope)
-                      VALUES (?1, ?2, 'custodian-1', 'vault-1', 'passed', 41200, 1795514404000, ?3)";
+        let insert =
+            "INSERT INTO drills (cluster, drill, conductor, node, result, seen, recovery_us, heard_at, envelope)
+                      VALUES (?1, ?2, 'custodian-1', 'vault-1', 'passed', 1, 41200, 1795514404000, ?3)";
         database.execute(insert, rusqlite::params!["07".repeat(16), id, signed]).expect("written");
     }
     drop(database);

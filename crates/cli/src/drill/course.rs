@@ -1,31 +1,49 @@
 //! How an ordered drill goes, put together from what conductors tell, and in words.
 //!
-//! What is here was verified before (`run`). The first report that closes the drill is its end; what comes later changes nothing.
+//! What is here was verified before (`run`). A captured conductor tells of drills too. The one that is followed is the one whose intent enough
+//! custodians say that they took; until they do, the one that has the order. It alone tells of a good end, and that one counts
+//! for nothing without those custodians. Another one may end the drill that it took over, and knows of no good end.
 
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_core::id::{MessageId, Principal, SlotId};
-use holdfast_core::message::{Content, DrillReport, DrillResult, Effect, Phase, Response, Serving, plain_text};
+use holdfast_core::message::{
+    Acknowledgement, Content, DrillReport, DrillResult, Effect, Phase, Response, Serving, plain_text,
+};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{duration, names};
+use holdfast_core::verdict::{drill_outcome, duration, names};
+
+/// How many of the intents that a custodian said it took last are remembered: it takes one at a time.
+const TAKEN_MAX: usize = 8;
 
 /// The drill that an order is for, as far as it has been told.
 pub(crate) struct Course {
     order: MessageId,
     slot: SlotId,
-    taken: bool,
+    /// How many custodians have to take an intent.
+    threshold: usize,
+    /// Who has the order, or told of it first.
+    holder: Option<Principal>,
+    /// The intents that custodians said they took, by custodian.
+    taken: BTreeMap<Principal, VecDeque<MessageId>>,
+    /// Who named an intent first.
+    announced: BTreeMap<MessageId, Principal>,
     told: Option<(Principal, DrillReport)>,
+    /// What the last one told that was not believed, if one was not.
+    doubt: Option<String>,
 }
 
 impl Course {
     /// Nothing has been told yet.
-    pub(crate) fn new(order: MessageId, slot: SlotId) -> Self {
-        Self { order, slot, taken: false, told: None }
+    pub(crate) fn new(order: MessageId, slot: SlotId, threshold: u8) -> Self {
+        let (taken, announced) = (BTreeMap::new(), BTreeMap::new());
+        let threshold = usize::from(threshold);
+        Self { order, slot, threshold, holder: None, taken, announced, told: None, doubt: None }
     }
 
     /// Whether a conductor has the order.
-    pub(crate) fn is_taken(&self) -> bool {
-        self.taken || self.told.is_some()
+    pub(crate) const fn is_taken(&self) -> bool {
+        self.holder.is_some()
     }
 
     /// Who conducts the drill, and what they told last.
@@ -38,23 +56,90 @@ impl Course {
         self.told.as_ref().and_then(|(_, report)| report.result)
     }
 
+    /// Why an end was not believed that somebody told of.
+    pub(crate) fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
+    }
+
     /// Takes in what somebody told, and gives what is new about it, line by line.
     pub(crate) fn hear(&mut self, from: &Principal, content: &Content) -> Vec<String> {
         match content {
-            Content::Acknowledgement(answer) if answer.order == self.order && !self.is_taken() => {
-                self.taken = true;
-                match &answer.effect {
-                    Effect::InForce {} => vec![format!("  {from} has the order")],
-                    Effect::Inapplicable { why } => vec![format!("  {from}: cannot: {}", plain_text(why))],
-                    Effect::Waiting { .. } => Vec::new(),
-                }
+            Content::Acknowledgement(answer) if answer.order == self.order => self.hear_holder(from, &answer.effect),
+            Content::Acknowledgement(answer) => {
+                self.hear_taken(from, answer);
+                Vec::new()
             }
             Content::DrillReport(report) if report.slot == self.slot && self.result().is_none() => {
-                let before = self.told.replace((from.clone(), (**report).clone()));
-                progress(from, before.as_ref().map(|(_, report)| report), report)
+                self.hear_report(from, report)
             }
             _ => Vec::new(),
         }
+    }
+
+    fn hear_holder(&mut self, from: &Principal, effect: &Effect) -> Vec<String> {
+        if self.is_taken() {
+            return Vec::new();
+        }
+        match effect {
+            Effect::InForce {} => {
+                self.holder = Some(from.clone());
+                vec![format!("  {from} has the order")]
+            }
+            Effect::Inapplicable { why } => vec![format!("  {from}: cannot: {}", plain_text(why))],
+            Effect::Waiting { .. } => Vec::new(),
+        }
+    }
+
+    /// A custodian took an intent. One that takes its word back, since no other seal is covered, had taken it all the same.
+    fn hear_taken(&mut self, from: &Principal, Acknowledgement { order: intent, effect, .. }: &Acknowledgement) {
+        let taken = self.taken.entry(from.clone()).or_default();
+        if *effect == (Effect::InForce {}) && !taken.contains(intent) {
+            if taken.len() >= TAKEN_MAX {
+                taken.pop_front();
+            }
+            taken.push_back(*intent);
+        }
+    }
+
+    fn hear_report(&mut self, from: &Principal, report: &DrillReport) -> Vec<String> {
+        if let Some(intent) = report.intent {
+            self.announced.entry(intent).or_insert_with(|| from.clone());
+        }
+        let conducts = self.conducts(from, report);
+        let good = matches!(report.result, Some(DrillResult::Passed | DrillResult::Late));
+        if good && !conducts {
+            let result = report.result.map_or("", DrillResult::as_str);
+            let why = format!(
+                "{from} tells of an end ({result}) of a drill whose intent too few custodians are known to have taken"
+            );
+            let lines = if self.doubt.is_none() { vec![format!("  {why}")] } else { Vec::new() };
+            self.doubt = Some(why);
+            return lines;
+        }
+        let holder = self.holder.get_or_insert_with(|| from.clone());
+        let follows = conducts || (*holder == *from && !self.is_conducted());
+        let same = self.told.as_ref().is_none_or(|(_, told)| told.drill == report.drill);
+        let took_over =
+            matches!(report.result, Some(DrillResult::Interrupted | DrillResult::Failed | DrillResult::Aborted));
+        if !follows && !(same && took_over) {
+            return Vec::new();
+        }
+        // What was told of another drill is nothing that came before.
+        let before = self.told.replace((from.clone(), report.clone())).filter(|_| same);
+        progress(from, before.as_ref().map(|(_, report)| report), report)
+    }
+
+    /// Whether this is the conductor whose intent enough custodians took.
+    fn conducts(&self, from: &Principal, report: &DrillReport) -> bool {
+        report.intent.is_some_and(|intent| self.is_held(&intent) && self.announced.get(&intent) == Some(from))
+    }
+
+    fn is_conducted(&self) -> bool {
+        self.announced.keys().any(|intent| self.is_held(intent))
+    }
+
+    fn is_held(&self, intent: &MessageId) -> bool {
+        self.taken.values().filter(|taken| taken.contains(intent)).count() >= self.threshold
     }
 }
 
@@ -141,26 +226,8 @@ fn conclusion(report: &DrillReport) -> Vec<String> {
     for (custodian, why) in &report.declined {
         lines.push(format!("  {custodian} took no part: {}", plain_text(why)));
     }
-    lines.push(verdict(report));
+    lines.push(format!("drill {}: {}", report.drill, drill_outcome(report)));
     lines
-}
-
-/// What came of it, in a sentence.
-fn verdict(report: &DrillReport) -> String {
-    let result = report.result.map_or("", DrillResult::as_str);
-    let mut text = format!("drill {}: {result}", report.drill);
-    // Writing to a string cannot fail.
-    let _ = match report.recovery_us {
-        Some(us) => {
-            let met = if us / 1000 <= report.objective_ms { "met" } else { "missed" };
-            write!(text, "; sealed for {}, objective {} {met}", micros(us), millis(report.objective_ms))
-        }
-        None => Ok(()),
-    };
-    if let Some(why) = &report.why {
-        let _ = write!(text, ": {}", plain_text(why));
-    }
-    text
 }
 
 fn answered(response: &Response) -> String {
@@ -190,22 +257,27 @@ fn micros(us: u64) -> String {
     duration(us as f64 / 1_000.0)
 }
 
-fn millis(ms: u64) -> String {
-    duration(ms as f64)
-}
-
 #[cfg(test)]
 mod tests {
-    use holdfast_core::message::Acknowledgement;
     use serde_json::{Value, json};
 
     use super::*;
 
     const ORDER: &str = "741ab2fcd51c210554075ee69e3aa4f3";
+    const INTENT: &str = "0123456789abcdef0123456789abcdef";
 
     fn course() -> Course {
         let order: MessageId = ORDER.parse().expect("an id");
-        Course::new(order, SlotId::of_order(order))
+        Course::new(order, SlotId::of_order(order), 3)
+    }
+
+    /// Three custodians say that they took an intent.
+    fn take(course: &mut Course, intent: &str) {
+        for custodian in ["custodian-2", "custodian-3", "custodian-4"] {
+            let order = intent.parse().expect("an id");
+            let answer = Acknowledgement { order, effect: Effect::InForce {}, in_flight: Vec::new() };
+            assert!(course.hear(&name(custodian), &Content::Acknowledgement(answer)).is_empty());
+        }
     }
 
     fn name(text: &str) -> Principal {
@@ -228,7 +300,7 @@ mod tests {
             "sealed_at": "2026-11-24T14:47:06.857Z", "opened_at": "2026-11-24T14:47:06.980Z",
             "served_at": "2026-11-24T14:47:07.001Z", "closed_at": "2026-11-24T14:47:08.001Z",
             "submitters": ["custodian-1", "custodian-3"], "taken_by": ["custodian-1", "custodian-2", "custodian-3", "custodian-4"],
-            "before": "standby", "after": "standby", "recovery_us": 122_860,
+            "before": "standby", "after": "standby", "recovery_us": 122_860, "intent": INTENT,
         })
     }
 
@@ -249,6 +321,7 @@ mod tests {
         let preflight = report("preflight", json!({}));
         assert_eq!(course.hear(&conductor, &preflight), ["  custodian-1 looks whether it may be held"]);
         assert!(course.hear(&conductor, &preflight).is_empty(), "nothing is new about it");
+        take(&mut course, INTENT);
         // One that is told is told with those before it that were lost.
         let lines = course.hear(&conductor, &report("sealed", times()));
         let expected = [
@@ -279,14 +352,59 @@ mod tests {
             "  serves       +144 ms  as a standby",
             "",
             "  custodian-3 took no part: no word of it came",
-            "drill ade2bd00e560c7c36f6dfe8376c8daac: late; sealed for 123 ms, objective 100 ms missed: the node opened later \
-             than the objective allows",
+            "drill ade2bd00e560c7c36f6dfe8376c8daac: late: open after 123 ms, objective 100 ms",
         ];
         assert_eq!(lines, expected);
         assert_eq!(course.result(), Some(DrillResult::Late));
         // The first end is the end.
         assert!(course.hear(&name("custodian-2"), &closed("passed", json!({}))).is_empty());
         assert_eq!(course.result(), Some(DrillResult::Late));
+    }
+
+    #[test]
+    fn a_captured_conductors_word_makes_no_good_end() {
+        let (conductor, captured) = (name("custodian-1"), name("custodian-5"));
+        let own = json!({"intent": "ff".repeat(16), "drill": "ee".repeat(16)});
+        // It is the first to tell, it says that it has the order, and it may name the intent of the other one later.
+        let mut course = course();
+        let answer =
+            Acknowledgement { order: ORDER.parse().expect("an id"), effect: Effect::InForce {}, in_flight: [].into() };
+        course.hear(&captured, &Content::Acknowledgement(answer));
+        for result in ["passed", "late"] {
+            course.hear(&captured, &closed(result, own.clone()));
+            assert_eq!(course.result(), None);
+        }
+        assert!(course.doubt().is_some_and(|why| why.starts_with("custodian-5 tells of an end (late)")));
+        let two =
+            Acknowledgement { order: INTENT.parse().expect("an id"), effect: Effect::InForce {}, in_flight: [].into() };
+        for custodian in ["custodian-5", "custodian-2"] {
+            course.hear(&name(custodian), &Content::Acknowledgement(two.clone()));
+        }
+        course.hear(
+            &conductor,
+            &report("announced", json!({"intent": INTENT, "announced_at": "2026-11-24T14:47:06.500Z"})),
+        );
+        course.hear(&conductor, &closed("passed", json!({})));
+        assert_eq!(course.result(), None, "two are not enough");
+        take(&mut course, INTENT);
+        for more in [own.clone(), json!({})] {
+            course.hear(&captured, &closed("passed", more));
+            course.hear(&captured, &closed("refused", own.clone()));
+            assert_eq!(course.result(), None);
+        }
+        course.hear(&conductor, &closed("passed", json!({})));
+        assert_eq!((course.told().0, course.result()), (Some(conductor), Some(DrillResult::Passed)));
+    }
+
+    #[test]
+    fn who_takes_a_drill_over_may_end_it_and_another_drills_end_is_none() {
+        let (mut course, conductor, other) = (course(), name("custodian-1"), name("custodian-2"));
+        take(&mut course, INTENT);
+        course.hear(&conductor, &report("sealed", times()));
+        course.hear(&other, &closed("interrupted", json!({"drill": "ee".repeat(16)})));
+        assert_eq!(course.result(), None);
+        course.hear(&other, &closed("interrupted", json!({})));
+        assert_eq!((course.told().0, course.result()), (Some(other), Some(DrillResult::Interrupted)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The reports of drills as conductors signed them: fetched from a sentinel or read from a file, and believed only where the signature
-//! is one that this operator's own allowed_signers accepts. What a sentinel says beside the envelope is not looked at.
+//! is one that this operator's own allowed_signers accepts. Of what a sentinel says beside the envelope, that it saw no drill is told, and
+//! nothing else.
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,8 @@ pub(super) struct Evidence {
     pub(super) report: DrillReport,
     /// What came of the drill: only such reports are evidence.
     pub(super) result: DrillResult,
+    /// Whether the sentinel that handed it out says that it saw the drill too; none where it comes from a file.
+    pub(super) seen: Option<bool>,
     /// The exact bytes that were signed.
     pub(super) body: Vec<u8>,
     /// The signature over them, as `ssh-keygen` reads it.
@@ -105,10 +108,22 @@ impl Evidence {
             key: envelope.signature().public_key().fingerprint(),
             report: *report,
             result,
+            seen: None,
             body: envelope.body().to_owned(),
             signature,
             envelope: bytes.to_owned(),
         })
+    }
+
+    /// Whether it passed by its conductor's word alone.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        self.result == DrillResult::Passed && self.seen == Some(false)
+    }
+
+    /// What came of it, in a word or two.
+    pub(super) fn in_short(&self) -> String {
+        let doubt = if self.is_unconfirmed() { ", unconfirmed" } else { "" };
+        self.result.as_str().to_owned() + doubt
     }
 
     fn about(self, drill: DrillId) -> Result<Self, Refused> {
@@ -144,6 +159,8 @@ pub(super) struct Source<'a> {
 #[derive(Deserialize)]
 struct Kept {
     envelope: String,
+    #[serde(default)]
+    seen: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -199,7 +216,8 @@ impl<'a> Source<'a> {
     fn verify(&self, kept: &Kept) -> Result<Evidence, Refused> {
         let (name, cluster) = self.named;
         let (bytes, id) = (kept.envelope.as_bytes(), cluster.manifest.id());
-        Evidence::verify(bytes, (name, id), &self.operator.allowed_signers, clock::wall())
+        let verified = Evidence::verify(bytes, (name, id), &self.operator.allowed_signers, clock::wall());
+        verified.map(|evidence| Evidence { seen: kept.seen, ..evidence })
     }
 }
 

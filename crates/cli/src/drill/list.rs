@@ -66,12 +66,12 @@ impl fmt::Display for Drills<'_> {
         }
         let mut drills = table(["BEGAN", "CLUSTER", "NODE", "RESULT", "RECOVERY", "OBJECTIVE", "CONDUCTOR", "DRILL"]);
         for Answer { evidence, .. } in &self.drills {
-            let Evidence { cluster, conductor, report, result, .. } = evidence;
+            let Evidence { cluster, conductor, report, .. } = evidence;
             drills.add_row([
                 moment(report.began_at, self.now),
                 cluster.to_string(),
                 report.node.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string),
-                result.as_str().to_owned(),
+                evidence.in_short(),
                 recovery_millis(report).map_or_else(|| "–".to_owned(), duration),
                 duration(report.objective_ms as f64),
                 conductor.to_string(),

@@ -38,16 +38,11 @@ pub(super) fn render(evidence: &Evidence, trend: &Trend) -> String {
     }
     if trend.drills.len() > 1 {
         text.push_str("\n## The last drills\n");
-        let drills = trend.drills.iter().map(|Evidence { report, result, .. }| {
+        let drills = trend.drills.iter().map(|drill| {
+            let report = &drill.report;
             let node = report.node.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string);
             let recovery = recovery_millis(report).map_or_else(|| "–".to_owned(), duration);
-            vec![
-                report.began_at.to_string(),
-                node,
-                result.as_str().to_owned(),
-                recovery,
-                duration(report.objective_ms as f64),
-            ]
+            vec![report.began_at.to_string(), node, drill.in_short(), recovery, duration(report.objective_ms as f64)]
         });
         table(&mut text, &["Began", "Node", "Result", "Recovery", "Objective"], drills);
     }

@@ -60,6 +60,8 @@ pub(super) struct Answer<'a> {
     conductor: &'a Principal,
     issued_at: Timestamp,
     key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<bool>,
     report: &'a DrillReport,
     #[serde(skip)]
     pub(super) evidence: &'a Evidence,
@@ -67,8 +69,8 @@ pub(super) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     pub(super) fn new(evidence: &'a Evidence) -> Self {
-        let Evidence { cluster, conductor, issued_at, key, report, .. } = evidence;
-        Self { cluster, conductor, issued_at: *issued_at, key, report, evidence }
+        let Evidence { cluster, conductor, issued_at, key, seen, report, .. } = evidence;
+        Self { cluster, conductor, issued_at: *issued_at, key, seen: *seen, report, evidence }
     }
 }
 
@@ -202,11 +204,12 @@ pub(super) fn text(evidence: &Evidence, trend: &Trend) -> String {
     }
     if trend.drills.len() > 1 {
         let mut last = table(["LAST DRILLS", "NODE", "RESULT", "RECOVERY", "OBJECTIVE"]);
-        for Evidence { report, result, .. } in &trend.drills {
+        for drill in &trend.drills {
+            let report = &drill.report;
             last.add_row([
                 report.began_at.to_string(),
                 report.node.as_ref().map_or_else(|| "–".to_owned(), ToString::to_string),
-                result.as_str().to_owned(),
+                drill.in_short(),
                 recovery_millis(report).map_or_else(|| "–".to_owned(), duration),
                 duration(report.objective_ms as f64),
             ]);

@@ -110,8 +110,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let wait = arguments.wait.map_or(if arguments.with_people { WAIT_FOR_PEOPLE } else { WAIT }, Duration::from_secs);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let deadline = Instant::now() + wait;
-    let heard =
-        runtime.block_on(async { follow(Post::open(broker, &operator, cluster), &order, deadline, &say).await });
+    let course = Course::new(order.id, SlotId::of_order(order.id), cluster.manifest.threshold());
+    let heard = runtime
+        .block_on(async { follow(Post::open(broker, &operator, cluster), course, &order, deadline, &say).await });
 
     let (conductor, report) = heard.course.told();
     let what = What { conductor, result: heard.course.result(), report: report.map(Box::new) };
@@ -135,6 +136,12 @@ fn print(arguments: &Arguments, order: &Signed, (name, _): Named<'_>, what: &Wha
 
 /// Why there is no result, and what to do.
 fn unfinished(heard: &Heard, what: &What, wait: u64) -> anyhow::Error {
+    if let Some(why) = heard.course.doubt() {
+        return anyhow::anyhow!(
+            "no end of the drill is believed after {wait} s: {why}. Does its incident say `drill` on the sentinel's page? If \
+             it does not, that conductor is captured: `holdfast distrust`; docs/OPERATIONS.md, \"Reports of drills\""
+        );
+    }
     if let Some(report) = &what.report {
         return anyhow::anyhow!(
             "the drill is not over after {wait} s ({}): it goes on without this command, and `holdfast drill list` tells its end",
@@ -159,8 +166,7 @@ const LOOK_AT: &str = "does a custodian with [conductor.*] for this cluster run,
                        broker have the conductors' queue (`holdfast broker definitions --conductor`)? The order is good for 15 minutes";
 
 /// Sends the order, and hears what conductors tell of it, until the drill is over or the deadline passes.
-async fn follow(mut post: Post, order: &Signed, deadline: Instant, say: &impl Fn(&str)) -> Heard {
-    let course = Course::new(order.id, SlotId::of_order(order.id));
+async fn follow(mut post: Post, course: Course, order: &Signed, deadline: Instant, say: &impl Fn(&str)) -> Heard {
     let mut heard = Heard { course, trouble: None, unread: None, disbelieved: None };
     let publish = post.publish(std::slice::from_ref(order));
     tokio::pin!(publish);

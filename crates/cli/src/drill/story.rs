@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_core::id::Principal;
-use holdfast_core::message::{Approved, DrillReport, DrillResult, Response, Serving, Submission};
+use holdfast_core::message::{Approved, DrillReport, Response, Serving, Submission};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{BY_PEOPLE, canary_outcome, duration, offset, recovery_millis};
+use holdfast_core::verdict::{
+    BY_PEOPLE, UNCONFIRMED, canary_outcome, drill_outcome_sentence, duration, offset, recovery_millis,
+};
 
 use super::evidence::Evidence;
 
@@ -41,38 +43,10 @@ pub(super) fn headline(evidence: &Evidence) -> String {
     format!("Drill of {}{on}: {}", evidence.cluster, evidence.result.as_str())
 }
 
-/// What came of it, in one or two sentences.
+/// What came of it, in a sentence.
 pub(super) fn outcome(evidence: &Evidence) -> String {
-    let report = &evidence.report;
-    let objective = duration(report.objective_ms as f64);
-    let took = recovery_millis(report).map(duration);
-    let why = report.why.as_ref().map(|why| format!(" Why: {why}.")).unwrap_or_default();
-    let what = match (evidence.result, took) {
-        (DrillResult::Passed, Some(took)) => {
-            format!("It was open {took} after it was first seen sealed: the objective of {objective} was met.")
-        }
-        (DrillResult::Late, Some(took)) => {
-            format!("It was open {took} after it was first seen sealed: the objective of {objective} was not met.")
-        }
-        (DrillResult::Failed, Some(took)) if report.canary.is_some() && report.served_at.is_some() => {
-            format!("It was open after {took}, and served, but not as before.")
-        }
-        (DrillResult::Failed, Some(took)) => format!("It was open after {took}, and does not serve again."),
-        (DrillResult::Passed | DrillResult::Late, None) => "How long it took is not said.".to_owned(),
-        (DrillResult::Failed, None) if report.people => {
-            format!("People did not have it opened in time: the objective of {objective} was not met.")
-        }
-        (DrillResult::Failed, None) => {
-            format!("It did not open while the intent held: the objective of {objective} was not met.")
-        }
-        (DrillResult::Aborted, _) => "It was ended early, and says nothing about the recovery.".to_owned(),
-        (DrillResult::Refused, _) => "It was not begun: nothing was sealed.".to_owned(),
-        (DrillResult::Interrupted, _) => {
-            "Its conductor went away in the middle. The node was looked after, and nothing can be said about the time."
-                .to_owned()
-        }
-    };
-    what + &why
+    let doubt = if evidence.is_unconfirmed() { format!(" That is {UNCONFIRMED}.") } else { String::new() };
+    drill_outcome_sentence(&evidence.report) + &doubt
 }
 
 /// Names and what they are, in the order in which people ask.

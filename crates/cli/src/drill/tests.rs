@@ -133,7 +133,7 @@ fn a_report_reads_like_this() {
     let shown = text(&evidence, &alone(&evidence)).replace(&evidence.key, "SHA256:…");
     let expected = "\
 Drill of prod on vault-2: passed
-It was open 41 ms after it was first seen sealed: the objective of 30.0 s was met.
+Passed: open after 41 ms, objective 30.0 s.
 
 Drill            2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f2f
 Node             vault-2
@@ -172,30 +172,42 @@ allowed_signers accepts.";
 }
 
 #[test]
+fn a_drill_that_the_sentinel_did_not_see_is_not_called_passed_without_a_word() {
+    let conductor = Conductor::new();
+    let evidence = conductor.evidence(&passed());
+    for (seen, told) in [(None, false), (Some(true), false), (Some(false), true)] {
+        let evidence = Evidence { seen, ..evidence.clone() };
+        let shown = text(&evidence, &alone(&evidence));
+        assert_eq!(
+            (shown.contains("That is not confirmed: "), evidence.in_short() == "passed"),
+            (told, !told),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
 fn whatever_came_of_it_is_said() {
     let conductor = Conductor::new();
     for (changes, expected) in [
         (
             json!({"result": "late", "recovery_us": 41_200_000, "why": "the node opened later than the objective allows"}),
-            "It was open 41.2 s after it was first seen sealed: the objective of 30.0 s was not met. Why: the node opened later",
+            "Late: open after 41.2 s, objective 30.0 s.",
         ),
         (
             json!({"result": "failed", "opened_at": null, "served_at": null, "recovery_us": null}),
-            "It did not open while the intent held: the objective of 30.0 s was not met.",
+            "Failed: it did not open while the intent held.",
         ),
-        (json!({"result": "failed"}), "It was open after 41 ms, and does not serve again."),
-        (
-            json!({"result": "aborted", "why": "a hold"}),
-            "It was ended early, and says nothing about the recovery. Why: a hold.",
-        ),
+        (json!({"result": "failed"}), "Failed: it was open again, and did not serve as before."),
+        (json!({"result": "aborted", "why": "a hold"}), "Aborted: a hold."),
         (
             json!({"result": "refused", "node": null, "announced_at": null, "seal_sent_at": null, "sealed_at": null,
                    "opened_at": null, "served_at": null, "recovery_us": null, "responses": null, "submitters": null,
                    "taken_by": null, "declined": null, "why": "3 custodians are ready for vault-2, and 4 are needed",
                    "slot": "ab".repeat(16), "ordered_by": "alice", "reason": "the audit of this year"}),
-            "It was not begun: nothing was sealed. Why: 3 custodians are ready for vault-2, and 4 are needed.",
+            "Refused: 3 custodians are ready for vault-2, and 4 are needed.",
         ),
-        (json!({"result": "interrupted"}), "Its conductor went away in the middle. The node was looked after"),
+        (json!({"result": "interrupted"}), "Interrupted: its conductor went away in the middle"),
     ] {
         let evidence = conductor.evidence(&with(&changes));
         let trend = alone(&evidence);
@@ -239,7 +251,7 @@ fn what_people_did_and_what_the_canary_was_is_told() {
     let other = json!({"result": "failed", "why": "the canary is another", "canary": {"path": "kv/x", "read_at": at(3_300), "same": false}});
     let evidence = conductor.evidence(&with(&other));
     let shown = text(&evidence, &alone(&evidence));
-    assert!(shown.contains("and served, but not as before. Why: the canary is another."), "{shown}");
+    assert!(shown.contains("Failed: the canary is another."), "{shown}");
     assert!(shown.contains("kv/x, which read otherwise than before") && !shown.contains("OPERATOR"), "{shown}");
 }
 

@@ -8,7 +8,6 @@ use crate::time::Timestamp;
 
 /// How a drill goes, or what came of it, without a full stop: "passed: open after 41 ms, objective 30.0 s".
 pub fn drill_outcome(report: &DrillReport) -> String {
-    let why = || report.why.as_deref().map_or_else(|| "it is not said why".to_owned(), plain_text);
     let took = recovery_millis(report).map(|millis| format!("open after {}", duration(millis)));
     let objective = format!("objective {}", duration(report.objective_ms as f64));
     match (report.result, took) {
@@ -16,9 +15,34 @@ pub fn drill_outcome(report: &DrillReport) -> String {
         (Some(result @ (DrillResult::Passed | DrillResult::Late)), Some(took)) => {
             format!("{}: {took}, {objective}", result.as_str())
         }
-        (Some(result), _) => format!("{}: {}", result.as_str(), why()),
+        (Some(result), _) => {
+            let why = report.why.as_deref().map(plain_text);
+            format!("{}: {}", result.as_str(), why.unwrap_or_else(|| unexplained(result, report).to_owned()))
+        }
     }
 }
+
+/// The same as a sentence of its own.
+pub fn drill_outcome_sentence(report: &DrillReport) -> String {
+    format!("{}.", capitalised(&drill_outcome(report)).trim_end_matches('.'))
+}
+
+/// What a result means of which its conductor does not say why.
+const fn unexplained(result: DrillResult, report: &DrillReport) -> &'static str {
+    match result {
+        DrillResult::Passed | DrillResult::Late => "how long it took is not said",
+        DrillResult::Failed if report.opened_at.is_some() => "it was open again, and did not serve as before",
+        DrillResult::Failed if report.people => "people did not have it opened in time",
+        DrillResult::Failed => "it did not open while the intent held",
+        DrillResult::Aborted => "it was ended early, which says nothing about the recovery",
+        DrillResult::Refused => "it was not begun, and nothing was sealed",
+        DrillResult::Interrupted => "its conductor went away in the middle, and nothing can be said about the time",
+    }
+}
+
+/// That the sentinel's own eyes do not agree with a drill that passed.
+pub const UNCONFIRMED: &str =
+    "not confirmed: the sentinel did not see a drill of it, or heard no receipts that call it one";
 
 /// That people had to approve the opening in a drill, whatever came of it.
 pub const BY_PEOPLE: &str = "people had to approve it, as after a seal that nobody announced";
@@ -38,10 +62,11 @@ pub fn recovery_millis(report: &DrillReport) -> Option<f64> {
     report.recovery_us.map(|us| us as f64 / 1_000.0)
 }
 
-/// The last drill in which the node was sealed to the end, and so said something about the cluster.
+/// The last drill in which the node was sealed to the end, and so said something about the cluster; none that passed unconfirmed.
 pub fn last_telling_drill(cluster: &ClusterStatus) -> Option<&DrillStatus> {
     let telling = |drill: &&DrillStatus| {
         matches!(drill.report.result, Some(DrillResult::Passed | DrillResult::Late | DrillResult::Failed))
+            && !drill.is_unconfirmed()
     };
     cluster.drills.iter().find(telling)
 }
@@ -68,9 +93,14 @@ pub(super) fn doubts(cluster: &ClusterStatus, now: Timestamp) -> Vec<String> {
     let failed = failed.map(|drill| {
         let node = drill.report.node.as_ref().map_or("a node", |node| node.as_str());
         let when = moment(drill.report.began_at, now);
-        format!("The last drill ({node}, {when}) did not pass. {}.", capitalised(&drill_outcome(&drill.report)))
+        format!("The last drill ({node}, {when}) did not pass. {}", drill_outcome_sentence(&drill.report))
     });
-    running.chain(failed).collect()
+    let last = cluster.drills.iter().find(|drill| drill.report.result.is_some());
+    let unconfirmed = last.filter(|drill| drill.is_unconfirmed()).map(|drill| {
+        let when = moment(drill.report.began_at, now);
+        format!("{} says that a drill passed ({when}), which is {UNCONFIRMED}.", drill.conductor)
+    });
+    running.chain(failed).chain(unconfirmed).collect()
 }
 
 const fn phase_in_words(phase: Phase) -> &'static str {
@@ -137,8 +167,17 @@ pub(super) mod tests {
     fn the_last_drill_that_told_anything_is_told_where_it_did_not_pass() {
         let late = drill("closed", Some("late"), &json!({"recovery_us": 41_200_000, "why": "the node opened later"}));
         let failed = drill("closed", Some("failed"), &json!({"why": "the node did not open while the intent held"}));
-        let passed = drill("closed", Some("passed"), &json!({"recovery_us": 41_200}));
+        let unseen = drill("closed", Some("passed"), &json!({"recovery_us": 41_200}));
+        let mut passed = unseen.clone();
+        passed["seen"] = json!(true);
         let refused = drill("closed", Some("refused"), &json!({"why": "a hold"}));
+        let mut answer = answer();
+        answer["clusters"]["prod"]["drills"] = json!([&unseen, &passed]);
+        let doubts = judged(&answer).doubts;
+        assert!(
+            matches!(&doubts[..], [doubt] if doubt.starts_with("custodian-1 says that a drill passed")),
+            "{doubts:?}"
+        );
         let start = "The last drill (vault-2, today 09:00) did not pass. ";
         for (drills, told) in [
             (vec![&refused, &late], Some("Late: open after 41.2 s, objective 30.0 s.")),
@@ -146,7 +185,6 @@ pub(super) mod tests {
             (vec![&passed, &failed], None),
             (vec![&refused], None),
         ] {
-            let mut answer = answer();
             answer["clusters"]["prod"]["drills"] = json!(drills);
             let expected: Vec<_> = told.map(|told| format!("{start}{told}")).into_iter().collect();
             assert_eq!(judged(&answer).doubts, expected);

@@ -102,7 +102,7 @@ impl Driver {
         let now = self.clock.now().wall;
         let schedules =
             self.config.conductors.iter().filter_map(|(id, conductor)| Some((*id, conductor.schedule.as_ref()?)));
-        self.conductors.next = schedules.filter_map(|(id, s)| Some((id, s.next(now.before(MISSED_MAX))?))).collect();
+        self.conductors.next = schedules.filter_map(|(id, s)| Some((id, s.pending(now, MISSED_MAX)?))).collect();
         self.tell_next_drills();
     }
 

@@ -3,7 +3,7 @@
 use holdfast_core::id::ClusterName;
 use holdfast_core::status::{ClusterStatus, DrillStatus};
 use holdfast_core::time::Timestamp;
-use holdfast_core::verdict::{self, BY_PEOPLE, canary_outcome, drill_outcome, moment, rough};
+use holdfast_core::verdict::{self, BY_PEOPLE, UNCONFIRMED, canary_outcome, drill_outcome, moment, rough};
 use holdfast_edge::page;
 use maud::{Markup, html};
 
@@ -18,7 +18,7 @@ pub(super) fn list(name: &ClusterName, cluster: &ClusterStatus, now: Timestamp) 
         h3 { "Drills" }
         @if !running.is_empty() { ul class="drills" { @for drill in running { (runs(drill, now)) } } }
         (facts(cluster, now))
-        @if let Some(drawn) = verdict::trend(over.iter().map(|drill| &drill.report)) { (page::trend(&drawn, None)) }
+        @if let Some(drawn) = verdict::trend(over.iter().filter(|drill| !drill.is_unconfirmed()).map(|drill| &drill.report)) { (page::trend(&drawn, None)) }
         @if !over.is_empty() {
             ul class="drills" { @for drill in over.iter().take(SHOWN_MAX) { (one(drill, now)) } }
             p class="quiet" {
@@ -45,7 +45,8 @@ fn runs(DrillStatus { conductor, report, .. }: &DrillStatus, now: Timestamp) -> 
     }
 }
 
-fn one(DrillStatus { report, .. }: &DrillStatus, now: Timestamp) -> Markup {
+fn one(drill: &DrillStatus, now: Timestamp) -> Markup {
+    let report = &drill.report;
     html! {
         li class=[report.result.map(|result| result.as_str())] {
             p class="name" {
@@ -53,6 +54,7 @@ fn one(DrillStatus { report, .. }: &DrillStatus, now: Timestamp) -> Markup {
                 span { (moment(report.began_at, now)) }
                 span class="outcome" { bdi { (drill_outcome(report)) } }
             }
+            @if drill.is_unconfirmed() { p { b { (UNCONFIRMED) } ", and " (drill.conductor) " alone says so" } }
             @if report.people { p class="quiet" { "Opening: " (BY_PEOPLE) } }
             @if let Some(canary) = &report.canary { p class="quiet" { "Canary: " bdi { (canary_outcome(canary)) } } }
         }

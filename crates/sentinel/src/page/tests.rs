@@ -201,7 +201,7 @@ fn drill(number: u8, phase: &str, result: Option<&str>, took: Option<u64>, why: 
     fields.extend(result.map(|result| ("result".to_owned(), json!(result))));
     fields.extend(took.map(|took| ("recovery_us".to_owned(), json!(took))));
     fields.extend(why.map(|why| ("why".to_owned(), json!(why))));
-    json!({"conductor": "custodian-1", "issued_at": at, "heard_at": at, "report": report})
+    json!({"conductor": "custodian-1", "issued_at": at, "heard_at": at, "seen": true, "report": report})
 }
 
 #[test]
@@ -217,6 +217,8 @@ fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
         drill["report"][field] = value;
         drill
     };
+    let mut unseen = drill(6, "closed", Some("passed"), Some(1_000), None);
+    unseen["seen"] = json!(false);
     cluster["drills"] = json!([
         with(drill(5, "sealed", None, None, None), "people", json!(true)),
         drill(3, "sealed", None, None, None),
@@ -227,6 +229,7 @@ fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
             "canary",
             json!({"path": "kv/canary", "same": true})
         ),
+        unseen,
     ]);
     cluster["drill_summary"] =
         json!({"next": "2026-12-01T10:00:00.000Z", "last_success": "2026-11-24T09:00:01.000Z", "last_recovery_us": {}});
@@ -246,11 +249,17 @@ fn drills_are_told_with_the_running_one_the_last_the_next_and_their_trend() {
         "<g class=\"passed\"><title>2026-11-24T09:00:00.000Z, vault-1, passed: open after 41 ms",
         "objective 30.0 s</text>",
         "<b>drill</b>, restart",
+        "receipts that call it one</b>, and custodian-1 alone says so",
     ] {
         assert!(section.contains(part), "{part} in {section}");
     }
+    assert_eq!(section.matches("alone says so").count(), 1, "{section}");
     assert_eq!(section.matches("Opening: ").count() + section.matches("Canary: ").count(), 2, "{section}");
-    assert_eq!(section.matches("<g class=").count(), 2, "what people take is no part of the trend");
+    assert_eq!(
+        section.matches("<g class=").count(),
+        2,
+        "what people take is no part of the trend, nor what nobody saw"
+    );
     assert!(html.contains("A drill runs: custodian-1 has vault-1 sealed on purpose"), "{html}");
     assert!(!html.contains(" style="), "nothing inline");
 }
