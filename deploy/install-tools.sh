@@ -32,7 +32,12 @@ needed_for_tests=(
     /usr/bin/jq:jq                                           # docs/PROTOCOL.md verifies messages by hand with it
     /usr/bin/ss:iproute2                                     # shows that a custodian listens nowhere
     /bin/kill:procps                                         # the tests stop and continue processes with it
-    /usr/bin/systemd-analyze:systemd                         # reads the unit in docs/INSTALL.md
+    /usr/bin/systemd-analyze:systemd                         # reads the units
+    /usr/bin/nmap:nmap                                       # scans a custodian's host, as an attacker would
+    /usr/sbin/debootstrap:debootstrap                        # makes the system on which the packages are tried
+    /usr/bin/dpkg-shlibdeps:dpkg-dev                         # builds the packages, with the next one
+    /usr/bin/help2man:help2man                               # writes their manual pages
+    /usr/sbin/nft:nftables                                   # reads the rules of a custodian's host, and holds to them
     /usr/bin/unshare:util-linux                              # private mounts: a full disk, another boot id
     /usr/bin/curl:curl                                       # fetches a compiler from a folder, as from its server; posts alerts
     /usr/bin/prometheus-pushgateway:prometheus-pushgateway   # custodians push their own metrics there
@@ -298,4 +303,27 @@ install_chromium() {
         return
     fi
     install_packages chromium chromium-driver
+}
+
+# The bare system on which the tests try the packages, with systemd as its first process; nothing else needs it, and so only tests/run makes it.
+# It takes root, as the tests with it do.
+make_bare_system() {
+    [ -d "$tools/debian" ] && return
+    (
+        flock 9
+        [ -d "$tools/debian" ] || debootstrap_system 9>&-
+    ) 9>"$tools/lock"
+}
+
+debootstrap_system() {
+    local codename new=$tools/debian.new
+    # shellcheck disable=SC1091 # the system's own
+    codename=$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")
+    say "making a bare $codename in .tools/debian (two minutes)"
+    # Made beside and moved into place, so that an interrupted run leaves nothing half there.
+    as_root rm -rf --one-file-system "$new"
+    as_root debootstrap --variant=minbase --include=systemd,systemd-sysv,procps,nftables,iproute2,tzdata "$codename" "$new" \
+        >"$tools/debootstrap.log" 2>&1 || die "debootstrap failed: see $tools/debootstrap.log"
+    as_root rm -rf "$new/var/cache/apt/archives"
+    as_root mv "$new" "$tools/debian"
 }

@@ -107,10 +107,38 @@ fn the_core_has_no_way_to_the_world() {
 fn the_daemons_link_no_more_than_they_need() {
     let custodian = dependency_tree("holdfast-custodian");
     assert!(custodian.contains("landlock"), "the tree was read: {custodian:?}");
-    let never = ["pgp", "rsa", "openssl", "openssl-sys", "native-tls", "ring", "sharks", "blahaj", "vsss-rs"];
+    // OpenPGP; what could combine shares; any TLS but rustls with aws-lc-rs, by which one pinned configuration serves all.
+    let never = [
+        "pgp",
+        "sequoia-openpgp",
+        "rsa",
+        "sharks",
+        "blahaj",
+        "vsss-rs",
+        "ssss",
+        "shamirsecretsharing",
+        "gf256",
+        "openssl",
+        "openssl-sys",
+        "native-tls",
+        "boring",
+        "boring-sys",
+        "s2n-tls",
+        "mbedtls",
+        "schannel",
+        "ring",
+        "rustls-rustcrypto",
+        "rustls-openssl",
+        "webpki-roots",
+    ];
     let not_here = ["axum", "rusqlite", "clap_complete", "indicatif", "rcgen", "tempfile", "proptest", "bcrypt-pbkdf"];
     for name in never.iter().chain(&not_here) {
         assert!(!custodian.contains(*name), "holdfast-custodian links {name}");
+    }
+    assert!(custodian.contains("rustls") && custodian.contains("aws-lc-rs"), "the one TLS stack: {custodian:?}");
+    for name in ["rustls", "tokio-rustls", "aws-lc-rs"] {
+        let versions = versions_in_tree("holdfast-custodian", name);
+        assert_eq!(versions.len(), 1, "holdfast-custodian links {name} {versions:?}");
     }
     let sentinel = dependency_tree("holdfast-sentinel");
     for name in never {
@@ -205,7 +233,7 @@ fn scripts_run_and_stop_at_the_first_error() {
             scripts.push(file);
         }
     }
-    for needed in [".ci/run", "deploy/quickstart", "tests/run"] {
+    for needed in [".ci/run", "deploy/packages", "deploy/quickstart", "deploy/reproduce", "tests/run"] {
         assert!(scripts.iter().any(|script| script == needed), "{needed} is there: {scripts:?}");
     }
 }
@@ -315,6 +343,14 @@ fn dependency_tree(package: &str) -> BTreeSet<String> {
     let tree =
         cargo(&["tree", "-p", package, "-e", "normal", "--offline", "--locked", "--prefix", "none", "-f", "{p}"]);
     tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// The versions of a crate that are linked into a package's programs.
+fn versions_in_tree(package: &str, name: &str) -> BTreeSet<String> {
+    let tree =
+        cargo(&["tree", "-p", package, "-e", "normal", "--offline", "--locked", "--prefix", "none", "-f", "{p}"]);
+    let named = tree.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(" v"));
+    named.filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
 }
 
 fn cargo(args: &[&str]) -> String {

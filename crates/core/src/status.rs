@@ -158,6 +158,9 @@ pub struct CustodianStatus {
     /// proven since, or that is long ago.
     #[serde(default)]
     pub share_suspect: Option<Timestamp>,
+    /// When the incident began of which it and others tell what cannot all be true: at least one of them lies. Told for as long.
+    #[serde(default)]
+    pub receipts_contradict: Option<Timestamp>,
     /// What the sentinel remembers of its audit log.
     #[serde(default)]
     pub audit: Option<AuditWitness>,
@@ -394,9 +397,16 @@ pub struct DrillSummary {
     /// When the next one is due, as conductors' heartbeats tell: the earliest. None where no conductor that is heard has a schedule.
     #[serde(default)]
     pub next: Option<Timestamp>,
+    /// When the first one was due that did not take place, as conductors' heartbeats had told; none once one was over since, however it
+    /// went.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
     /// When the last one that passed was over.
     #[serde(default)]
     pub last_success: Option<Timestamp>,
+    /// When the last one was heard to be over, however it went.
+    #[serde(default)]
+    pub last_closed: Option<Timestamp>,
     /// How long each node was seen sealed by its conductor in its last drill, in microseconds.
     #[serde(default)]
     pub last_recovery_us: BTreeMap<NodeName, u64>,

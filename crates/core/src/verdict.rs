@@ -157,13 +157,9 @@ fn stuck(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> Option<
 
 /// Open nodes whose crash would be of unknown cause to too many custodians, though enough are ready.
 fn untold(cluster: &ClusterStatus) -> Option<String> {
-    let heartbeats =
-        || cluster.custodians.values().filter(|known| known.up).filter_map(|known| known.heartbeat.as_ref());
     let is_untold = |(name, node): &(&NodeName, &NodeStatus)| {
-        let reports = heartbeats().filter_map(|heartbeat| heartbeat.nodes.get(*name));
-        let blind = reports.filter(|report| report.ready && !report.restart_provable).count();
-        let sighted = node.ready.saturating_sub(u32::try_from(blind).unwrap_or(u32::MAX));
         let needed = u32::from(cluster.threshold);
+        let sighted = restart_provable(name, node, cluster);
         node.seen == Seen::Open && node.ready >= needed && sighted < needed && !is_held(name, node, cluster)
     };
     let untold: Vec<_> = cluster.nodes.iter().filter(is_untold).map(|(name, _)| name.as_str()).collect();
@@ -171,6 +167,12 @@ fn untold(cluster: &ClusterStatus) -> Option<String> {
         let nodes = untold.join(", ");
         format!("too few custodians could tell a restart of {nodes} from a seal, and it would wait for approvals")
     })
+}
+
+/// How many of the custodians that are ready for an open node could tell its restart from a seal.
+pub fn restart_provable(name: &NodeName, node: &NodeStatus, cluster: &ClusterStatus) -> u32 {
+    let blind = ready_reports(name, cluster).filter(|report| !report.restart_provable).count();
+    node.ready.saturating_sub(u32::try_from(blind).unwrap_or(u32::MAX))
 }
 
 /// Nodes that too few custodians would open again by themselves, because they did so too often within the hour.
@@ -259,6 +261,7 @@ fn doubts(cluster: &ClusterStatus, status: &Status) -> Vec<String> {
     }
     doubts.extend(cluster.custodians.iter().filter_map(|(id, custodian)| audit_trouble(id, custodian, status.at)));
     doubts.extend(suspicion(cluster, status.at));
+    doubts.extend(contradiction(cluster, status.at));
     doubts.extend(drill::doubts(cluster, status.at));
     doubts.extend(held::doubts(cluster, status));
     if cluster.margin >= 0 && cluster.margin_without_largest_site < 0 {
@@ -288,6 +291,17 @@ fn suspicion(cluster: &ClusterStatus, now: Timestamp) -> Option<String> {
     let suspects = names(&suspects.into_keys().collect());
     Some(format!(
         "{shares} of {suspects} {are} suspect: in a set that did not fit ({when}), and in none since that opened a node."
+    ))
+}
+
+/// Whose receipts cannot all be true. Which of them lies nobody can say, and this does not.
+fn contradiction(cluster: &ClusterStatus, now: Timestamp) -> Option<String> {
+    let told: BTreeMap<_, _> =
+        cluster.custodians.iter().filter_map(|(id, known)| Some((id.clone(), known.receipts_contradict?))).collect();
+    let when = moment(*told.values().max()?, now);
+    let who = names(&told.into_keys().collect());
+    Some(format!(
+        "What {who} tell of their shares in one attempt ({when}) cannot all be true: at least one of them lies."
     ))
 }
 

@@ -143,7 +143,15 @@ struct Cluster {
     approvals: VecDeque<ApprovalStatus>,
     ledger: Ledger,
     drills: Drills,
+    /// Who may tell of drills, by the trust root in force.
+    conductors: BTreeSet<Principal>,
     root: Root,
+}
+
+/// Whom receipts make doubtful, and since when.
+struct Doubts {
+    suspects: BTreeMap<Principal, Timestamp>,
+    contradicting: BTreeMap<Principal, Timestamp>,
 }
 
 #[derive(Debug)]
@@ -189,6 +197,20 @@ impl Watcher {
         let known =
             |place: &Place| self.clusters.get(&place.cluster).is_some_and(|c| c.nodes.contains_key(&place.node));
         self.actions.retain(|(place, _)| known(place) && !renewed.contains(place));
+        let clusters = &self.clusters;
+        let serves = |id: &ClusterId, who: &Principal| {
+            clusters.get(id).is_some_and(|cluster| cluster.watch.custodians.contains(who))
+        };
+        self.submissions.retain(|(id, who, _)| serves(id, who));
+        self.rejected.retain(|(who, _)| clusters.keys().any(|id| serves(id, who)));
+    }
+
+    /// Only these conduct drills in a cluster: what others plan counts for nothing.
+    pub fn set_conductors(&mut self, cluster: ClusterId, conductors: BTreeSet<Principal>) {
+        if let Some(cluster) = self.clusters.get_mut(&cluster) {
+            cluster.drills.conducted_by(&conductors);
+            cluster.conductors = conductors;
+        }
     }
 
     /// Takes back what an earlier process knew of a cluster's incidents, the oldest first.
@@ -288,6 +310,9 @@ impl Watcher {
                 self.asks.extend(want.map(|want| (header.cluster, want)));
                 let news = cluster.witness(header, heartbeat, now);
                 self.records.extend(news.map(|news| Record::Audit(header.cluster, header.from.clone(), news)));
+                if cluster.conductors.contains(&header.from) && !cluster.distrusted(now).contains(&header.from) {
+                    cluster.drills.plans(&header.from, heartbeat.next_drill, now.wall);
+                }
                 self.count(header, heartbeat);
             }
             Content::Sighting(sighting) => {
@@ -298,8 +323,11 @@ impl Watcher {
                 }
             }
             Content::Receipt(receipt) => {
-                cluster.ledger.receipt(&header.from, receipt);
-                cluster.name_drills();
+                // Who tells of a share that is not his own, by his own word, tells of nothing that was.
+                if !cluster.is_anothers(&header.from, receipt.x) {
+                    cluster.ledger.receipt(&header.from, receipt);
+                    cluster.name_drills();
+                }
                 if let Some(node) = cluster.nodes.get_mut(&receipt.node) {
                     node.sight.attend(now);
                 }
@@ -536,6 +564,7 @@ impl Cluster {
             approvals: VecDeque::new(),
             ledger: Ledger::default(),
             drills: Drills::default(),
+            conductors: BTreeSet::new(),
             root: Root::new(watch.allowed_signers_sha256.clone()),
             watch,
         }
@@ -615,10 +644,10 @@ impl Cluster {
         self.ledger.name_drills(|intent, node| drills.of_intent(intent, node));
     }
 
-    /// When the next drill is due: the earliest that a custodian tells that speaks now and whose word counts.
-    fn next_drill(counting: &BTreeMap<&Principal, &Heard>, now: Now) -> Option<Timestamp> {
-        let fresh = counting.values().filter(|heard| heard.is_fresh(now));
-        fresh.filter_map(|heard| heard.heartbeat.next_drill).min()
+    /// When the next drill is due: the earliest that a conductor tells that speaks now and whose word counts.
+    fn next_drill(&self, counting: &BTreeMap<&Principal, &Heard>, now: Now) -> Option<Timestamp> {
+        let fresh = counting.iter().filter(|(who, heard)| heard.is_fresh(now) && self.conductors.contains(**who));
+        fresh.filter_map(|(_, heard)| heard.heartbeat.next_drill).min()
     }
 
     /// Notes whose shares an incident proved, and returns what is news of it.
@@ -635,6 +664,21 @@ impl Cluster {
             }
         }
         news
+    }
+
+    /// Whether the custodian's own heartbeat says that its share is another one than this.
+    fn is_anothers(&self, from: &Principal, x: u8) -> bool {
+        self.heard.get(from).and_then(|heard| heard.heartbeat.share.x).is_some_and(|own| own != x)
+    }
+
+    /// Whose receipts cannot all be true, and since when.
+    fn contradicting(&self, distrusted: &BTreeSet<Principal>, now: Now) -> BTreeMap<Principal, Timestamp> {
+        let recent = self.ledger.all().filter(|incident| now.wall < incident.began_at.after(SUSPECT_KEPT));
+        let named = |incident: &IncidentStatus| {
+            let named = proof::contradicting(incident, distrusted, self.watch.threshold).into_iter();
+            named.map(|custodian| (custodian, incident.began_at)).collect::<Vec<_>>()
+        };
+        recent.flat_map(named).collect()
     }
 
     /// Whose shares are suspect, and since when.
@@ -664,7 +708,8 @@ impl Cluster {
         let distrusted = held::surely(&told_distrusted, watch.threshold);
         let counting: BTreeMap<_, _> = self.heard.iter().filter(|(who, _)| !distrusted.contains(*who)).collect();
         let quorum = assess(basis, &counting, now);
-        let suspects = self.suspects(&distrusted, now);
+        let doubts =
+            Doubts { suspects: self.suspects(&distrusted, now), contradicting: self.contradicting(&distrusted, now) };
         ClusterStatus {
             id,
             shares: watch.shares,
@@ -684,7 +729,7 @@ impl Cluster {
             custodians: watch
                 .custodians
                 .iter()
-                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, &suspects, now)))
+                .map(|who| (who.clone(), self.custodian_status(who, &quorum, &distrusted, &doubts, now)))
                 .collect(),
             approvals: self.approvals.iter().filter(|approval| approval.expires_at > now.wall).cloned().collect(),
             holds: held::holds(&said),
@@ -694,7 +739,7 @@ impl Cluster {
             trust: Some(self.root.in_force()),
             incidents: self.ledger.recent().cloned().collect(),
             drills: self.drills.recent(now.wall).cloned().collect(),
-            drill_summary: self.drills.summary(Self::next_drill(&counting, now)),
+            drill_summary: self.drills.summary(self.next_drill(&counting, now), now.wall),
         }
     }
 
@@ -745,7 +790,7 @@ impl Cluster {
         who: &Principal,
         quorum: &Quorum,
         distrusted: &BTreeSet<Principal>,
-        suspects: &BTreeMap<Principal, Timestamp>,
+        doubts: &Doubts,
         now: Now,
     ) -> CustodianStatus {
         let heard = self.heard.get(who);
@@ -763,7 +808,8 @@ impl Cluster {
             config_diverged: quorum.diverged.contains(who),
             clock_offset_millis: heard.map(Heard::clock_offset_millis),
             share_proven: self.proof(who).filter(|_| !distrusted).cloned(),
-            share_suspect: suspects.get(who).copied(),
+            share_suspect: doubts.suspects.get(who).copied(),
+            receipts_contradict: doubts.contradicting.get(who).copied(),
             audit: self.audits.get(who).map(|known| AuditWitness {
                 doubt: witness::standing(known, now.wall, self.watch.audit_accepted.get(who).copied()).cloned(),
                 ..known.clone()
@@ -793,6 +839,11 @@ impl<K> Default for Grown<K> {
 }
 
 impl<K: Ord + Clone> Grown<K> {
+    fn retain(&mut self, still: impl Fn(&K) -> bool) {
+        self.last.retain(|key, _| still(key));
+        self.totals.retain(|key, _| still(key));
+    }
+
     fn see(&mut self, key: K, started_at: Timestamp, count: u64) {
         let before = match self.last.insert(key.clone(), (started_at, count)) {
             Some((same, before)) if same == started_at => before,

@@ -22,7 +22,7 @@ use holdfast_edge::config::ConfigError;
 use holdfast_edge::files;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
-use holdfast_edge::service::{self, Order, Signals};
+use holdfast_edge::service::{self, Order, Pulse, Signals};
 use holdfast_edge::vault::canary::Salt;
 use holdfast_edge::vault::release::Expected;
 use serde::Serialize;
@@ -79,6 +79,8 @@ pub(crate) struct Driver {
     broker: Option<(BrokerHandle, mpsc::Receiver<BrokerEvent>)>,
     metrics: Metrics,
     unsound: BTreeSet<ClusterId>,
+    /// Whether the service manager was told that the custodian has started.
+    ready: bool,
     checks: u32,
     conductors: Conductors,
 }
@@ -100,6 +102,7 @@ enum Happened {
     LogChecked(Checked),
     Timeout,
     Ordered(Order),
+    Beat,
     Exercised(Exercised),
 }
 
@@ -141,6 +144,7 @@ impl Driver {
             broker: None,
             metrics: Metrics::new(),
             unsound: BTreeSet::new(),
+            ready: false,
             checks: 0,
             conductors: Conductors::new(salt),
         })
@@ -149,6 +153,7 @@ impl Driver {
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut signals = Signals::catch().context("signals cannot be caught")?;
+        let mut pulse = Pulse::new();
         let mut inbox = ticks(INBOX_INTERVAL);
         let mut check = ticks(CHECK_INTERVAL);
         check.reset();
@@ -158,7 +163,7 @@ impl Driver {
         self.start_metrics();
         self.plan_drills();
         self.renew_tokens();
-        service::tell_ready();
+        self.tell_service_manager();
         let parts: Vec<_> = self.config.settings.sandbox.iter().map(|part| part.as_str()).collect();
         let sandbox = if parts.is_empty() { "off".to_owned() } else { parts.join(" ") };
         tracing::info!(custodian = %self.config.id, sandbox, "custodian started");
@@ -179,6 +184,7 @@ impl Driver {
                 checked = self.logbook.checked() => Happened::LogChecked(checked),
                 () = sleep_until(wake.into()) => Happened::Timeout,
                 order = signals.next() => Happened::Ordered(order),
+                () = pulse.beat() => Happened::Beat,
             };
             let now = self.clock.now();
             match happened {
@@ -197,7 +203,12 @@ impl Driver {
                 }
                 Happened::Exercised(exercised) => self.handle_exercised(exercised),
                 Happened::Timeout => self.core.handle_timeout(now),
-                Happened::Ordered(Order::Reload) => self.reload(),
+                Happened::Beat => {}
+                Happened::Ordered(Order::Reload) => {
+                    service::tell_reloading();
+                    self.reload();
+                    self.tell_service_manager();
+                }
                 Happened::Ordered(Order::Stop) => break,
             }
             self.announce_due();
@@ -305,6 +316,22 @@ impl Driver {
         let all = self.checks.is_multiple_of(CHECKS_PER_SHARE);
         let unsound = self.unsound.clone();
         self.try_shares(|cluster| all || unsound.contains(cluster));
+        self.tell_service_manager();
+    }
+
+    /// Started, for the service manager, is a custodian that has proven a share and so could release one; whether it reaches anybody is
+    /// not asked. Should no share be sound it is not ended either: each is tried again, and the status says so meanwhile.
+    fn tell_service_manager(&mut self) {
+        let unsound: Vec<_> = self.unsound.iter().filter_map(|id| self.config.settings.clusters.get(id)).collect();
+        let names: Vec<_> = unsound.iter().map(|cluster| cluster.name.as_str()).collect();
+        service::tell_status(&match names.is_empty() {
+            true => "every share is sound".to_owned(),
+            false => format!("no sound share of {}: the log says why, and each is tried again", names.join(", ")),
+        });
+        self.ready |= unsound.len() < self.config.clusters.len();
+        if self.ready {
+            service::tell_ready();
+        }
     }
 
     fn try_shares(&mut self, which: impl Fn(&ClusterId) -> bool) {

@@ -22,6 +22,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use holdfast_core::custodian::BootId;
 use holdfast_edge::config::{ConfigError, EXIT_CONFIG};
+use holdfast_edge::files::CREDENTIALS;
 use zeroizing_alloc::ZeroAlloc;
 
 use config::{Config, SandboxMode};
@@ -105,6 +106,14 @@ fn run(path: &Path) -> anyhow::Result<()> {
             None
         }
     };
+    for identity in config.clusters.values().map(|files| files.store.identity_path()) {
+        if !identity.starts_with(CREDENTIALS) {
+            tracing::warn!(
+                file = %identity.display(),
+                "the age identity is a plain file beside the share: a thief of this disk has both; give it as a systemd credential"
+            );
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async { Driver::open(path.to_owned(), config, Host { boot, sandbox })?.run().await });
     // A look-up of a name that is still under way would hold up the end for as long as the resolver likes.

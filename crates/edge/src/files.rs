@@ -20,6 +20,13 @@ pub const PUBLIC_MODE: u32 = 0o644;
 /// The permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
+/// Where systemd puts what it decrypts for a service: in memory, for that service's user alone.
+pub const CREDENTIALS: &str = "/run/credentials";
+
+/// The bit of a credential that is none of a group's: root owns it, the service's user may read it by an access list, and the kernel
+/// shows the mask of one as the group's rights.
+const ACCESS_LIST: u32 = 0o040;
+
 /// Why a file could not be read or written. Each message names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -148,10 +155,15 @@ pub fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, FileError> {
 /// dropped, and no other copy of it was made.
 pub fn read_secret(path: &Path, max: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let (file, mode) = open(path)?;
-    if mode & OTHERS != 0 {
+    if mode & forbidden(path) != 0 {
         return Err(FileError::Permissions { path: path.to_owned(), mode });
     }
     read(path, file, max)
+}
+
+/// The permission bits that a secret may not have.
+fn forbidden(path: &Path) -> u32 {
+    if path.starts_with(CREDENTIALS) { OTHERS & !ACCESS_LIST } else { OTHERS }
 }
 
 /// Writes a new file that only its owner may read: see [`create`].
@@ -542,5 +554,13 @@ mod tests {
                 assert!(*seen == old || *seen == new, "{} bytes", seen.len());
             }
         });
+    }
+
+    #[test]
+    fn what_systemd_gives_by_an_access_list_is_a_secret_all_the_same() {
+        let credential = Path::new("/run/credentials/holdfast-custodian.service/holdfast-identity");
+        assert_eq!((0o440 & forbidden(credential), 0o400 & forbidden(credential)), (0, 0));
+        assert_ne!(0o444 & forbidden(credential), 0);
+        assert_ne!(0o440 & forbidden(Path::new("/run/credentials-of-mine/identity.txt")), 0);
     }
 }

@@ -1,13 +1,14 @@
 //! The one place that listens: for the sentinel's pages and for alerts, on loopback, or with TLS.
 //!
-//! What lives here: accepting, the TLS handshake, and the bounds that keep strangers from holding the process up. What does not:
-//! what is served. A custodian never comes here: it has no inbound port.
+//! What lives here: accepting, the TLS handshake, and the bounds that keep strangers from holding the process up, however slowly they
+//! speak. What does not: what is served. A custodian never comes here: it has no inbound port.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,11 +27,26 @@ use crate::files::{self, FileError};
 /// Connections at a time: a few scrapers and some people. Others wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
 
+/// Of these, how many one peer may have: a browser opens six, and a proxy before this has some for its people.
+const CONNECTIONS_OF_PEER_MAX: usize = 16;
+
 /// How long a TLS handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a connection may be silent, and how long a peer may take none of what is written to it.
 const IDLE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the head of a request may take to come, from the end of the last one on: whoever sends it byte by byte is never idle.
+#[cfg(feature = "serve")]
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a connection takes new requests.
+#[cfg(feature = "serve")]
+const LIFE: Duration = Duration::from_secs(60);
+
+/// How long after that what was begun may still take.
+#[cfg(feature = "serve")]
+const LIFE_GRACE: Duration = Duration::from_secs(15);
 
 /// How long nothing is accepted after the system failed to, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
@@ -124,18 +140,29 @@ impl Listener {
     }
 }
 
-/// For axum, which serves what comes in.
+/// Serves whatever comes in, by HTTP/1.1. Ends only with the runtime: accepting goes on after every failure.
 #[cfg(feature = "serve")]
-impl axum::serve::Listener for Listener {
-    type Io = Served;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Served, SocketAddr) {
-        self.accept().await
+pub async fn serve(mut listener: Listener, router: axum::Router) {
+    loop {
+        let (served, _) = listener.accept().await;
+        tokio::spawn(serve_one(served, router.clone()));
     }
+}
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address())
+#[cfg(feature = "serve")]
+async fn serve_one(served: Served, router: axum::Router) {
+    use hyper_util::rt::{TokioIo, TokioTimer};
+    use hyper_util::service::TowerToHyperService;
+
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .serve_connection(TokioIo::new(served), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    // How it ends is the peer's business, and strangers' failures are not worth a line.
+    if timeout(LIFE, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LIFE_GRACE, connection).await;
     }
 }
 
@@ -147,6 +174,7 @@ impl Drop for Listener {
 
 async fn accept_all(listener: TcpListener, tls: Option<ServerTls>, ready: mpsc::Sender<(Served, SocketAddr)>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let peers = Peers::default();
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -156,13 +184,59 @@ async fn accept_all(listener: TcpListener, tls: Option<ServerTls>, ready: mpsc::
                 continue;
             }
         };
+        // Closed at once: it has its share, and whoever waits in the queue behind it may have none.
+        let Some(place) = peers.admit(peer.ip()) else { continue };
         let (ready, tls) = (ready.clone(), tls.clone());
         tokio::spawn(async move {
             if let Some(stream) = shake_hands(stream, tls).await {
                 // There is room for as many as there are permits, unless the listener is gone.
-                let _ = ready.try_send((Served::new(stream, permit), peer));
+                let _ = ready.try_send((Served::new(stream, place, permit), peer));
             }
         });
+    }
+}
+
+/// How many connections each peer has.
+#[derive(Debug, Clone, Default)]
+struct Peers(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
+
+/// One of a peer's connections.
+#[derive(Debug)]
+struct Place {
+    peers: Peers,
+    peer: IpAddr,
+}
+
+impl Peers {
+    /// One connection more, if this peer may have it.
+    fn admit(&self, peer: IpAddr) -> Option<Place> {
+        let peer = one_of(peer);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = known.entry(peer).or_default();
+        (*count < CONNECTIONS_OF_PEER_MAX).then(|| {
+            *count += 1;
+            Place { peers: self.clone(), peer }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut known = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                known.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// By what a peer is known: a host of IPv6 has a whole /64 of addresses.
+fn one_of(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
     }
 }
 
@@ -185,12 +259,13 @@ enum Stream {
 pub struct Served {
     stream: Stream,
     idle: Pin<Box<Sleep>>,
+    _place: Place,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Served {
-    fn new(stream: Stream, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, idle: Box::pin(sleep(IDLE_DEADLINE)), _permit: permit }
+    fn new(stream: Stream, place: Place, permit: OwnedSemaphorePermit) -> Self {
+        Self { stream, idle: Box::pin(sleep(IDLE_DEADLINE)), _place: place, _permit: permit }
     }
 
     /// Lets the time run on while nothing moves, and begins anew when something did.

@@ -96,6 +96,14 @@ pub enum PushError {
     Refused(u16),
 }
 
+/// The host and the port that a Pushgateway's URL names; an IPv6 address without brackets.
+pub fn host_and_port(url: &str) -> Result<(String, u16), PushgatewayError> {
+    let url = admin::address(url).map_err(PushgatewayError::Address)?;
+    let host = url.host_str().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+    Ok((host, url.port().unwrap_or(DEFAULT_PORT)))
+}
+
 impl Pushgateway {
     /// The Pushgateway at `url`, whose chain has to end in `ca_pem`, for the custodian `instance`.
     pub fn new(
@@ -104,17 +112,16 @@ impl Pushgateway {
         login: Option<(&str, &Password)>,
         instance: &Principal,
     ) -> Result<Self, PushgatewayError> {
+        let (host, port) = host_and_port(url)?;
         let url = admin::address(url).map_err(PushgatewayError::Address)?;
         let authority = url.authority();
-        let host = url.host_str().unwrap_or_default();
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
         let no_host = || PushgatewayError::Address("its host is none that a certificate could name");
         let server_name = ServerName::try_from(host.clone()).map_err(|_| no_host())?;
         let authority = HeaderValue::from_str(authority).map_err(|_| no_host())?;
         let mut tls = tls::client_config(ca_pem, &[])?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
-            port: url.port().unwrap_or(DEFAULT_PORT),
+            port,
             host,
             server_name,
             authority,

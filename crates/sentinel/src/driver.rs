@@ -23,7 +23,7 @@ use holdfast_edge::config::ConfigError;
 use holdfast_edge::listen::Listener;
 use holdfast_edge::node::{self, NodeHandle, NodeReport, Report};
 use holdfast_edge::outgoing::seal_message;
-use holdfast_edge::service::{self, Order, Signals};
+use holdfast_edge::service::{self, Order, Pulse, Signals};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
@@ -55,8 +55,30 @@ pub(crate) struct Driver {
 struct BrokerLink {
     handle: BrokerHandle,
     events: mpsc::Receiver<BrokerEvent>,
+    hearing: Hearing,
+}
+
+/// Whether anything of custodians can be heard, and why not.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Hearing {
     up: bool,
     trouble: Option<String>,
+}
+
+impl Hearing {
+    fn follow(&mut self, event: &BrokerEvent) {
+        match event {
+            BrokerEvent::Up | BrokerEvent::Delivery(_) | BrokerEvent::Drained { .. } => {
+                (self.up, self.trouble) = (true, None);
+            }
+            BrokerEvent::Down { why } => (self.up, self.trouble) = (false, Some(why.to_string())),
+            // Connected, and deaf: whoever asks has to learn that nothing is known.
+            BrokerEvent::QueueRefused { queue, why } => {
+                (self.up, self.trouble) = (false, Some(format!("the queue {queue} cannot be read: {why}")));
+            }
+            _ => {}
+        }
+    }
 }
 
 enum Happened {
@@ -65,6 +87,7 @@ enum Happened {
     Question(Question),
     Timeout,
     Ordered(Order),
+    Beat,
 }
 
 impl Driver {
@@ -111,6 +134,7 @@ impl Driver {
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut signals = Signals::catch().context("signals cannot be caught")?;
+        let mut pulse = Pulse::new();
         self.start_nodes();
         self.start_broker();
         service::tell_ready();
@@ -124,13 +148,19 @@ impl Driver {
                 Some(question) = self.questions.recv() => Happened::Question(question),
                 () = until(wake) => Happened::Timeout,
                 order = signals.next() => Happened::Ordered(order),
+                () = pulse.beat() => Happened::Beat,
             };
             match happened {
                 Happened::Report(report) => self.hear_node(report),
                 Happened::Broker(event) => self.hear_broker(event),
                 Happened::Question(question) => self.answer(question),
                 Happened::Timeout => self.core.handle_timeout(self.clock.now()),
-                Happened::Ordered(Order::Reload) => self.reload().await,
+                Happened::Beat => {}
+                Happened::Ordered(Order::Reload) => {
+                    service::tell_reloading();
+                    self.reload().await;
+                    service::tell_ready();
+                }
                 Happened::Ordered(Order::Stop) => break,
             }
         }
@@ -157,19 +187,11 @@ impl Driver {
 
     fn hear_broker(&mut self, event: BrokerEvent) {
         let Some(link) = &mut self.broker else { return };
+        link.hearing.follow(&event);
         match event {
-            BrokerEvent::Up => {
-                tracing::info!("connected to the broker");
-                (link.up, link.trouble) = (true, None);
-            }
-            BrokerEvent::Down { why } => {
-                tracing::warn!(%why, "no connection to the broker");
-                (link.up, link.trouble) = (false, Some(why.to_string()));
-            }
-            BrokerEvent::QueueRefused { queue, why } => {
-                tracing::error!(queue, why, "a queue cannot be read");
-                link.trouble = Some(format!("the queue {queue} cannot be read: {why}"));
-            }
+            BrokerEvent::Up => tracing::info!("connected to the broker"),
+            BrokerEvent::Down { why } => tracing::warn!(%why, "no connection to the broker"),
+            BrokerEvent::QueueRefused { queue, why } => tracing::error!(queue, why, "a queue cannot be read"),
             BrokerEvent::Undelivered { routing_key, why } => {
                 tracing::warn!(routing_key, %why, "an event was not delivered");
             }
@@ -240,7 +262,11 @@ impl Driver {
     /// Hears everybody whom the trust roots in force know.
     fn settle_roles(&mut self) {
         let clusters = self.config.watches.iter();
-        let roles = clusters.map(|(id, watch)| (*id, roles(&watch.custodians, self.admission.trust(*id)))).collect();
+        let roles: BTreeMap<_, _> =
+            clusters.map(|(id, watch)| (*id, roles(&watch.custodians, self.admission.trust(*id)))).collect();
+        for (id, roles) in &roles {
+            self.core.set_conductors(*id, roles.conductors.clone());
+        }
         self.admission.reconfigure(self.config.allowed_signers.clone(), roles);
     }
 
@@ -281,8 +307,8 @@ impl Driver {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: now.wall,
             started_at: self.started_at,
-            broker_up: self.broker.as_ref().map(|link| link.up),
-            broker_trouble: self.broker.as_ref().and_then(|link| link.trouble.clone()),
+            broker_up: self.broker.as_ref().map(|link| link.hearing.up),
+            broker_trouble: self.broker.as_ref().and_then(|link| link.hearing.trouble.clone()),
             history_trouble: self.history.trouble(),
             rejected: rejected.collect(),
             clusters: self.core.status(now),
@@ -350,7 +376,7 @@ impl Driver {
                 queues: vec![sentinel_queue(me)],
                 connection_name: format!("holdfast-sentinel {me}"),
             });
-            BrokerLink { handle, events, up: false, trouble: None }
+            BrokerLink { handle, events, hearing: Hearing::default() }
         });
     }
 
@@ -423,5 +449,22 @@ async fn next_event(broker: &mut Option<BrokerLink>) -> Option<BrokerEvent> {
     match broker {
         Some(link) => link.events.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentinel_that_is_connected_and_cannot_read_its_queue_hears_nothing() {
+        let queue = || "holdfast.sentinel.sentinel-1".to_owned();
+        let mut hearing = Hearing::default();
+        hearing.follow(&BrokerEvent::Up);
+        assert_eq!(hearing, Hearing { up: true, trouble: None });
+        hearing.follow(&BrokerEvent::QueueRefused { queue: queue(), why: "NOT_FOUND".to_owned() });
+        assert!(!hearing.up && hearing.trouble.as_ref().is_some_and(|why| why.contains("NOT_FOUND")), "{hearing:?}");
+        hearing.follow(&BrokerEvent::Drained { queue: queue() });
+        assert_eq!(hearing, Hearing { up: true, trouble: None }, "it can be read again");
     }
 }

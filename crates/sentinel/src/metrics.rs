@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::admission::REASONS;
+use holdfast_core::id::Principal;
 use holdfast_core::message::{Needs, SandboxPart, Seen};
 use holdfast_core::status::{ClusterStatus, CustodianStatus, DrillSummary, NodeStatus, Status};
 use holdfast_core::verdict;
@@ -23,7 +24,7 @@ const UNSEAL_BUCKETS: [f64; 16] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// Each metric's name and meaning.
-const GAUGES: [(&str, &str); 34] = [
+const GAUGES: [(&str, &str); 40] = [
     ("holdfast_build_info", "1; the version is in the label"),
     ("holdfast_broker_up", "Whether this sentinel is connected to the broker"),
     ("holdfast_vault_up", "Whether the node answers as itself"),
@@ -43,6 +44,16 @@ const GAUGES: [(&str, &str); 34] = [
         "holdfast_custodian_share_proven_timestamp_seconds",
         "When the custodian's share was last part of a set that opened a node; absent while it never was",
     ),
+    (
+        "holdfast_custodian_receipts_contradict",
+        "Whether the custodian and others told of one attempt what cannot all be true: at least one of them lies",
+    ),
+    ("holdfast_custodian_clock_synchronised", "Whether the kernel says that the custodian's clock is synchronised"),
+    (
+        "holdfast_node_restart_provable",
+        "Custodians that are ready and could tell a restart of the node from a seal; absent while it is not seen open",
+    ),
+    ("holdfast_sentinel_history_ok", "Whether what the sentinel learns is written down"),
     ("holdfast_custodian_sandboxed", "Whether the custodian's sandbox is in force"),
     ("holdfast_custodian_sandbox_whole", "Whether every part of it is"),
     (
@@ -70,6 +81,14 @@ const GAUGES: [(&str, &str); 34] = [
     (
         "holdfast_drill_last_success_timestamp_seconds",
         "When the last drill that passed was over; absent while none did",
+    ),
+    (
+        "holdfast_drill_last_closed_timestamp_seconds",
+        "When the last drill was heard to be over, however it went; absent while none was",
+    ),
+    (
+        "holdfast_drill_due_timestamp_seconds",
+        "When the first drill was due that did not take place, as conductors' heartbeats had told; absent while there is none",
     ),
     (
         "holdfast_drill_next_run_timestamp_seconds",
@@ -144,6 +163,7 @@ impl Metrics {
                 describe_counter!(name, meaning);
             }
             gauge!("holdfast_build_info", "version" => status.version.clone()).set(1);
+            gauge!("holdfast_sentinel_history_ok").set(flag(status.history_trouble.is_none()));
             if let Some(up) = status.broker_up {
                 gauge!("holdfast_broker_up").set(flag(up));
             }
@@ -178,7 +198,13 @@ fn write_cluster(name: &str, status: &ClusterStatus) {
         let markers = fresh(status).filter_map(|(_, c)| c.heartbeat.as_ref()?.nodes.get(node)?.marker).count();
         let labels = [cluster(), ("node", node.to_string())];
         gauge!("holdfast_markers", &labels).set(count(markers));
-        let holds = || status.holds.iter().filter(|hold| hold.nodes.is_empty() || hold.nodes.contains(node));
+        if seen.seen == Seen::Open {
+            gauge!("holdfast_node_restart_provable", &labels).set(verdict::restart_provable(node, seen, status));
+        }
+        let holds = || {
+            let of_node = status.holds.iter().filter(|hold| hold.nodes.is_empty() || hold.nodes.contains(node));
+            of_node.filter(|hold| hold.obeyed_by.iter().any(|who| counts(status, who)))
+        };
         gauge!("holdfast_holds", &labels).set(count(holds().count()));
         if let Some(since) = holds().map(|hold| hold.held_at).min() {
             gauge!("holdfast_hold_since_timestamp_seconds", &labels).set(since.as_seconds());
@@ -195,6 +221,12 @@ fn write_drills(name: &str, known: &DrillSummary) {
     let cluster = || ("cluster", name.to_owned());
     if let Some(at) = known.last_success {
         gauge!("holdfast_drill_last_success_timestamp_seconds", &[cluster()]).set(at.as_seconds());
+    }
+    if let Some(at) = known.last_closed {
+        gauge!("holdfast_drill_last_closed_timestamp_seconds", &[cluster()]).set(at.as_seconds());
+    }
+    if let Some(at) = known.due {
+        gauge!("holdfast_drill_due_timestamp_seconds", &[cluster()]).set(at.as_seconds());
     }
     if let Some(at) = known.next {
         gauge!("holdfast_drill_next_run_timestamp_seconds", &[cluster()]).set(at.as_seconds());
@@ -218,7 +250,9 @@ fn write_node(labels: &[(&'static str, String)], node: &NodeStatus) {
         Needs::Approvals { have, need } => Some(need.saturating_sub(*have)),
         _ => None,
     });
-    gauge!("holdfast_approvals_waiting", labels).set(missing.max().unwrap_or(0));
+    // Of a node that own eyes see open nobody waits for anything, whatever one custodian says.
+    let missing = missing.max().filter(|_| node.seen != Seen::Open);
+    gauge!("holdfast_approvals_waiting", labels).set(missing.unwrap_or(0));
     gauge!("holdfast_node_shared_address", labels).set(flag(node.shared_address));
     gauge!("holdfast_node_identity_refused", labels).set(flag(node.identity_refused.is_some()));
 }
@@ -234,6 +268,8 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
         gauge!("holdfast_custodian_clock_offset_seconds", &labels).set(millis(offset));
     }
     gauge!("holdfast_custodian_share_suspect", &labels).set(flag(custodian.share_suspect.is_some()));
+    let contradicts = custodian.receipts_contradict.is_some();
+    gauge!("holdfast_custodian_receipts_contradict", &labels).set(flag(contradicts));
     if let Some(proof) = &custodian.share_proven {
         gauge!("holdfast_custodian_share_proven_timestamp_seconds", &labels).set(proof.at.as_seconds());
     }
@@ -243,6 +279,7 @@ fn write_custodian(cluster: &str, name: &str, status: &ClusterStatus, custodian:
         gauge!("holdfast_custodian_sandboxed", &labels).set(flag(heartbeat.sandboxed));
         let whole = heartbeat.sandbox.len() == SandboxPart::ALL.len();
         gauge!("holdfast_custodian_sandbox_whole", &labels).set(flag(whole));
+        gauge!("holdfast_custodian_clock_synchronised", &labels).set(flag(heartbeat.clock_synchronised));
         let doubted = custodian.audit.as_ref().is_some_and(|audit| audit.doubt.is_some());
         let well = heartbeat.audit.ok && heartbeat.audit.broken.is_none() && !doubted;
         gauge!("holdfast_custodian_audit_ok", &labels).set(flag(well));
@@ -288,8 +325,14 @@ fn write_rejected(status: &Status, totals: &Totals) {
     }
 }
 
-fn fresh(status: &ClusterStatus) -> impl Iterator<Item = (&holdfast_core::id::Principal, &CustodianStatus)> {
-    status.custodians.iter().filter(|(_, custodian)| custodian.up)
+/// Who speaks now, and whose word counts.
+fn fresh(status: &ClusterStatus) -> impl Iterator<Item = (&Principal, &CustodianStatus)> {
+    status.custodians.iter().filter(|(_, custodian)| custodian.up && !custodian.distrusted)
+}
+
+/// Whether anything is to be made of what it says.
+fn counts(status: &ClusterStatus, who: &Principal) -> bool {
+    status.custodians.get(who).is_none_or(|custodian| !custodian.distrusted)
 }
 
 fn flag(on: bool) -> f64 {
@@ -369,7 +412,9 @@ mod tests {
             drills: Vec::new(),
             drill_summary: DrillSummary {
                 next: Some(Timestamp::from_millis(9_500)),
+                due: Some(Timestamp::from_millis(4_500)),
                 last_success: Some(Timestamp::from_millis(2_500)),
+                last_closed: Some(Timestamp::from_millis(3_500)),
                 last_recovery_us: BTreeMap::from([("a".parse().expect("a name"), 41_500)]),
             },
         };
@@ -415,6 +460,73 @@ mod tests {
         }
     }
 
+    /// Of one that speaks, is ready, and holds a marker for a node that waits for approvals, as it says.
+    fn custodian(distrusted: bool) -> CustodianStatus {
+        let custodian = serde_json::json!({
+            "heard_at": "2026-11-22T10:00:00.000Z", "up": true, "ready": true, "site": null, "clock_offset_millis": -7,
+            "distrusted": distrusted, "receipts_contradict": "2026-11-22T10:00:00.000Z",
+            "share_proven": {"at": "2026-11-22T10:00:00.000Z", "node": "a", "generation": 1},
+            "heartbeat": {
+                "version": "0.1.0", "started_at": "2026-11-22T09:00:00.000Z", "share": {"generation": 1, "x": 77, "ok": true},
+                "threshold": 3, "sandboxed": true, "clock_synchronised": false, "audit": {"seq": 12, "head": "", "ok": true},
+                "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {},
+                "nodes": {"a": {
+                    "seen": "open", "since": "2026-11-22T09:59:58.120Z", "ready": true, "budget_remaining": 12,
+                    "shared_address": false, "restart_provable": true, "marker": "2026-11-22T09:59:58.120Z",
+                }},
+            },
+        });
+        serde_json::from_value(custodian).expect("a custodian")
+    }
+
+    #[test]
+    fn whom_operators_distrust_drives_no_alert() {
+        let metrics = Metrics::new().expect("good buckets");
+        for (distrusted, expected) in [(false, 1), (true, 0)] {
+            let mut status = status();
+            let cluster = status.clusters.values_mut().next().expect("one");
+            cluster.custodians.insert("custodian-1".parse().expect("a name"), custodian(distrusted));
+            cluster.holds = vec![hold(5_000, &["a"])];
+            let lines = rendered(&metrics, &status);
+            for metric in ["holdfast_markers", "holdfast_holds"] {
+                let line = format!("{metric}{{cluster=\"prod\",node=\"a\"}} {expected}");
+                assert!(lines.contains(&line), "{line} in {lines:#?}");
+            }
+            let since = lines.iter().any(|line| line.starts_with("holdfast_hold_since_timestamp_seconds{"));
+            assert_eq!(since, !distrusted);
+        }
+    }
+
+    #[test]
+    fn trouble_that_the_status_tells_of_is_told_here_too() {
+        let metrics = Metrics::new().expect("good buckets");
+        let mut status = status();
+        status.history_trouble = Some("the disk is full".to_owned());
+        let cluster = status.clusters.values_mut().next().expect("one");
+        cluster.custodians.insert("custodian-1".parse().expect("a name"), custodian(false));
+        let approvals = vec![(Needs::Approvals { have: 0, need: 2 }, 1)];
+        for (name, node) in &mut cluster.nodes {
+            node.ready = u32::from(name.as_str() == "a");
+            node.needs.clone_from(&approvals);
+        }
+        let lines = rendered(&metrics, &status);
+        for expected in [
+            "holdfast_sentinel_history_ok 0",
+            "holdfast_custodian_clock_synchronised{cluster=\"prod\",custodian=\"custodian-1\"} 0",
+            "holdfast_custodian_receipts_contradict{cluster=\"prod\",custodian=\"custodian-1\"} 1",
+            "holdfast_node_restart_provable{cluster=\"prod\",node=\"a\"} 1",
+            // One custodian's word about a node that is seen open, and about others.
+            "holdfast_approvals_waiting{cluster=\"prod\",node=\"a\"} 0",
+            "holdfast_approvals_waiting{cluster=\"prod\",node=\"b\"} 2",
+            "holdfast_approvals_waiting{cluster=\"prod\",node=\"c\"} 2",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected} in {lines:#?}");
+        }
+        let provable = lines.iter().filter(|line| line.starts_with("holdfast_node_restart_provable{"));
+        assert_eq!(provable.count(), 1, "nobody knows of a node that is not open");
+        assert!(rendered(&metrics, &self::status()).contains(&"holdfast_sentinel_history_ok 1".to_owned()));
+    }
+
     #[test]
     fn each_thing_is_told_under_its_name_and_with_its_labels() {
         let metrics = Metrics::new().expect("good buckets");
@@ -437,6 +549,8 @@ mod tests {
             "holdfast_drill_runs_total{cluster=\"prod\",result=\"late\"} 1",
             "holdfast_drill_runs_total{cluster=\"prod\",result=\"passed\"} 0",
             "holdfast_drill_last_success_timestamp_seconds{cluster=\"prod\"} 2.5",
+            "holdfast_drill_last_closed_timestamp_seconds{cluster=\"prod\"} 3.5",
+            "holdfast_drill_due_timestamp_seconds{cluster=\"prod\"} 4.5",
             "holdfast_drill_next_run_timestamp_seconds{cluster=\"prod\"} 9.5",
             "holdfast_drill_last_duration_seconds{cluster=\"prod\",node=\"a\"} 0.0415",
             "holdfast_share_submissions_total{cluster=\"prod\",custodian=\"custodian-1\",result=\"opened\"} 5",
@@ -505,21 +619,7 @@ mod tests {
         let mut status = status();
         status.broker_up = Some(true);
         let cluster = status.clusters.values_mut().next().expect("one");
-        let custodian = serde_json::json!({
-            "heard_at": "2026-11-22T10:00:00.000Z", "up": true, "ready": true, "site": null, "clock_offset_millis": -7,
-            "share_proven": {"at": "2026-11-22T10:00:00.000Z", "node": "a", "generation": 1},
-            "heartbeat": {
-                "version": "0.1.0", "started_at": "2026-11-22T09:00:00.000Z", "share": {"generation": 1, "x": 77, "ok": true},
-                "threshold": 3, "sandboxed": true, "clock_synchronised": true, "audit": {"seq": 12, "head": "", "ok": true},
-                "policy_sha256": "", "allowed_signers_sha256": "", "rejected": {}, "submissions": {},
-                "nodes": {"a": {
-                    "seen": "open", "since": "2026-11-22T09:59:58.120Z", "ready": true, "budget_remaining": 12,
-                    "shared_address": false, "restart_provable": true,
-                }},
-            },
-        });
-        let custodian = serde_json::from_value(custodian).expect("a custodian");
-        cluster.custodians.insert("custodian-1".parse().expect("a name"), custodian);
+        cluster.custodians.insert("custodian-1".parse().expect("a name"), custodian(false));
         cluster.holds.push(hold(5_000, &[]));
         let mut totals = totals();
         totals.unseals.insert((CLUSTER, Cause::Restart), 1);

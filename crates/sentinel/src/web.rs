@@ -21,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use holdfast_core::id::{ClusterId, ClusterName};
 use holdfast_core::status::Status;
-use holdfast_edge::listen::Listener;
+use holdfast_edge::listen::{self, Listener};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -89,10 +89,7 @@ pub(crate) fn serve(listener: Listener, archive: Option<Archive>) -> mpsc::Recei
             status: Counter::new(),
             archive,
         }));
-    tokio::spawn(async move {
-        // Ends only with the runtime: accepting goes on after every failure.
-        let _ = axum::serve(listener, router).await;
-    });
+    tokio::spawn(listen::serve(listener, router));
     asked
 }
 

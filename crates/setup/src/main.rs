@@ -1,12 +1,13 @@
 //! `holdfast-setup`: what a person does by hand on a custodian's host. This file is its table of contents.
 //!
 //! What lives here: making the host's keys, putting its share to rest and proving it in a rotation, carrying messages to its
-//! custodian. What does not: anything that runs for longer than the person waits; that is the custodian, which links none of the
+//! custodian, and the rules that close the host. What does not: anything that runs for longer than the person waits; that is the custodian, which links none of the
 //! OpenPGP code that this needs.
 
 mod deliver;
 mod duty_token;
 mod enroll;
+mod firewall;
 mod host;
 mod import;
 mod install;
@@ -33,7 +34,8 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// the enrollments, `holdfast-setup install` on each host with its packet. For a Vault that exists it is `holdfast adopt`, and the
 /// rotation that it walks through has two steps more here: `verify` proves the new share to the Vault, `retire` removes the old
 /// one at last. Where nobody may rotate, `import` takes a share that is typed in. `seal-token` gives a custodian that conducts drills
-/// the token that seals, `canary-token` the one with which it reads something through the node. Run it as the user that the custodian runs
+/// the token that seals, `canary-token` the one with which it reads something through the node. `firewall` prints the rules that close the
+/// host to everybody. Run all but that one as the user that the custodian runs
 /// as: what it writes belongs to that user alone.
 #[derive(Parser)]
 #[command(name = "holdfast-setup", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
@@ -54,6 +56,7 @@ enum Command {
     SealToken(duty_token::SealArguments),
     CanaryToken(duty_token::CanaryArguments),
     Deliver(deliver::Arguments),
+    Firewall(firewall::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -68,5 +71,6 @@ fn main() -> ExitCode {
         Command::SealToken(arguments) => duty_token::run_seal(&arguments),
         Command::CanaryToken(arguments) => duty_token::run_canary(&arguments),
         Command::Deliver(arguments) => deliver::run(&arguments),
+        Command::Firewall(arguments) => firewall::run(&arguments),
     }
 }

@@ -45,7 +45,9 @@ pub(super) enum NotificationError {
     #[error("the webhook's version is not {VERSION}")]
     Version,
     /// Too many alerts.
-    #[error("more than {ALERTS_MAX} alerts in one notification: group by fewer labels")]
+    #[error(
+        "more than {ALERTS_MAX} alerts in one notification: set max_alerts: 100 in webhook_configs, and group by more labels"
+    )]
     Many,
 }
 

@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use holdfast_core::id::Principal;
 use holdfast_edge::exposition::Exposition;
-use holdfast_edge::listen::Listener;
+use holdfast_edge::listen::{self, Listener};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -36,6 +36,9 @@ const GAUGES: [(&str, &str); 1] = [("holdfast_build_info", "1; the version is in
 const COUNTERS: [(&str, &str); 1] =
     [("holdfast_messages_rejected_total", "Messages that the receiver refused, by reason")];
 
+/// Why requests are refused.
+const REASONS: [&str; 4] = ["flood", "forged", "malformed", "oversized"];
+
 /// What requests share.
 pub(super) struct Door {
     receiver: Principal,
@@ -57,10 +60,7 @@ pub(super) fn serve(listener: Listener, door: Door) {
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .with_state(Arc::new(door));
-    tokio::spawn(async move {
-        // Ends only with the runtime: accepting goes on after every failure.
-        let _ = axum::serve(listener, router).await;
-    });
+    tokio::spawn(listen::serve(listener, router));
 }
 
 impl Door {
@@ -85,9 +85,11 @@ impl Door {
     fn render(&self) -> String {
         let mut told = Exposition::new(&GAUGES, &COUNTERS);
         told.tell("holdfast_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-        for (reason, total) in self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each, also at zero: of a series that begins at one, Prometheus sees no increase.
+        for reason in REASONS {
             let labels = [("receiver", self.receiver.as_str()), ("reason", reason)];
-            told.tell("holdfast_messages_rejected_total", &labels, *total);
+            told.tell("holdfast_messages_rejected_total", &labels, refused.get(reason).copied().unwrap_or(0));
         }
         told.render()
     }
@@ -103,7 +105,9 @@ impl Door {
         let late =
             || Refused("malformed", StatusCode::REQUEST_TIMEOUT, "the notification did not come in time".to_owned());
         let body = timeout(BODY_DEADLINE, to_bytes(body, BODY_MAX)).await.map_err(|_| late())?.map_err(|_| {
-            let what = format!("a notification has at most {BODY_MAX} bytes: group by fewer labels");
+            let what = format!(
+                "a notification has at most {BODY_MAX} bytes: set max_alerts: 100 in webhook_configs, and group by more labels"
+            );
             Refused("oversized", StatusCode::PAYLOAD_TOO_LARGE, what)
         })?;
         let notification = Notification::parse(&body)

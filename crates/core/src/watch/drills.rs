@@ -1,13 +1,16 @@
 //! The drills of one cluster, as its conductors' signed reports tell: those that run, the latest that are over, and which incident
 //! of a node is a drill's.
 //!
+//! A schedule's time that came and brought no drill is told of: a conductor plans the next one in the very moment in which one is due,
+//! so that what it plans never lies behind. What was planned is remembered from its heartbeats, by this process alone.
+//!
 //! The first report that closes a drill stands: neither its own conductor nor another one can change it. Whoever takes over a drill whose
 //! conductor went away knows of no good end, and may tell of none.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::id::{DrillId, MessageId, NodeName};
+use crate::id::{DrillId, MessageId, NodeName, Principal};
 use crate::message::{DrillResult, Intent, Phase};
 use crate::status::{DrillStatus, DrillSummary};
 use crate::time::Timestamp;
@@ -24,6 +27,9 @@ const RUNNING_LIFE: Duration = Duration::from_secs(20 * 60);
 /// How many intents are remembered, so that receipts which name them can be told to be a drill's.
 const INTENTS_KEPT: usize = 64;
 
+/// How far a conductor's clock may be ahead of the sentinel's, or behind: farther, it is not heard.
+const CLOCKS: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Default)]
 pub(super) struct Drills {
     running: VecDeque<DrillStatus>,
@@ -31,7 +37,12 @@ pub(super) struct Drills {
     closed: VecDeque<DrillStatus>,
     intents: VecDeque<(MessageId, NodeName, DrillId)>,
     last_success: Option<Timestamp>,
+    last_closed: Option<Timestamp>,
     last_recovery_us: BTreeMap<NodeName, u64>,
+    /// The next drill of each conductor that has a schedule, as it last told.
+    planned: BTreeMap<Principal, Timestamp>,
+    /// The first drill that was due, as conductors had told that plan a later one now, and of which no end was heard.
+    missed: Option<Timestamp>,
     /// Drills that were heard to be over, by result.
     pub(super) totals: BTreeMap<DrillResult, u64>,
 }
@@ -90,13 +101,50 @@ impl Drills {
     }
 
     /// What is known of all of them.
-    pub(super) fn summary(&self, next: Option<Timestamp>) -> DrillSummary {
-        DrillSummary { next, last_success: self.last_success, last_recovery_us: self.last_recovery_us.clone() }
+    pub(super) fn summary(&self, next: Option<Timestamp>, now: Timestamp) -> DrillSummary {
+        DrillSummary {
+            next,
+            due: self.due(now),
+            last_success: self.last_success,
+            last_closed: self.last_closed,
+            last_recovery_us: self.last_recovery_us.clone(),
+        }
+    }
+
+    /// A conductor told when its next drill is, or that it plans none.
+    pub(super) fn plans(&mut self, conductor: &Principal, next: Option<Timestamp>, now: Timestamp) {
+        let before = match next {
+            Some(next) => self.planned.insert(conductor.clone(), next),
+            None => self.planned.remove(conductor),
+        };
+        // One that is told again is still planned.
+        let came = before.filter(|at| Some(*at) != next && Self::came(*at, now));
+        self.missed = self.missed.into_iter().chain(came).filter(|at| !self.took_place(*at)).min();
     }
 
     /// Takes over a changed configuration.
     pub(super) fn reconfigure(&mut self, is_watched: impl Fn(&NodeName) -> bool) {
         self.last_recovery_us.retain(|node, _| is_watched(node));
+    }
+
+    /// Nobody else conducts.
+    pub(super) fn conducted_by(&mut self, conductors: &BTreeSet<Principal>) {
+        self.planned.retain(|conductor, _| conductors.contains(conductor));
+    }
+
+    /// Since when a drill is due of which no end was heard.
+    fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        let planned = self.planned.values().copied().filter(|at| Self::came(*at, now));
+        self.missed.into_iter().chain(planned).filter(|at| !self.took_place(*at)).min()
+    }
+
+    fn came(at: Timestamp, now: Timestamp) -> bool {
+        at <= now.after(CLOCKS)
+    }
+
+    /// Whether a drill was heard to be over since then, however it went.
+    fn took_place(&self, at: Timestamp) -> bool {
+        self.last_closed.is_some_and(|closed| closed >= at.before(CLOCKS))
     }
 
     fn goes_on(&mut self, known: Option<usize>, drill: DrillStatus) {
@@ -117,6 +165,7 @@ impl Drills {
 
     fn keep(&mut self, drill: DrillStatus, is_watched: impl Fn(&NodeName) -> bool) {
         let report = &drill.report;
+        self.last_closed = self.last_closed.max(Some(drill.heard_at));
         if report.result == Some(DrillResult::Passed) {
             // Never later than it was heard: nobody makes the last one seem to lie ahead.
             let at = report.closed_at.unwrap_or(drill.issued_at).min(drill.heard_at);
@@ -268,13 +317,13 @@ pub(super) mod tests {
         }
         assert_eq!((drills.closed.len(), shown(&drills, 99)[0]), (DRILLS_KEPT, (59, "one", "failed")));
         let node: NodeName = "vault-1".parse().expect("a name");
-        let summary = drills.summary(None);
+        let summary = drills.summary(None, Timestamp::default());
         assert_eq!(summary.last_success, Some(Timestamp::from_millis(1_800_000_000_000)));
         assert_eq!(summary.last_recovery_us, BTreeMap::from([(node, 41_059)]));
         let mut made_up = report(60, Phase::Closed, Some(DrillResult::Failed));
         made_up.node = Some("made-up".parse().expect("a name"));
         hear(&mut drills, heard("one", 60, made_up));
-        assert_eq!(drills.summary(None).last_recovery_us.len(), 1, "nobody makes up a node");
+        assert_eq!(drills.summary(None, Timestamp::default()).last_recovery_us.len(), 1, "nobody makes up a node");
 
         let mut next = Drills::default();
         next.restore(drills.closed.clone(), |_| true);
@@ -282,7 +331,7 @@ pub(super) mod tests {
         let mut ahead = report(61, Phase::Closed, Some(DrillResult::Passed));
         ahead.closed_at = Some(Timestamp::from_millis(i64::MAX));
         hear(&mut next, heard("one", 100, ahead));
-        let last = next.summary(None).last_success;
+        let last = next.summary(None, Timestamp::default()).last_success;
         assert_eq!(last, Some(Timestamp::from_millis(1_800_000_000_100)), "no success lies ahead");
     }
 
@@ -297,5 +346,43 @@ pub(super) mod tests {
         assert_eq!(drills.of_intent(MessageId::from_bytes([1; 16]), &here), Some(DrillId::from_bytes([1; 16])));
         assert_eq!(drills.of_intent(MessageId::from_bytes([1; 16]), &there), None);
         assert_eq!(drills.of_intent(MessageId::from_bytes([9; 16]), &here), None);
+    }
+
+    /// As the schedule of a conductor goes: in the moment in which one is due, the next one is planned.
+    #[test]
+    fn a_drill_that_was_due_and_did_not_take_place_is_told_of_until_one_does() {
+        const WEEK: i64 = 7 * 86_400_000;
+        let at = |millis: i64| Timestamp::from_millis(1_800_000_000_000 + millis);
+        let due = |drills: &Drills, now: i64| drills.summary(None, at(now)).due;
+        let (one, two) = ("one".parse().expect("a name"), "two".parse().expect("a name"));
+        let mut drills = Drills::default();
+        drills.plans(&one, Some(at(WEEK)), at(0));
+        drills.plans(&two, Some(at(WEEK)), at(5_000));
+        assert_eq!(due(&drills, WEEK - 3_600_000), None, "it lies ahead");
+        // A conductor whose clock is ahead a little.
+        drills.plans(&one, Some(at(2 * WEEK)), at(WEEK - 2_000));
+        assert_eq!(due(&drills, WEEK), Some(at(WEEK)));
+        drills.plans(&two, Some(at(2 * WEEK)), at(WEEK + 8_000));
+        assert_eq!(due(&drills, WEEK + 3_600_000), Some(at(WEEK)), "whatever is planned now");
+        // Both conductors are silent over the next one.
+        assert_eq!(due(&drills, 2 * WEEK), Some(at(WEEK)), "since the first");
+        for (drill, result) in [(1, DrillResult::Refused), (2, DrillResult::Passed)] {
+            hear(&mut drills, heard("one", 2 * WEEK + 1_000, report(drill, Phase::Closed, Some(result))));
+            assert_eq!(due(&drills, 2 * WEEK + 3_600_000), None, "how it went is another question");
+        }
+        drills.plans(&one, Some(at(3 * WEEK)), at(2 * WEEK + 9_000));
+        drills.plans(&two, Some(at(3 * WEEK)), at(2 * WEEK + 9_000));
+        assert_eq!(due(&drills, 2 * WEEK + 3_600_000), None);
+        assert_eq!(due(&drills, 3 * WEEK), Some(at(3 * WEEK)), "a conductor that died had told of it");
+        drills.conducted_by(&[two.clone()].into());
+        assert_eq!(due(&drills, 3 * WEEK), Some(at(3 * WEEK)));
+        drills.conducted_by(&BTreeSet::new());
+        assert_eq!(due(&drills, 3 * WEEK), None, "who conducts no more, planned nothing");
+        drills.plans(&two, Some(at(4 * WEEK)), at(3 * WEEK));
+        drills.plans(&two, None, at(3 * WEEK + 10_000));
+        assert_eq!(due(&drills, 4 * WEEK), None, "the schedule was taken out before");
+        drills.plans(&two, Some(at(5 * WEEK)), at(4 * WEEK));
+        drills.plans(&two, Some(at(6 * WEEK)), at(4 * WEEK + 10_000));
+        assert_eq!(due(&drills, 5 * WEEK), None, "it was changed before");
     }
 }

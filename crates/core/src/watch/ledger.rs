@@ -15,6 +15,9 @@ pub const INCIDENTS_KEPT: usize = 100;
 /// How many submissions and how many refusals of one incident are kept: many rounds of many custodians.
 pub const REPORTS_KEPT: usize = 64;
 
+/// How many of the submissions are one custodian's: none keeps another's out.
+const REPORTS_OF_ONE_MAX: usize = 12;
+
 /// How long custodians' receipts are waited for before an incident whose cause own eyes could not prove is counted as
 /// unknown, or one whose sealed moment they missed goes unmeasured.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -66,6 +69,11 @@ impl Ledger {
     /// Those of the latest that are over and whose receipts had their time to come, the oldest first.
     pub(super) fn settled(&self) -> impl Iterator<Item = &IncidentStatus> {
         self.entries.iter().filter(|entry| entry.is_told()).map(|entry| &entry.incident)
+    }
+
+    /// All of the latest, the oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &IncidentStatus> {
+        self.entries.iter().map(|entry| &entry.incident)
     }
 
     /// The node was seen not to be open.
@@ -129,7 +137,9 @@ impl Ledger {
     /// A custodian submitted its share.
     pub(super) fn receipt(&mut self, from: &Principal, receipt: &Receipt) {
         let Some(entry) = self.told_of(&receipt.node, receipt.answered_at) else { return };
-        if entry.incident.submissions.len() >= REPORTS_KEPT {
+        let submissions = &entry.incident.submissions;
+        let of_one = submissions.iter().filter(|known| known.custodian == *from).count();
+        if submissions.len() >= REPORTS_KEPT || of_one >= REPORTS_OF_ONE_MAX {
             return;
         }
         entry.incident.submissions.push(SubmissionStatus {

@@ -28,6 +28,21 @@ pub(super) fn proven(
     attempts.difference(&failed).flat_map(|nonce| set(submissions, nonce, threshold)).collect()
 }
 
+/// Whose receipts of one attempt cannot all be true: as many shares as it takes are said to have been counted in it, and the last of so
+/// many is never counted, but opens the node or fails. At least one of them lies; which one cannot be shown.
+pub(super) fn contradicting(
+    incident: &IncidentStatus,
+    distrusted: &BTreeSet<Principal>,
+    threshold: u8,
+) -> BTreeSet<Principal> {
+    let told = incident.submissions.iter().filter(|submission| !distrusted.contains(&submission.custodian));
+    let submissions = &told.cloned().collect::<Vec<_>>();
+    let impossible = |nonce: &&str| counted(submissions, nonce).len() >= usize::from(threshold);
+    let attempts: BTreeSet<_> = named(submissions, |_| true).into_iter().filter(impossible).collect();
+    let of_them = submissions.iter().filter(|s| s.result == Submission::Counted && attempts.contains(s.nonce.as_str()));
+    of_them.map(|s| s.custodian.clone()).collect()
+}
+
 /// The attempts that submissions with such results name.
 fn named(submissions: &[SubmissionStatus], such: impl Fn(Submission) -> bool) -> BTreeSet<&str> {
     submissions.iter().filter(|s| such(s.result) && !s.nonce.is_empty()).map(|s| s.nonce.as_str()).collect()
@@ -115,6 +130,28 @@ pub(super) mod tests {
         let names =
             proven(incident, &distrusted, 3).into_iter().map(|name| name.as_str()["custodian-".len()..].to_owned());
         names.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn who_says_what_cannot_all_be_true_is_named() {
+        use Submission::{Counted, Failed, Opened, Unanswered};
+        let names = |said: &[(u8, Submission, &str)], distrusted: &[&str]| {
+            let distrusted = distrusted.iter().map(|name| name.parse().expect("a name")).collect();
+            let names = contradicting(&incident(said), &distrusted, 3).into_iter();
+            names.map(|name| name.as_str()["custodian-".len()..].to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        let lie = [(1, Counted, "a"), (2, Counted, "a"), (3, Counted, "a"), (4, Opened, "a"), (5, Counted, "b")];
+        assert_eq!(names(&lie, &[]), "1 2 3", "one of them says so of a share that was not in it");
+        assert_eq!(names(&lie, &["custodian-3"]), "", "and it was that one");
+        for honest in [
+            &[(1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a"), (4, Opened, "a")][..],
+            &[(1, Counted, "a"), (2, Counted, "a"), (3, Failed, "a"), (1, Counted, "b"), (4, Counted, "b")],
+            &[(1, Counted, "a"), (2, Counted, "a"), (3, Unanswered, "a"), (4, Opened, "a")],
+            &[(1, Counted, "a"), (1, Counted, "a"), (2, Counted, "a"), (3, Opened, "a")],
+            &[(1, Counted, ""), (2, Counted, ""), (3, Counted, "")],
+        ] {
+            assert_eq!(names(honest, &[]), "", "{honest:?}");
+        }
     }
 
     #[test]

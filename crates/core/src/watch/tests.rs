@@ -12,6 +12,7 @@ use crate::seal_status::{SealKind, SealStatus};
 use crate::sight::{ConnectionId, Side, TicketId};
 
 mod drills;
+mod liars;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([1; 16]);
 const LATENCY: Duration = Duration::from_millis(1);

@@ -6,15 +6,12 @@ use std::path::{Path, PathBuf};
 use holdfast_core::ceremony::{PACKET_MAX, Packet, TRANSPORT_KEY_FILE};
 use holdfast_core::id::ClusterId;
 use holdfast_edge::checkup::{Finding, secret_file};
-use holdfast_edge::files::{FileError, read_bounded};
+use holdfast_edge::files::{CREDENTIALS, FileError, read_bounded};
 use holdfast_edge::keys::IdentityError;
 use holdfast_edge::store::StoreError;
 
 use super::host;
 use crate::config::{ClusterFiles, Config};
-
-/// Where systemd puts what it decrypts for a service: in memory, for that service alone.
-const CREDENTIALS: &str = "/run/credentials";
 
 /// The most files of a folder that are looked at.
 const FILES_MAX: usize = 1_000;

@@ -3,7 +3,7 @@
 //!
 //! What lives here: the task that writes and pushes, and what becomes of failures. What does not: what is told (`text`), and the
 //! configuration (`section`). Nothing waits for this task, whatever a disk or a Pushgateway does: the driver leaves heartbeats for
-//! it and goes on.
+//! it and goes on. Nor does one of the two ways wait for the other.
 
 mod section;
 mod text;
@@ -20,11 +20,14 @@ use holdfast_edge::files;
 use holdfast_edge::pushgateway::Pushgateway;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 #[cfg(test)]
 pub(crate) use section::INTERVAL_DEFAULT;
 pub(crate) use section::MetricsSection;
+
+/// How long one writing may take before that is told of: the disk hangs.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The permissions of the file: node_exporter runs as a user of its own.
 pub(crate) const TEXTFILE_MODE: u32 = 0o644;
@@ -73,7 +76,7 @@ impl Metrics {
     pub(crate) fn start(&mut self, config: Option<&MetricsConfig>, me: &Principal, has_broker: bool) {
         self.stop();
         self.known.send_replace(Known { broker_up: has_broker.then_some(false), ..Known::default() });
-        let told = config.cloned().map(|config| tokio::spawn(tell(config, me.clone(), self.known.subscribe())));
+        let told = config.cloned().map(|config| tokio::spawn(tell(config, me.clone(), self.known.subscribe(), write)));
         self.task = told.map(|task| task.abort_handle());
     }
 
@@ -102,36 +105,77 @@ impl Drop for Metrics {
     }
 }
 
+/// How a file is written.
+trait Write: Fn(&Path, &[u8]) -> Result<(), String> + Clone + Send + 'static {}
+
+impl<W: Fn(&Path, &[u8]) -> Result<(), String> + Clone + Send + 'static> Write for W {}
+
 /// Writes and pushes for as long as there is somebody to tell of.
-async fn tell(config: MetricsConfig, me: Principal, mut known: watch::Receiver<Known>) {
+async fn tell<W: Write>(config: MetricsConfig, me: Principal, mut known: watch::Receiver<Known>, write: W) {
     // There is nothing to tell before the first heartbeat.
     if known.wait_for(|known| !known.clusters.is_empty()).await.is_err() {
         return;
     }
-    let mut ticks = interval(config.interval);
+    let mut written = Road::new("the metrics' file");
+    let writes = async {
+        if let Some(path) = &config.textfile {
+            write_out(path, &me, &known, (WRITE_DEADLINE, ticks(config.interval)), &mut written, write).await;
+        }
+    };
+    let pushes = async {
+        if let Some(gateway) = &config.pushgateway {
+            push_out(gateway, &me, &known, ticks(config.interval)).await;
+        }
+    };
+    tokio::join!(writes, pushes);
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut written, mut pushed) = (Road::new("the metrics' file"), Road::new("the Pushgateway"));
+    ticks
+}
+
+/// Writes at each tick, but for as long as the last writing is not over: one that hangs shall hang alone.
+async fn write_out<W: Write>(
+    path: &Path,
+    me: &Principal,
+    known: &watch::Receiver<Known>,
+    (deadline, mut ticks): (Duration, Interval),
+    road: &mut Road,
+    write: W,
+) {
     loop {
         ticks.tick().await;
-        let (now, me, path) = (known.borrow().clone(), me.clone(), config.textfile.clone());
+        let (now, me, path, write) = (known.borrow().clone(), me.clone(), path.to_owned(), write.clone());
         // Beside the one thread that releases shares: of many clusters it is much text, and a disk may hang.
-        let wrote = spawn_blocking(move || {
-            let text = text::render(&me, &now);
-            let wrote = path.map(|path| write(&path, text.as_bytes()));
-            (text, wrote)
-        });
-        let Ok((text, wrote)) = wrote.await else { continue };
-        if let Some(wrote) = wrote {
-            written.note(wrote);
-        }
-        if let Some(gateway) = &config.pushgateway {
-            pushed.note(gateway.push(text.into()).await);
+        let mut wrote = spawn_blocking(move || write(&path, text::render(&me, &now).as_bytes()));
+        let over = match timeout(deadline, &mut wrote).await {
+            Ok(over) => over,
+            Err(_) => {
+                road.note(Err(format!("it is not written after {} s: does the disk hang?", deadline.as_secs_f32())));
+                wrote.await
+            }
+        };
+        if let Ok(over) = over {
+            road.note(over);
         }
     }
 }
 
-fn write(path: &Path, text: &[u8]) -> Result<(), files::FileError> {
-    files::replace(path, text, TEXTFILE_MODE)
+async fn push_out(gateway: &Pushgateway, me: &Principal, known: &watch::Receiver<Known>, mut ticks: Interval) {
+    let mut pushed = Road::new("the Pushgateway");
+    loop {
+        ticks.tick().await;
+        let (now, me) = (known.borrow().clone(), me.clone());
+        // See `write_out`.
+        let Ok(text) = spawn_blocking(move || text::render(&me, &now)).await else { continue };
+        pushed.note(gateway.push(text.into()).await);
+    }
+}
+
+fn write(path: &Path, text: &[u8]) -> Result<(), String> {
+    files::replace(path, text, TEXTFILE_MODE).map_err(|error| error.to_string())
 }
 
 /// One of the two ways, and how often it has failed since it last worked. The log has the first failure and the end of them.

@@ -1,9 +1,12 @@
 //! What is told, and what becomes of it when it cannot be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 
 use holdfast_core::id::MessageId;
 use holdfast_core::message::{AuditReport, HoldReport, Needs, NodeReport, SandboxPart, Seen, ShareReport};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::*;
 
@@ -164,4 +167,64 @@ fn failures_are_counted_and_told_once() {
     }
     road.note::<&str>(Ok(()));
     assert_eq!(road.failures, 0);
+}
+
+/// A disk that hangs until something is sent by what is given first, or that is dropped; then, each time that something is to be written; and how.
+fn hanging() -> (std::sync::mpsc::SyncSender<()>, mpsc::Receiver<()>, impl Write) {
+    let (open, gate) = std::sync::mpsc::sync_channel(1);
+    let (began, begun) = mpsc::channel(9);
+    let gate = Arc::new(Mutex::new(gate));
+    let write = move |_: &Path, _: &[u8]| {
+        let _ = began.try_send(());
+        let _ = gate.lock().expect("whole").recv();
+        Err("it hung".to_owned())
+    };
+    (open, begun, write)
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_nothing_from_the_pushgateway() {
+    let gateway = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("https://{}", gateway.local_addr().expect("bound"));
+    let pushgateway = Pushgateway::new(&url, include_bytes!("section/ca.pem"), None, &me()).expect("good");
+    let config = MetricsConfig {
+        textfile: Some("custodian.prom".into()),
+        pushgateway: Some(pushgateway),
+        interval: Duration::from_millis(20),
+    };
+    let (open, mut begun, write) = hanging();
+    let noted = watch::Sender::new(known());
+    let told = tokio::spawn(tell(config, me(), noted.subscribe(), write));
+    let pushed = async {
+        begun.recv().await.expect("it writes");
+        for _ in 0..3 {
+            // It is tried again each time, whatever became of it.
+            drop(gateway.accept().await.expect("accepted"));
+        }
+    };
+    timeout(Duration::from_secs(20), pushed).await.expect("pushed all the while");
+    assert!(begun.try_recv().is_err(), "one that hangs shall hang alone");
+    drop(open);
+    told.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_told_of_while_it_does() {
+    let (open, mut begun, write) = hanging();
+    let (noted, mut road) = (watch::Sender::new(known()), Road::new("x"));
+    let (known, me, every) = (noted.subscribe(), me(), Duration::from_secs(1));
+    let path = Path::new("custodian.prom");
+    let seen = async {
+        begun.recv().await.expect("it writes");
+        tokio::time::advance(WRITE_DEADLINE + every).await;
+        tokio::task::yield_now().await;
+        // That one ends; the next hangs in turn.
+        open.send(()).expect("it waits");
+        begun.recv().await.expect("and again when that is over");
+    };
+    tokio::select! {
+        () = write_out(path, &me, &known, (WRITE_DEADLINE, ticks(every)), &mut road, write) => panic!("it never ends"),
+        () = seen => {}
+    }
+    assert_eq!(road.failures, 2, "while it hung, and when it had failed");
 }

@@ -29,6 +29,13 @@ async fn bind(tls: Option<ServerTls>) -> Listener {
     Listener::bind(LOOPBACK.parse().expect("an address"), tls).await.expect("a free port")
 }
 
+/// From another of this host's own addresses.
+async fn connect_from(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, host], 0).into()).expect("an address of loopback");
+    socket.connect(to).await.expect("connected")
+}
+
 async fn next(listener: &mut Listener) -> Served {
     timeout(DEADLINE, listener.accept()).await.expect("in time").0
 }
@@ -81,17 +88,85 @@ async fn a_stranger_who_does_not_shake_hands_keeps_nobody_waiting() {
 async fn only_so_many_are_let_in_and_each_that_leaves_makes_room() {
     let mut listener = bind(None).await;
     let mut clients = Vec::new();
-    for _ in 0..=CONNECTIONS_MAX {
-        clients.push(TcpStream::connect(listener.address()).await.expect("connected"));
-    }
     let mut inside = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
-        inside.push(next(&mut listener).await);
+    for number in 0..=CONNECTIONS_MAX {
+        let host = u8::try_from(1 + number / CONNECTIONS_OF_PEER_MAX).expect("few");
+        clients.push(connect_from(host, listener.address()).await);
+        if number < CONNECTIONS_MAX {
+            inside.push(next(&mut listener).await);
+        }
     }
     tokio::task::yield_now().await;
     assert!(listener.accepted.try_recv().is_err(), "full");
     inside.pop();
     next(&mut listener).await;
+}
+
+#[tokio::test]
+async fn one_peer_takes_its_share_and_no_more() {
+    let mut listener = bind(None).await;
+    let (mut clients, mut inside) = (Vec::new(), Vec::new());
+    for _ in 0..CONNECTIONS_OF_PEER_MAX {
+        clients.push(connect_from(1, listener.address()).await);
+        inside.push(next(&mut listener).await);
+    }
+    let mut refused = connect_from(1, listener.address()).await;
+    let read = timeout(DEADLINE, refused.read_u8()).await.expect("at once");
+    assert!(read.is_err(), "closed");
+    let other = connect_from(2, listener.address()).await;
+    drop((next(&mut listener).await, other));
+    inside.pop();
+    let again = connect_from(1, listener.address()).await;
+    drop((next(&mut listener).await, again));
+
+    let peers = Peers::default();
+    let v6 = |host: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host]);
+    let places: Vec<_> = (0..20).filter_map(|host| peers.admit(v6(host))).collect();
+    assert_eq!(places.len(), CONNECTIONS_OF_PEER_MAX, "a whole /64 is one host's");
+    assert!(peers.admit(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1])).is_some());
+    drop(places);
+    assert!(peers.0.lock().expect("whole").is_empty(), "nobody is remembered who is gone");
+}
+
+/// What a peer does, and when it finds the connection closed, as its own clock goes on.
+#[cfg(feature = "serve")]
+async fn closed_after(mut say: impl FnMut(u64) -> &'static [u8] + Send + 'static) -> Duration {
+    let listener = bind(None).await;
+    let client = TcpStream::connect(listener.address()).await.expect("connected");
+    let router = axum::Router::new().route("/", axum::routing::get(async || "here\n"));
+    let server = tokio::spawn(serve(listener, router));
+    let began = Instant::now();
+    let (mut answers, mut words) = client.into_split();
+    let speaks = tokio::spawn(async move {
+        for second in 0.. {
+            if words.write_all(say(second)).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let mut heard = Vec::new();
+    // Reset or ended: closed.
+    let _ = answers.read_to_end(&mut heard).await;
+    speaks.abort();
+    server.abort();
+    began.elapsed()
+}
+
+#[cfg(feature = "serve")]
+#[tokio::test(start_paused = true)]
+async fn whoever_sends_byte_by_byte_or_never_stops_asking_is_not_served_for_ever() {
+    let head =
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let trickled = closed_after(|second| {
+        let at = usize::try_from(second).expect("few").min(head.len() - 1);
+        &head[at..=at]
+    });
+    let after = timeout(Duration::from_secs(100), trickled).await.expect("given up");
+    assert!(after >= HEAD_DEADLINE && after < HEAD_DEADLINE * 2, "{after:?}");
+    let asked = closed_after(|_| b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let after = timeout(Duration::from_secs(100), asked).await.expect("given up");
+    assert!(after >= LIFE && after <= LIFE + LIFE_GRACE + HEAD_DEADLINE, "{after:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -306,6 +306,11 @@ impl fmt::Debug for NodeIdentity {
 
 /// Reads `https://HOST[:PORT][/]` and nothing else. Not by a general URL parser: that one forgets a port that is https's own,
 /// and reads `0x7f.1` as an address.
+/// The host and the port that a node's URL names, as a connection would take them; an IPv6 address without brackets.
+pub fn host_and_port(url: &str) -> Result<(String, u16), IdentityError> {
+    parse_url(url).map(|(host, port, _)| (host, port))
+}
+
 fn parse_url(url: &str) -> Result<(String, u16, ServerName<'static>), IdentityError> {
     let shown = || url.chars().take(URL_MAX).collect::<String>();
     let rest = match url.get(..8) {

@@ -15,7 +15,7 @@ pub mod release;
 mod tickets;
 
 pub use connection::{AskError, BODY_MAX, Connection, Handshake, Health, Impossible};
-pub use identity::{ConnectError, DEFAULT_PORT, Deadlines, IdentityError, NodeIdentity};
+pub use identity::{ConnectError, DEFAULT_PORT, Deadlines, IdentityError, NodeIdentity, host_and_port};
 pub use release::{Answer, AuthorityRefusal, Expected, Outcome, Proven, ReleaseError, Sealed, StateRefusal};
 pub use tickets::{TICKETS_PER_CONNECTION, Ticket};
 

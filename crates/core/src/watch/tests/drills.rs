@@ -121,15 +121,32 @@ fn an_incident_is_a_drills_where_most_custodians_name_its_intent_and_proves_shar
 }
 
 #[test]
-fn the_next_drill_is_the_earliest_of_those_that_speak() {
+fn the_next_drill_is_the_earliest_of_the_conductors_that_speak_and_one_that_was_due_is_told_of() {
     let mut world = settled(true);
+    world.watcher.set_conductors(CLUSTER, [who("custodian-1"), who("custodian-2")].into());
     assert_eq!(world.status().drill_summary.next, None);
-    for (x, millis) in [(1, 7_000), (2, 5_000)] {
-        let next_drill = Some(Timestamp::from_millis(millis));
-        let beat = Heartbeat { next_drill, ..heartbeat(x, &[("vault-1", true)]) };
+    let began = at(world.now).wall;
+    let [never, soon, later] = [500, 1_000, 2_000].map(|wait| began.after(Duration::from_secs(wait)));
+    for (x, next) in [(1, later), (2, soon), (3, never)] {
+        let beat = Heartbeat { next_drill: Some(next), ..heartbeat(x, &[("vault-1", true)]) };
         world.message(&format!("custodian-{x}"), Content::Heartbeat(Box::new(beat)));
     }
-    assert_eq!(world.status().drill_summary.next, Some(Timestamp::from_millis(5_000)));
+    assert_eq!(world.status().drill_summary.next, Some(soon), "custodian-3 conducts nothing");
     world.run(Duration::from_secs(120));
     assert_eq!(world.status().drill_summary.next, None, "whom nobody hears plans nothing");
+    world.run(Duration::from_secs(800));
+    assert_eq!(world.status().drill_summary.due, None);
+    world.run(Duration::from_secs(100));
+    assert_eq!(world.status().drill_summary.due, Some(soon), "and what it had planned is missed");
+    world.drill("custodian-1", report(1, Phase::Closed, Some(DrillResult::Failed)));
+    assert_eq!(world.status().drill_summary.due, None);
+    let distrusted = vec![who("custodian-2")];
+    for x in 3..=5 {
+        let beat = Heartbeat { distrusted: distrusted.clone(), ..heartbeat(x, &[("vault-1", true)]) };
+        world.message(&format!("custodian-{x}"), Content::Heartbeat(Box::new(beat)));
+    }
+    let beat = Heartbeat { next_drill: Some(began), ..heartbeat(2, &[("vault-1", true)]) };
+    world.message("custodian-2", Content::Heartbeat(Box::new(beat)));
+    let told = world.status().drill_summary;
+    assert_eq!((told.next, told.due), (None, None), "whose word counts for nothing plans nothing");
 }
