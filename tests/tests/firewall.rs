@@ -3,8 +3,6 @@
 //! What lives here: what can be known without starting them. What does not: whether the rules hold when somebody attacks
 //! (namespaces.rs), and whether the packages bring the units to their places (packages.rs).
 
-#![expect(clippy::print_stdout, reason = "what a test measured is read where it ran")]
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
