@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Envelope, EnvelopeError};
-use crate::id::{ClusterId, MessageId, Principal};
-use crate::message::{Body, BodyError, Header, Kind, read_content, read_header};
+use crate::id::{ClusterId, MessageId, Principal, SlotId};
+use crate::message::{Body, BodyError, Content, Header, Kind, read_content, read_header};
 use crate::time::{Now, Timestamp};
 use crate::trust::AllowedSigners;
 
@@ -274,9 +274,26 @@ impl Admission {
     /// Looks at what is held for a drill (an operator's order, or a time that has come) wherever it stands, and remembers nothing: it
     /// comes to custodians and conductors on several roads, and whoever acts on it remembers its slot.
     pub fn examine_slot(&mut self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
-        let examined = self.examine_anew(bytes, now).and_then(|body| match body.header.kind {
-            Kind::Drill | Kind::Due => Ok(body),
-            kind => Err(Refused::Role { from: body.header.from, kind: kind.as_str() }),
+        self.examine_slot_late(bytes, |_, _| false, now)
+    }
+
+    /// The same for a conductor: what has expired is still good for looking after a drill that was begun for it.
+    pub fn examine_slot_late(
+        &mut self,
+        bytes: &[u8],
+        begun: impl Fn(ClusterId, &SlotId) -> bool,
+        now: Now,
+    ) -> Result<Body, Refused> {
+        let examined = self.examine_form(bytes, now).and_then(|body| {
+            let slot = match &body.content {
+                Content::Drill(_) => SlotId::of_order(body.header.id),
+                Content::Due(due) => due.slot.clone(),
+                other => return Err(Refused::Role { from: body.header.from, kind: other.kind().as_str() }),
+            };
+            match self.examine_times(&body.header, now) {
+                Err(Refused::Expired(_)) if begun(body.header.cluster, &slot) => Ok(body),
+                times => times.map(|()| body),
+            }
         });
         examined.inspect_err(|refused| self.count_refusal(refused.reason()))
     }
@@ -288,6 +305,13 @@ impl Admission {
     }
 
     fn examine_anew(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+        let body = self.examine_form(bytes, now)?;
+        self.examine_times(&body.header, now)?;
+        Ok(body)
+    }
+
+    /// All but when it was signed.
+    fn examine_form(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
         let envelope = Envelope::parse_from(bytes, &self.trust)?;
         let (header, unread) = read_header(envelope.body())?;
         let roles = self.clusters.get(&header.cluster).ok_or(Refused::Cluster(header.cluster))?;
@@ -295,7 +319,6 @@ impl Admission {
             return Err(Refused::Role { from: header.from, kind: header.kind.as_str() });
         }
         envelope.verify(self.trust(header.cluster), &header.from, header.kind.namespace(), now.wall)?;
-        self.examine_times(&header, now)?;
         let content = read_content(&header, unread)?;
         Ok(Body { header, content })
     }

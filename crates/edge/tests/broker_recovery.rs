@@ -267,6 +267,9 @@ async fn what_one_reader_gives_back_another_gets(rabbit: &Rabbit) {
     given.ack();
     closed(second).await;
     closed(first).await;
+    // What the readers had in hand comes back when the broker sees them gone.
+    let both_gone = async { while onlooker.count(&orders_queue(&one())).await.1 > 0 {} };
+    timeout(PATIENCE, both_gone).await.expect("the readers are gone");
     assert_eq!(onlooker.count(&orders_queue(&one())).await, (0, 0), "it is dealt with");
     closed(operator).await;
 }

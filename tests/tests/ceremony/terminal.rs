@@ -4,10 +4,17 @@ use std::fs;
 
 use holdfast_tests::processes::{Signal, signal};
 use holdfast_tests::terminal::{Terminal, restored};
+use holdfast_tests::wait::until;
 use serde_json::Value;
 
 use crate::refusals::{Made, Table};
 use crate::world::{fingerprint, program, text};
+
+/// How many bytes a process has read, from wherever (proc_pid_io(5)).
+fn bytes_read(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).expect("it runs");
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).and_then(|read| read.parse().ok()).expect("as documented")
+}
 
 #[test]
 fn a_share_that_is_typed_in_is_not_shown_and_the_terminal_is_as_it_was_afterwards() {
@@ -39,7 +46,10 @@ fn a_share_that_is_typed_in_is_not_shown_and_the_terminal_is_as_it_was_afterward
         ended.shows("pid=");
         let pid = ended.line().parse().expect("a pid");
         ended.shows("(nothing is shown): ");
+        let before = bytes_read(pid);
         ended.types("0102030405");
+        // What comes later is typed at the shell's terminal, which shows it.
+        until("it reads what is typed", || bytes_read(pid) >= before + 10);
         signal(pid, ending);
         let (shown, _) = ended.ends();
         assert!(!shown.contains("01020"), "{ending:?}: {shown}");

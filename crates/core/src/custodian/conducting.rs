@@ -12,12 +12,20 @@ use crate::time::{Now, Timestamp};
 
 use super::{Custodian, HEARTBEAT_HEARD, INTENT_LIFE, Output, Peer, SILENT, SLOT_LATE_MAX};
 
+/// How many times of a schedule wait for their drill.
+const TIMES_WAITING_MAX: usize = 4;
+
 impl Custodian {
     /// Something that a drill is held for came to the conductors' queue of a cluster: an operator's order, or a schedule's time. Gives
     /// the slot; what was handed out for it is done with [`Output::Settled`].
     pub fn handle_slot(&mut self, bytes: &[u8], now: Now) -> Result<(ClusterId, SlotId), Refused> {
-        let body = self.admission.examine_slot(bytes, now)?;
+        let slots = &self.slots;
+        let taken = |cluster, slot: &SlotId| slots.get(&cluster).is_some_and(|slots| slots.has(slot));
+        let body = self.admission.examine_slot_late(bytes, taken, now)?;
         let Header { id, cluster, from, .. } = body.header;
+        if self.orders.get(&cluster).is_some_and(|orders| orders.is_distrusted(&from)) {
+            return self.refuse(Refused::Distrusted(from));
+        }
         let (slot, until, order) = match body.content {
             Content::Drill(order) => {
                 let envelope = String::from_utf8_lossy(bytes).into_owned();
@@ -27,25 +35,26 @@ impl Custodian {
             Content::Due(due) => {
                 let at = due.slot.time().unwrap_or_default();
                 if at > now.wall.after(SKEW_MAX) {
-                    let refused = Refused::Early(at);
-                    self.admission.count_refusal(refused.reason());
-                    return Err(refused);
+                    return self.refuse(Refused::Early(at));
                 }
-                (due.slot, at.after(SLOT_LATE_MAX), None)
+                let until = at.after(SLOT_LATE_MAX);
+                // Whoever says so makes this conductor sign no report of it.
+                if until <= now.wall && !self.slots.get(&cluster).is_some_and(|slots| slots.has(&due.slot)) {
+                    return self.refuse(Refused::Expired(at));
+                }
+                if self.conductors.get(&cluster).is_some_and(|conductor| conductor.times_waiting() >= TIMES_WAITING_MAX)
+                {
+                    return self.refuse(Refused::Full);
+                }
+                (due.slot, until, None)
             }
-            other => {
-                let refused = Refused::Role { from, kind: other.kind().as_str() };
-                self.admission.count_refusal(refused.reason());
-                return Err(refused);
-            }
+            other => return self.refuse(Refused::Role { from, kind: other.kind().as_str() }),
         };
         let Some(conductor) = self.conductors.get_mut(&cluster) else { return Err(Refused::Cluster(cluster)) };
-        if order.is_some() {
-            let about = order.as_ref().and_then(|ordered| ordered.order.node.clone());
-            conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
+        let ordered = order.as_ref().map(|ordered| ordered.order.node.clone());
+        conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
+        if let Some(about) = ordered {
             self.acknowledge(cluster, id, Effect::InForce {}, about.as_slice());
-        } else {
-            conductor.handle_task(Task { slot: slot.clone(), until, order }, &mut || *self.ids.next().as_bytes(), now);
         }
         self.conduct(now);
         Ok((cluster, slot))
@@ -91,7 +100,8 @@ impl Custodian {
             Content::Refusal(refusal) => conductor.hear_refusal(&header.from, refusal),
             // Its own it knows.
             Content::DrillReport(report) if header.from != self.settings.id => {
-                conductor.hear_report(&header.from, report, &view);
+                let taken = self.slots.get(&header.cluster).is_some_and(|slots| slots.has(&report.slot));
+                conductor.hear_report(&header.from, report, taken, &view, now);
             }
             _ => {}
         }
@@ -124,6 +134,8 @@ impl Custodian {
                 self.hear_intent(&header, intent, now);
             }
             Demand::Report(report) => {
+                let me = self.settings.id.clone();
+                self.hear_drill_report(cluster, &me, &report, now);
                 self.outputs.push_back(Output::Publish { cluster, content: Content::DrillReport(report) });
             }
             Demand::Seal(order) => self.outputs.push_back(Output::Seal(order)),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admission::{Refused, SKEW_MAX};
+use crate::admission::Refused;
 use crate::id::{ClusterId, Principal, SlotId};
 use crate::message::{Content, DrillReport, Effect, Header, Intent, Phase, plain_text};
 use crate::time::{Now, Timestamp};
@@ -20,10 +20,17 @@ use super::{Context, Custodian, Entry, Node, Output};
 /// How far a schedule's time and the intent for it may lie apart: a conductor that takes over from another is that late.
 pub const SLOT_LATE_MAX: Duration = Duration::from_secs(15 * 60);
 
+/// How old an intent may be when it comes: its conductor waits five seconds for answers, and clocks are a little apart. One that a broker holds back
+/// longer would stand after its drill.
+const LATE_MAX: Duration = Duration::from_secs(10);
+
+/// How many drills of one conductor are remembered to be over, whose intent may still come.
+const ENDED_MAX: usize = 64;
+
 /// How long a slot is remembered: longer than a schedule's time is late, or an order valid.
 const SLOT_KEPT: Duration = Duration::from_secs(3600);
 
-/// How many intents for times of a schedule are taken within [`SLOT_KEPT`]: nobody but a conductor says that there is such a time, and while an
+/// How many intents of one conductor for times of a schedule are taken within [`SLOT_KEPT`]: nobody but a conductor says that there is such a time, and while an
 /// intent stands, somebody's deliberate seal would pass for the drill's. Operators' orders are counted by their signatures.
 const SCHEDULED_MAX: usize = 6;
 
@@ -43,6 +50,8 @@ pub struct Slots {
 #[serde(deny_unknown_fields)]
 struct UsedSlot {
     slot: SlotId,
+    /// Whose intent it was.
+    by: Principal,
     until: Timestamp,
 }
 
@@ -53,19 +62,19 @@ impl Slots {
     }
 
     /// Uses a slot up. By the latest time that the clock has shown: one that is set back makes none free.
-    fn take(&mut self, slot: &SlotId, high_water: Timestamp) -> Result<(), &'static str> {
+    fn take(&mut self, slot: &SlotId, by: &Principal, high_water: Timestamp) -> Result<(), &'static str> {
         self.used.retain(|used| high_water < used.until);
         if self.has(slot) {
             return Err("an intent for the same time, or the same order, came before");
         }
-        let scheduled = self.used.iter().filter(|used| used.slot.time().is_some()).count();
+        let scheduled = self.used.iter().filter(|used| used.slot.time().is_some() && used.by == *by).count();
         if slot.time().is_some() && scheduled >= SCHEDULED_MAX {
             return Err("no more drills of a schedule are held within an hour: six were");
         }
         if self.used.len() >= SLOTS_MAX {
             return Err("too many intents in a short time");
         }
-        self.used.push(UsedSlot { slot: slot.clone(), until: high_water.after(SLOT_KEPT) });
+        self.used.push(UsedSlot { slot: slot.clone(), by: by.clone(), until: high_water.after(SLOT_KEPT) });
         Ok(())
     }
 }
@@ -102,8 +111,17 @@ impl Custodian {
         if named.len() != intent.submitters.len() || !named.iter().all(|c| settings.custodians.contains(*c)) {
             return Err("it names submitters that are no custodians here, or one twice");
         }
-        if now.wall.since(*issued_at) > SKEW_MAX {
+        if named.len() > usize::from(settings.threshold) {
+            return Err("it names more submitters than it takes");
+        }
+        if !settings.nodes.contains_key(&intent.node) {
+            return Err("no node has this name here");
+        }
+        if now.wall.since(*issued_at) > LATE_MAX {
             return Err("it came too late");
+        }
+        if self.ended.iter().any(|(by, drill)| *by == announced.from && *drill == intent.drill) {
+            return Err("its conductor says that the drill is over");
         }
         let in_window = settings.policy.in_drill_window(now.wall);
         let people = self.may_be_held(cluster, intent, in_window, now)?;
@@ -112,7 +130,7 @@ impl Custodian {
             return Err("another drill's intent stands in this cluster");
         }
         let slots = self.slots.entry(cluster).or_default();
-        slots.take(&intent.slot, self.admission.high_water())?;
+        slots.take(&intent.slot, &announced.from, self.admission.high_water())?;
         self.outputs.push_back(Output::Save);
         Ok(people)
     }
@@ -148,15 +166,21 @@ impl Custodian {
 
     /// A conductor tells of its drill.
     pub(super) fn hear_drill_report(&mut self, cluster: ClusterId, from: &Principal, report: &DrillReport, now: Now) {
+        if report.phase == Phase::Closed {
+            self.ended.push_back((from.clone(), report.drill));
+            while self.ended.iter().filter(|(by, _)| by == from).count() > ENDED_MAX {
+                let first = self.ended.iter().position(|(by, _)| by == from);
+                first.and_then(|first| self.ended.remove(first));
+            }
+        }
         let was_sealed = report.sealed_at.is_some();
         if let Some(node) = report.node.as_ref().filter(|_| report.phase >= Phase::Open) {
             self.with_node(cluster, node, now, |node, cx| node.close_drill(from, report.drill, was_sealed, cx));
         }
     }
 
-    /// Whether an intent comes from somebody whose word counts for nothing.
-    pub(super) fn refuse_distrusted(&mut self, from: &Principal) -> Result<(), Refused> {
-        let refused = Refused::Distrusted(from.clone());
+    /// Refuses what came, and counts that.
+    pub(super) fn refuse<T>(&mut self, refused: Refused) -> Result<T, Refused> {
         self.admission.count_refusal(refused.reason());
         Err(refused)
     }

@@ -209,6 +209,8 @@ pub struct Custodian {
     orders: BTreeMap<ClusterId, Orders>,
     exchange: orders::Exchange,
     slots: BTreeMap<ClusterId, Slots>,
+    /// Drills that their conductors say are over: their intents may still come.
+    ended: VecDeque<(Principal, DrillId)>,
     conductors: BTreeMap<ClusterId, Conductor>,
     /// When the next drill of each conductor's schedule is due.
     next_drills: BTreeMap<ClusterId, Timestamp>,
@@ -256,6 +258,7 @@ impl Custodian {
             orders: state.orders,
             exchange: orders::Exchange::default(),
             slots: state.slots,
+            ended: VecDeque::new(),
             conductors: BTreeMap::new(),
             next_drills: BTreeMap::new(),
             unconducted: state.conductors,
@@ -439,7 +442,7 @@ impl Custodian {
             | Content::DrillReport(_)
                 if deaf =>
             {
-                return self.refuse_distrusted(&from);
+                return self.refuse(Refused::Distrusted(from));
             }
             content => self.hear(&header, content, bytes, now)?,
         }

@@ -230,7 +230,7 @@ enum Step {
         since: Steady,
         revoked: Revocation,
         /// Who took the intent, and then said that it does not count any more.
-        withdrawn: BTreeSet<Principal>,
+        withdrawn: BTreeMap<Principal, String>,
     },
     Sealed {
         since: Steady,
@@ -251,7 +251,8 @@ enum Step {
         next: Steady,
         open_since: Option<Steady>,
         why: String,
-        other: bool,
+        /// Whose it is, where it is not this conductor's own.
+        other: Option<Principal>,
     },
 }
 
@@ -289,11 +290,12 @@ impl Conductor {
                 next: now.steady,
                 open_since: None,
                 why: "its conductor was started anew in the middle".to_owned(),
-                other: false,
+                other: None,
             },
             refusals: BTreeMap::new(),
             canary: None,
         });
+        memory.drilled.values_mut().chain(memory.proven.values_mut()).for_each(|at| *at = (*at).min(now.wall));
         let told_again = memory.last.clone().map(|last| Demand::Report(Box::new(last)));
         let (waiting, others, demands) = (VecDeque::new(), BTreeMap::new(), told_again.into_iter().collect());
         Self { cluster, settings, memory, waiting, running, others, demands }
@@ -313,6 +315,11 @@ impl Conductor {
     /// What is to be done next.
     pub fn poll_demand(&mut self) -> Option<Demand> {
         self.demands.pop_front()
+    }
+
+    /// How many times of a schedule wait for their drill.
+    pub fn times_waiting(&self) -> usize {
+        self.waiting.iter().filter(|task| task.order.is_none()).count()
     }
 
     /// What the next drill that waits is held for.
@@ -427,8 +434,8 @@ impl Conductor {
                 report.declined.insert(from.clone(), plain_text(why));
             }
             (Step::Answers { answered, .. }, Effect::Waiting { .. }) => drop(answered.insert(from.clone())),
-            (Step::Seal { revoked, withdrawn, .. }, Effect::Inapplicable { .. }) if report.taken_by.contains(from) => {
-                withdrawn.insert(from.clone());
+            (Step::Seal { revoked, withdrawn, .. }, Effect::Inapplicable { why }) if report.taken_by.contains(from) => {
+                withdrawn.insert(from.clone(), plain_text(why));
                 if report.taken_by.len() - withdrawn.len() <= usize::from(report.threshold) {
                     revoked.revoke();
                 }
@@ -476,23 +483,29 @@ impl Conductor {
         }
     }
 
-    /// Another conductor tells of its drill.
-    pub fn hear_report(&mut self, from: &Principal, report: &DrillReport, view: &View) {
+    /// Another conductor tells of its drill. That one is over counts only where its intent was taken here: nobody's word alone keeps a drill
+    /// from being held.
+    pub fn hear_report(&mut self, from: &Principal, report: &DrillReport, intent_taken: bool, view: &View, now: Now) {
         if report.phase != Phase::Closed {
             self.others.insert(from.clone(), report.clone());
             return;
         }
-        self.others.retain(|_, other| other.slot != report.slot);
+        self.others.retain(|conductor, other| conductor != from || other.slot != report.slot);
+        if !intent_taken {
+            return;
+        }
         // Nobody's report makes this remember names that there are not.
         let named = |node: &NodeName| view.nodes.contains_key(node);
         let known = |custodian: &Principal| view.custodians.contains(custodian);
         if report.node.as_ref().is_none_or(named) && report.responses.keys().all(known) {
-            self.learn(report);
+            self.learn(report, now);
         }
         self.waiting.retain(|task| task.slot != report.slot);
         // One that is only looked after here its own conductor has closed. Nobody's word ends one that is held here.
-        let looked_after =
-            |running: &Running| running.report.drill == report.drill && matches!(running.step, Step::LookAfter { .. });
+        let looked_after = |running: &Running| {
+            let its = matches!(&running.step, Step::LookAfter { other: Some(other), .. } if other == from);
+            its && running.report.drill == report.drill
+        };
         self.running.take_if(|running| looked_after(running));
         if self.running.as_ref().is_some_and(|running| running.report.slot == report.slot) {
             return;
@@ -505,8 +518,13 @@ impl Conductor {
         let Some(running) = self.running.as_mut().filter(|running| running.report.drill == drill) else { return };
         let report = &mut running.report;
         match (&mut running.step, observed) {
-            (Step::Seal { .. }, Observed::NotSealed(why)) => {
-                self.close(DrillResult::Aborted, Some(&format!("the node was not sealed: {why}")), now);
+            (Step::Seal { withdrawn, .. }, Observed::NotSealed(why)) => {
+                let mut why = format!("the node was not sealed: {why}");
+                for (custodian, said) in withdrawn.iter() {
+                    why = format!("{why}; {custodian} took its word back: {said}");
+                }
+                report.declined.append(withdrawn);
+                self.close(DrillResult::Aborted, Some(&why), now);
             }
             (Step::Seal { .. }, Observed::Sealed(at)) => {
                 (report.phase, report.sealed_at) = (Phase::Sealed, Some(at));
@@ -574,7 +592,7 @@ impl Conductor {
                     // The server may wait for requests under way, and seal later: custodians' intents stand until it cannot be theirs.
                     let (since, next, why) =
                         (now.steady, now.steady, "the node was not seen sealed in time".to_owned());
-                    running.step = Step::LookAfter { since, next, open_since: None, why, other: false };
+                    running.step = Step::LookAfter { since, next, open_since: None, why, other: None };
                 }
             }
             Step::Sealed { since, .. } => {
@@ -649,7 +667,17 @@ impl Conductor {
             self.others.remove(&conductor);
             let why = format!("{conductor} began it and went away");
             let (since, next) = (now.steady, now.steady);
-            let step = Step::LookAfter { since, next, open_since: None, why, other: true };
+            let step = Step::LookAfter { since, next, open_since: None, why, other: Some(conductor) };
+            // What is signed here is what is known here, and of the other's word only what is to be looked after.
+            let report = DrillReport {
+                node: report.node,
+                phase: report.phase,
+                intent: report.intent,
+                announced_at: report.announced_at.map(|at| at.min(now.wall)),
+                sealed_at: report.sealed_at.map(|at| at.min(now.wall)),
+                canary: None,
+                ..self.blank(&task, report.drill, view.threshold, now)
+            };
             self.running = Some(Running { report, order: task.order, step, refusals: BTreeMap::new(), canary: None });
             return self.demands.push_back(Demand::Save);
         }
@@ -727,7 +755,7 @@ impl Conductor {
         let until = Now { steady: *since + SEAL_UNTIL, wall: announced_at.after(SEAL_UNTIL) };
         let revoked = Revocation::default();
         (running.report.phase, running.report.seal_sent_at) = (Phase::Sealing, Some(now.wall));
-        let withdrawn = BTreeSet::new();
+        let withdrawn = BTreeMap::new();
         running.step = Step::Seal { since: now.steady, revoked: revoked.clone(), withdrawn };
         let (cluster, drill) = (self.cluster, running.report.drill);
         self.demands.push_back(Demand::Save);
@@ -741,7 +769,7 @@ impl Conductor {
         let report = &running.report;
         let Step::LookAfter { since, next, open_since, why, other } = &mut running.step else { return };
         // One that was only stopped may still seal, until its time is over.
-        let may_seal = (*other || report.seal_sent_at.is_some())
+        let may_seal = (other.is_some() || report.seal_sent_at.is_some())
             && report.sealed_at.is_none()
             && report.announced_at.is_some_and(|at| now.wall < at.after(SEAL_WITHIN));
         let node = report.node.as_ref().and_then(|node| view.nodes.get(node));
@@ -791,7 +819,7 @@ impl Conductor {
                 }
             }
         }
-        self.learn(&report);
+        self.learn(&report, now);
         self.memory.last = Some(report.clone());
         let (drill, slot) = (report.drill, report.slot.clone());
         self.demands.push_back(Demand::Unwatch(drill));
@@ -802,9 +830,10 @@ impl Conductor {
     }
 
     /// Whose turn is next depends on every conductor's drills.
-    fn learn(&mut self, report: &DrillReport) {
+    fn learn(&mut self, report: &DrillReport, now: Now) {
+        // A time that is still to come would be the latest for good.
         if let (Some(node), Some(_)) = (&report.node, report.sealed_at) {
-            self.memory.drilled.insert(node.clone(), report.began_at);
+            self.memory.drilled.insert(node.clone(), report.began_at.min(now.wall));
         }
         let worked = matches!(report.result, Some(DrillResult::Passed | DrillResult::Late));
         let failed = report.responses.values().any(|response| response.result == Submission::Failed);
@@ -813,7 +842,7 @@ impl Conductor {
         }
         let counted = |response: &Response| matches!(response.result, Submission::Counted | Submission::Opened);
         for (custodian, response) in report.responses.iter().filter(|(_, response)| counted(response)) {
-            self.memory.proven.insert(custodian.clone(), response.answered_at);
+            self.memory.proven.insert(custodian.clone(), response.answered_at.min(now.wall));
         }
     }
 

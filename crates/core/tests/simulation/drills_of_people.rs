@@ -146,7 +146,7 @@ fn where_people_would_have_nothing_to_approve_there_is_no_drill_for_them() {
         let policy = Policy { in_place: Rule::Unseal, ..setup.policy.clone() };
         let mut world = ready(Setup { policy, ..setup });
         world.order_drill_with(0, Some(1), true);
-        world.expect_drill(DrillResult::Aborted, A_DRILL);
+        world.expect_drill(DrillResult::Refused, A_DRILL);
         let said = world.drills.closed[0].why.clone().unwrap_or_default();
         assert!(said.contains("nothing to approve") && world.all_open(), "{said}");
     });

@@ -1,13 +1,16 @@
 //! Directed worlds: conductors and custodians that lie about drills, and a broker that swallows what is said of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_core::custodian::Entry;
-use holdfast_core::id::SlotId;
-use holdfast_core::message::{Acknowledgement, Content, DrillReport, DrillResult, Effect, Kind, Phase};
+use holdfast_core::id::{DrillId, MessageId, SlotId};
+use holdfast_core::message::{Acknowledgement, Content, DrillReport, DrillResult, Due, Effect, Kind, Phase};
+use holdfast_core::time::Timestamp;
 
 use crate::causes::story;
 use crate::drills::{A_DRILL, conducted, ready};
+use crate::people::Message;
 use crate::post::Queue;
 use crate::world::{Setup, World};
 
@@ -191,5 +194,146 @@ fn the_answer_of_who_was_not_asked_does_not_count() {
         world.claim(4, content);
         assert!(world.until(A_DRILL, |world| !world.drills.closed.is_empty()));
         assert_eq!(world.seals_conducted(), 0, "three took it, and four are needed");
+    });
+}
+
+#[test]
+fn who_says_that_a_drill_is_over_which_nobody_held_keeps_it_from_nobody() {
+    story(|| {
+        let mut world = ready(conducted(8, [0, 3]));
+        world.order_drill(0, Some(1));
+        world.expect_drill(DrillResult::Passed, A_DRILL);
+        let held = world.drills.closed[0].clone();
+        world.post.up = false;
+        let (order, bytes) = world.order_drill(0, Some(2));
+        world.post.up = true;
+        let over = |slot| DrillReport { slot, drill: DrillId::from_bytes([7; 16]), ..held.clone() };
+        let soon = SlotId::of_time(world.wall(3_000));
+        for slot in [SlotId::of_order(order), soon] {
+            world.claim(3, Content::DrillReport(Box::new(over(slot))));
+        }
+        world.run(Duration::from_secs(1));
+        world.queue_slot(bytes);
+        assert!(world.until(A_DRILL, |world| world.drills.conducted.contains_key(&SlotId::of_order(order))));
+        world.run(Duration::from_secs(2));
+        let slot = world.drill_due();
+        assert!(world.until(A_DRILL, |world| world.drills.conducted.contains_key(&slot)), "it was held");
+    });
+}
+
+#[test]
+fn a_conductor_that_is_distrusted_or_late_has_no_drill_held() {
+    story(|| {
+        let mut world = ready(conducted(9, [0, 3]));
+        let due = |world: &mut World, slot: SlotId| {
+            let (id, issued_at) = (MessageId::from_bytes(world.dice.bytes()), world.wall(0));
+            let content = Content::Due(Due { slot });
+            let message = Message { id, cluster: world.cluster, content, issued_at, expires_at: None };
+            let bytes = world.people.custodians[3].seal(message).into();
+            world.queue_slot(bytes);
+        };
+        for n in 0..30 {
+            let slot = SlotId::of_time(world.wall(-16 * 60_000 - n));
+            due(&mut world, slot);
+        }
+        world.run(Duration::from_secs(10));
+        assert!(world.drills.closed.is_empty() && world.slots_waiting() == 0, "no report of what is long over");
+        let name = world.people.custodians[3].name.clone();
+        world.distrust_by(&[0, 1], &name, false);
+        world.run(Duration::from_secs(5));
+        let slot = world.now_slot();
+        due(&mut world, slot);
+        world.run(Duration::from_secs(20));
+        assert!(world.drills.conducted.is_empty() && world.slots_waiting() == 0, "nothing of who is distrusted");
+    });
+}
+
+#[test]
+fn an_intent_that_comes_after_its_drill_is_not_taken() {
+    story(|| {
+        let mut world = ready(conducted(10, [0]));
+        world.order_drill(0, Some(1));
+        world.expect_drill(DrillResult::Passed, A_DRILL);
+        let over = world.drills.closed[0].clone();
+        world.post.up = false;
+        let slot = world.now_slot();
+        let intent = world.forge_intent(0, 1, slot, None);
+        world.post.up = true;
+        let withheld = world.post.overheard.back().expect("one").clone();
+        let drill = world.drills.intents[&intent].intent.drill;
+        world.claim(0, Content::DrillReport(Box::new(DrillReport { drill, ..over })));
+        world.run(Duration::from_secs(2));
+        world.distribute(Queue::Peers, &withheld, Some(0));
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.took(intent), 0);
+        world.post.up = false;
+        let slot = world.now_slot();
+        let late = world.forge_intent(0, 1, slot, None);
+        world.post.up = true;
+        let withheld = world.post.overheard.back().expect("one").clone();
+        world.run(Duration::from_secs(12));
+        world.distribute(Queue::Peers, &withheld, Some(0));
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.took(late), 0, "nobody waits for it any more");
+    });
+}
+
+#[test]
+fn a_time_that_is_still_to_come_takes_nobody_his_turn() {
+    story(|| {
+        let mut world = ready(conducted(11, [0, 3]));
+        let mut turns = BTreeSet::new();
+        for round in 0..4 {
+            world.order_drill(0, None);
+            world.expect_drill(DrillResult::Passed, A_DRILL);
+            let report = world.drills.closed.last().expect("one").clone();
+            turns.extend(report.submitters.clone());
+            if round == 0 {
+                let never = Timestamp::from_millis(world.wall(0).as_millis() + 1_000_000_000);
+                let mut lie = report;
+                lie.responses.values_mut().for_each(|response| response.answered_at = never);
+                lie.began_at = never;
+                world.claim(3, Content::DrillReport(Box::new(lie)));
+                turns.clear();
+            }
+        }
+        assert_eq!(turns.len(), 5, "each has its turn again");
+    });
+}
+
+#[test]
+fn who_takes_over_late_closes_what_was_begun() {
+    story(|| {
+        let mut world = ready(conducted(12, [0, 3]));
+        let slot = world.drill_due();
+        assert!(world.until(A_DRILL, |world| world.seals_conducted() > 0));
+        world.broker_disconnect(3);
+        world.kill_custodian(0);
+        // Longer than a word that the time has come is good for.
+        world.run(Duration::from_secs(150));
+        let incarnation = world.hosts[3].incarnation;
+        world.broker_connect(3, incarnation);
+        assert!(world.until(90_000, |world| world.drills.closed.iter().any(|report| report.slot == slot)), "closed");
+        assert!(world.all_open() && world.slots_waiting() == 0);
+        assert_eq!(world.drills.conducted[&slot], 1);
+    });
+}
+
+#[test]
+fn after_a_drill_that_was_refused_the_next_is_held() {
+    story(|| {
+        let mut world = ready(conducted(13, [0]));
+        world.kill_custodian(4);
+        world.run(Duration::from_secs(45));
+        world.order_drill(0, Some(1));
+        assert!(world.until(A_DRILL, |world| !world.drills.intents.is_empty()));
+        world.kill_custodian(3);
+        world.expect_drill(DrillResult::Refused, A_DRILL);
+        world.start_custodian(3);
+        world.run(Duration::from_secs(5));
+        world.order_drill(0, Some(1));
+        world.expect_drill(DrillResult::Passed, A_DRILL);
+        let conductor = &world.people.custodians[0].name;
+        assert!(world.drills.closed[1].taken_by.contains(conductor), "its own custodian knows that the first is over");
     });
 }

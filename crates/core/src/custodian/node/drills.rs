@@ -30,9 +30,9 @@ const LOOK_MAX: Duration = Duration::from_secs(3);
 /// could open it takes another seal for the drill's. Who is to submit looks as always: a drill measures that.
 const GUARD_LOOK: Duration = Duration::from_millis(15);
 
-/// How much longer than the fastest since, four times over, an open node's answer may take: a node holds answers back while it seals itself
-/// (docs/FACTS.md), and could have been opened before this one came.
-const HELD_BACK: Duration = Duration::from_millis(50);
+/// How long a stand-by may not have known whether the node is open, beside the time that two answers take: its own process may have waited, or the
+/// node held an answer back while it sealed itself (docs/FACTS.md), and the node be open again by now.
+const UNSEEN_MAX: Duration = Duration::from_millis(100);
 
 /// How long stand-bys wait in a drill at least: longer than a node needs to seal itself (docs/FACTS.md).
 const STAND_BY: Duration = Duration::from_secs(3);
@@ -70,6 +70,9 @@ pub(in crate::custodian) struct Announced {
 struct Standing {
     announced: Announced,
     taken: Steady,
+    /// When the last question was asked to which the node has answered since: before the first of them nobody was told that the intent is taken,
+    /// and nothing sealed.
+    asked_at: Option<Steady>,
     /// The least time that an answer of the node has taken since.
     fastest: Duration,
     /// The incident that it covers.
@@ -176,21 +179,23 @@ impl Node {
             self.sight.guard(GUARD_LOOK, cx.now.steady + SEAL_WITHIN, cx.now);
         }
         let fastest = cx.now.steady.since(asked_at);
-        self.drills.standing = Some(Standing { announced, taken: cx.now.steady, fastest, covers: None });
+        self.drills.standing =
+            Some(Standing { announced, taken: cx.now.steady, asked_at: None, fastest, covers: None });
     }
 
-    /// The node was seen open again after an intent was taken. Where its answer was long in coming, a stand-by may have missed the seal, and
-    /// must not take another for it.
+    /// The node was seen open again after an intent was taken. Where that was not known for long, a stand-by may have missed the seal, and must not
+    /// take another for it.
     pub(super) fn doubt_intent(&mut self, cx: &mut Context<'_>) {
-        let took = cx.now.steady.since(self.sight.asked_at().steady);
+        let asked_at = self.sight.asked_at().steady;
         let Some(standing) = self.drills.standing.as_mut().filter(|standing| !standing.announced.people) else {
             return;
         };
-        standing.fastest = standing.fastest.min(took);
-        if took > HELD_BACK + standing.fastest * 4 && !standing.announced.intent.submitters.contains(cx.me) {
+        standing.fastest = standing.fastest.min(cx.now.steady.since(asked_at));
+        let unseen = cx.now.steady.since(standing.asked_at.replace(asked_at).unwrap_or(asked_at));
+        if unseen > UNSEEN_MAX + standing.fastest * 2 && !standing.announced.intent.submitters.contains(cx.me) {
             let why = format!(
-                "the node took {} ms to say that it is open: it may have been sealed meanwhile",
-                took.as_millis()
+                "it was not known for {} ms whether the node is open: it may have been sealed meanwhile",
+                unseen.as_millis()
             );
             self.use_up_intent(&why, cx);
         }
