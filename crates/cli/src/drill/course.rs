@@ -121,7 +121,8 @@ impl Course {
         let same = self.told.as_ref().is_none_or(|(_, told)| told.drill == report.drill);
         let took_over =
             matches!(report.result, Some(DrillResult::Interrupted | DrillResult::Failed | DrillResult::Aborted));
-        if !follows && !(same && took_over) {
+        let ends = same && took_over;
+        if !(follows || ends) {
             return Vec::new();
         }
         // What was told of another drill is nothing that came before.
