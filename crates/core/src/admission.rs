@@ -284,16 +284,14 @@ impl Admission {
         begun: impl Fn(ClusterId, &SlotId) -> bool,
         now: Now,
     ) -> Result<Body, Refused> {
-        let examined = self.examine_form(bytes, now).and_then(|body| {
-            let slot = match &body.content {
-                Content::Drill(_) => SlotId::of_order(body.header.id),
-                Content::Due(due) => due.slot.clone(),
-                other => return Err(Refused::Role { from: body.header.from, kind: other.kind().as_str() }),
-            };
-            match self.examine_times(&body.header, now) {
-                Err(Refused::Expired(_)) if begun(body.header.cluster, &slot) => Ok(body),
-                times => times.map(|()| body),
-            }
+        let late = |header: &Header, content: &Content| match content {
+            Content::Drill(_) => begun(header.cluster, &SlotId::of_order(header.id)),
+            Content::Due(due) => begun(header.cluster, &due.slot),
+            _ => false,
+        };
+        let examined = self.examine_unless(bytes, late, now).and_then(|body| match body.header.kind {
+            Kind::Drill | Kind::Due => Ok(body),
+            kind => Err(Refused::Role { from: body.header.from, kind: kind.as_str() }),
         });
         examined.inspect_err(|refused| self.count_refusal(refused.reason()))
     }
@@ -305,13 +303,16 @@ impl Admission {
     }
 
     fn examine_anew(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
-        let body = self.examine_form(bytes, now)?;
-        self.examine_times(&body.header, now)?;
-        Ok(body)
+        self.examine_unless(bytes, |_, _| false, now)
     }
 
-    /// All but when it was signed.
-    fn examine_form(&self, bytes: &[u8], now: Now) -> Result<Body, Refused> {
+    /// Refuses what has expired, unless it is good for something still.
+    fn examine_unless(
+        &self,
+        bytes: &[u8],
+        good: impl Fn(&Header, &Content) -> bool,
+        now: Now,
+    ) -> Result<Body, Refused> {
         let envelope = Envelope::parse_from(bytes, &self.trust)?;
         let (header, unread) = read_header(envelope.body())?;
         let roles = self.clusters.get(&header.cluster).ok_or(Refused::Cluster(header.cluster))?;
@@ -319,8 +320,15 @@ impl Admission {
             return Err(Refused::Role { from: header.from, kind: header.kind.as_str() });
         }
         envelope.verify(self.trust(header.cluster), &header.from, header.kind.namespace(), now.wall)?;
+        let expired = match self.examine_times(&header, now) {
+            Err(expired @ Refused::Expired(_)) if matches!(header.kind, Kind::Drill | Kind::Due) => Some(expired),
+            times => times.map(|()| None)?,
+        };
         let content = read_content(&header, unread)?;
-        Ok(Body { header, content })
+        match expired {
+            Some(expired) if !good(&header, &content) => Err(expired),
+            _ => Ok(Body { header, content }),
+        }
     }
 
     fn examine_times(&self, header: &Header, now: Now) -> Result<(), Refused> {
