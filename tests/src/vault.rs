@@ -143,11 +143,9 @@ impl Eyes {
 
     /// A page of text, such as a sentinel's.
     pub fn read(&self, url: &str) -> Option<String> {
-        let ask = async {
-            let answer = self.client.get(url).timeout(ANSWER).send().await.ok()?;
-            answer.text().await.ok()
-        };
-        self.runtime.block_on(ask)
+        let ask = || async { self.client.get(url).timeout(ANSWER).send().await.ok()?.text().await.ok() };
+        // A kept connection may have been closed while nobody looked.
+        self.runtime.block_on(ask()).or_else(|| self.runtime.block_on(ask()))
     }
 }
 

@@ -36,9 +36,10 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a connection may be silent, and how long a peer may take none of what is written to it.
 const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long the head of a request may take to come, from the end of the last one on: whoever sends it byte by byte is never idle.
+/// How long the head of a request may take to come, from the end of the last one on: whoever sends it byte by byte is never idle. Longer than
+/// Prometheus waits between two scrapes as a rule (15 s), so that its connection lasts.
 #[cfg(feature = "serve")]
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+const HEAD_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long a connection takes new requests.
 #[cfg(feature = "serve")]

@@ -56,6 +56,9 @@ const QUIET: Duration = Duration::from_secs(3);
 /// How often a drill that is looked after is.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a drill that another conductor says to be at is not begun anew: its intent may be on its way here.
+const TAKEOVER_WAIT: Duration = Duration::from_secs(3);
+
 /// How many drills may wait for their turn.
 const WAITING_MAX: usize = 16;
 
@@ -273,6 +276,8 @@ pub struct Conductor {
     settings: Conducting,
     memory: Memory,
     waiting: VecDeque<Task>,
+    /// Until when the next one is held back.
+    held_back: Option<Steady>,
     running: Option<Running>,
     /// What each other conductor is at, as it says.
     others: BTreeMap<Principal, DrillReport>,
@@ -298,7 +303,7 @@ impl Conductor {
         memory.drilled.values_mut().chain(memory.proven.values_mut()).for_each(|at| *at = (*at).min(now.wall));
         let told_again = memory.last.clone().map(|last| Demand::Report(Box::new(last)));
         let (waiting, others, demands) = (VecDeque::new(), BTreeMap::new(), told_again.into_iter().collect());
-        Self { cluster, settings, memory, waiting, running, others, demands }
+        Self { cluster, settings, memory, waiting, held_back: None, running, others, demands }
     }
 
     /// Takes over a changed configuration. A drill that runs goes on.
@@ -636,7 +641,7 @@ impl Conductor {
 
     /// When [`Conductor::advance`] is next to be called without anything having happened.
     pub fn next_timeout(&self) -> Option<Steady> {
-        let running = self.running.as_ref()?;
+        let Some(running) = &self.running else { return self.held_back };
         let at = match &running.step {
             Step::Survey { since } => *since + SURVEY_MAX,
             Step::Answers { since, .. } => *since + ANSWERS_MAX,
@@ -659,6 +664,14 @@ impl Conductor {
         if !self.waiting.front().is_some_and(may_begin) {
             return;
         }
+        let claimed = |task: &Task| self.others.values().any(|report| report.slot == task.slot);
+        if self.waiting.front().is_some_and(claimed) && !view.intent_taken {
+            let until = *self.held_back.get_or_insert(now.steady + TAKEOVER_WAIT);
+            if now.steady < until {
+                return;
+            }
+        }
+        self.held_back = None;
         let Some(task) = self.waiting.pop_front() else { return };
         // Before its intent was out there is nothing to be looked after, and the drill can still be held; and a report alone, whose intent
         // nobody has heard, keeps no drill from being held.
