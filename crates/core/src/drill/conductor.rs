@@ -684,9 +684,10 @@ impl Conductor {
             // What is signed here is what is known here, and of the other's word only what is to be looked after.
             let report = DrillReport {
                 node: report.node,
-                phase: report.phase,
+                phase: report.phase.max(Phase::Announced),
                 intent: report.intent,
-                announced_at: report.announced_at.map(|at| at.min(now.wall)),
+                // Its intent was taken here, also where that is all that came: it may be sealed for until that holds no more.
+                announced_at: Some(report.announced_at.map_or(now.wall, |at| at.min(now.wall))),
                 sealed_at: report.sealed_at.map(|at| at.min(now.wall)),
                 canary: None,
                 ..self.blank(&task, report.drill, view.threshold, now)
