@@ -56,6 +56,9 @@ const QUIET: Duration = Duration::from_secs(3);
 /// How often a drill that is looked after is.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a drill waits before it is begun: what another conductor said of it before it went away comes on another road.
+const LISTEN: Duration = Duration::from_millis(500);
+
 /// How long a drill that another conductor says to be at is not begun anew: its intent may be on its way here.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(3);
 
@@ -276,8 +279,8 @@ pub struct Conductor {
     settings: Conducting,
     memory: Memory,
     waiting: VecDeque<Task>,
-    /// Until when the next one is held back.
-    held_back: Option<Steady>,
+    /// Since when the next one is held back, and until when.
+    held_back: Option<(Steady, Steady)>,
     running: Option<Running>,
     /// What each other conductor is at, as it says.
     others: BTreeMap<Principal, DrillReport>,
@@ -641,7 +644,7 @@ impl Conductor {
 
     /// When [`Conductor::advance`] is next to be called without anything having happened.
     pub fn next_timeout(&self) -> Option<Steady> {
-        let Some(running) = &self.running else { return self.held_back };
+        let Some(running) = &self.running else { return self.held_back.map(|(_, until)| until) };
         let at = match &running.step {
             Step::Survey { since } => *since + SURVEY_MAX,
             Step::Answers { since, .. } => *since + ANSWERS_MAX,
@@ -665,9 +668,11 @@ impl Conductor {
             return;
         }
         let claimed = |task: &Task| self.others.values().any(|report| report.slot == task.slot);
-        if self.waiting.front().is_some_and(claimed) && !view.intent_taken {
-            let until = *self.held_back.get_or_insert(now.steady + TAKEOVER_WAIT);
-            if now.steady < until {
+        if !view.intent_taken {
+            let wait = if self.waiting.front().is_some_and(claimed) { TAKEOVER_WAIT } else { LISTEN };
+            let since = self.held_back.map_or(now.steady, |(since, _)| since);
+            self.held_back = Some((since, since + wait));
+            if now.steady < since + wait {
                 return;
             }
         }
