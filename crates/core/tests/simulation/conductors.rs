@@ -94,6 +94,14 @@ impl World {
         (id, bytes)
     }
 
+    /// An operator orders a drill of which nobody hears yet.
+    pub(crate) fn order_drill_unheard(&mut self, operator: usize, node: Option<usize>) -> (MessageId, Rc<[u8]>) {
+        self.post.up = false;
+        let ordered = self.order_drill(operator, node);
+        self.post.up = true;
+        ordered
+    }
+
     /// The time of a drill has come, and every conductor that runs says so.
     pub(crate) fn drill_due(&mut self) -> SlotId {
         let slot = SlotId::of_time(self.wall(0));

@@ -248,12 +248,7 @@ fn intents_that_nothing_allows_are_not_taken() {
         world.run(Duration::from_secs(40));
         // The conductor has held the drill that was ordered; its order is used up, and for another node it never counted.
         let used_up = world.forge_intent(0, 2, SlotId::of_order(order), Some(envelope.clone()));
-        let (other, bytes) = {
-            world.post.up = false;
-            let made = world.order_drill(0, Some(2));
-            world.post.up = true;
-            made
-        };
+        let (other, bytes) = world.order_drill_unheard(0, Some(2));
         let other_envelope = String::from_utf8(bytes.to_vec()).expect("text");
         let other_node = world.forge_intent(0, 1, SlotId::of_order(other), Some(other_envelope.clone()));
         let slot = world.now_slot();

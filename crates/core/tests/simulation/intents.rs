@@ -160,9 +160,7 @@ fn what_another_conductor_claims_to_be_at_keeps_no_drill_from_being_held() {
         world.order_drill(0, Some(1));
         world.expect_drill(DrillResult::Passed, A_DRILL);
         let held = world.drills.closed[0].clone();
-        world.post.up = false;
-        let (order, bytes) = world.order_drill(0, Some(2));
-        world.post.up = true;
+        let (order, bytes) = world.order_drill_unheard(0, Some(2));
         let began = |slot| {
             let (phase, result, sealed_at) = (Phase::Sealed, None, None);
             DrillReport { slot, phase, result, sealed_at, ..held.clone() }
@@ -204,9 +202,7 @@ fn who_says_that_a_drill_is_over_which_nobody_held_keeps_it_from_nobody() {
         world.order_drill(0, Some(1));
         world.expect_drill(DrillResult::Passed, A_DRILL);
         let held = world.drills.closed[0].clone();
-        world.post.up = false;
-        let (order, bytes) = world.order_drill(0, Some(2));
-        world.post.up = true;
+        let (order, bytes) = world.order_drill_unheard(0, Some(2));
         let over = |slot| DrillReport { slot, drill: DrillId::from_bytes([7; 16]), ..held.clone() };
         let soon = SlotId::of_time(world.wall(3_000));
         for slot in [SlotId::of_order(order), soon] {

@@ -130,23 +130,28 @@ impl World {
 
     /// Says that it opened a node, just now.
     pub(crate) fn claim_opened(&mut self, liar: usize, n: usize, intent: Option<MessageId>) {
+        let opened = self.receipt_of_opening(liar, n, intent);
+        self.claim(liar, Content::Receipt(opened));
+    }
+
+    /// What a custodian says that opened a node just now.
+    pub(crate) fn receipt_of_opening(&self, by: usize, n: usize, intent: Option<MessageId>) -> Receipt {
         let at = self.wall(50);
-        let opened = Receipt {
+        Receipt {
             node: self.names[n].clone(),
             incident: IncidentId::from_bytes([7; 16]),
             round: 0,
             cause: Cause::Restart,
             approvals: Vec::new(),
             intent,
-            x: liar as u8 + 1,
+            x: by as u8 + 1,
             result: Submission::Opened,
             nonce: String::new(),
             progress: 0,
             sealed_seen_at: at,
             submitted_at: at,
             answered_at: at,
-        };
-        self.claim(liar, Content::Receipt(opened));
+        }
     }
 
     /// Sends an envelope that nobody asked for, to everybody.

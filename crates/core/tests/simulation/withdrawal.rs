@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use holdfast_core::cause::Cause;
 use holdfast_core::custodian::Entry;
-use holdfast_core::id::{IncidentId, MessageId};
-use holdfast_core::message::{Content, Receipt, Seen, Submission};
+use holdfast_core::id::MessageId;
+use holdfast_core::message::{Content, Seen};
 use holdfast_core::policy::Rule;
 
 use crate::causes::{MS, SOON, alone, power_cut, quiet, story};
@@ -179,27 +179,12 @@ fn a_share_is_called_back_when_a_custodian_lies_that_the_node_was_opened() {
         let mut world = World::sealed_with(quiet(1), 2);
         world.approve_for(MS * 600_000);
         world.expect_held(2, MS * 5_000, "two of three needed");
-        let at = world.wall(0);
-        let lie = Receipt {
-            node: world.names[0].clone(),
-            incident: IncidentId::from_bytes([7; 16]),
-            round: 0,
-            cause: Cause::InPlace,
-            approvals: Vec::new(),
-            intent: None,
-            x: 5,
-            result: Submission::Opened,
-            nonce: String::new(),
-            progress: 0,
-            sealed_seen_at: at,
-            submitted_at: at,
-            answered_at: at,
-        };
+        let lie = world.receipt_of_opening(4, 0, None);
         let message = Message {
             id: MessageId::from_bytes([7; 16]),
             cluster: world.cluster,
             content: Content::Receipt(lie),
-            issued_at: at,
+            issued_at: world.wall(0),
             expires_at: None,
         };
         let bytes = world.people.custodians[4].seal(message);
